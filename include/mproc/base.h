@@ -2,13 +2,14 @@
 /*
  * Conventions shared by every header of libmproc: visibility, limits, version.
  *
- * Results are `int`: negative is failure, 0 is success, positive is success with news. `if (err < 0)`
- * is the only test ever needed. Outputs are untouched on failure unless a comment names them as
- * information about the failure.
+ * Results are `int`: negative is failure, 0 is success, positive is success
+ * with news. `if (err < 0)` is the only test ever needed. Outputs are untouched
+ * on failure unless a comment names them as information about the failure.
  *
- * Handles are opaque pointers into memory that all processes of the family see at one address, so a
- * handle may be handed to any other process of the family, also as bytes in a message. A family is the
- * process that first called the library and everything forked from it since.
+ * Handles are opaque pointers into memory that all processes of the family see
+ * at one address, so a handle may be handed to any other process of the family,
+ * also as bytes in a message. A family is the process that first called the
+ * library and everything forked from it since.
  */
 #ifndef MPROC_BASE_H
 #define MPROC_BASE_H
@@ -35,25 +36,32 @@ extern "C" {
 #endif
 
 /*
- * The version of the library in use, "major.minor.patch"; constant, never NULL. Any thread, any time.
+ * The version of the library in use, "major.minor.patch"; constant, never NULL.
+ * Any thread, any time.
  */
 MPROC_API const char *mproc_version(void);
 
 /*
- * The CPUs this process may use (its affinity mask, where the system has one), at least 1. Does not
- * block; any thread, any time. Python: os.process_cpu_count().
+ * The CPUs this process may use (its affinity mask, where the system has one),
+ * at least 1. Does not block; any thread, any time.
+ * Python: os.process_cpu_count().
  */
 MPROC_API unsigned mproc_cpu_count(void);
 
 /*
- * Limits of the family, for mproc_configure. A field left zero keeps its default.
+ * Limits of the family, for mproc_configure. A field left zero keeps its
+ * default.
  *
- * heap_max       bytes that the shared heap may hold: blocks, messages and objects. Default: the memory
- *                of the machine, or what the address range takes where that is less (64 GiB of addresses
- *                are reserved, less where the system refuses). Met: MPROC_ENOMEM.
- * processes_max  processes of the family that live at one time, 2 to 32768. Default 4096; eight times as
- *                many threads may use the library at one time. Met: MPROC_EAGAIN.
- * dump           1: the shared memory is part of core dumps. Default 0: it is not.
+ * heap_max       bytes that the shared heap may hold: blocks, messages and
+ *                objects. Default: the memory of the machine, or what the
+ *                address range takes where that is less (64 GiB of addresses
+ *                are reserved, less where the system refuses).
+ *                Met: MPROC_ENOMEM.
+ * processes_max  processes of the family that live at one time, 2 to 32768.
+ *                Default 4096; eight times as many threads may use the library
+ *                at one time. Met: MPROC_EAGAIN.
+ * dump           1: the shared memory is part of core dumps. Default 0: it is
+ *                not.
  */
 typedef struct mproc_config {
     size_t heap_max;
@@ -62,14 +70,17 @@ typedef struct mproc_config {
     int reserved;
 } mproc_config;
 
-/* mproc_configure with the size of the caller's struct; call mproc_configure. */
-MPROC_API int mproc_configure_sized(const mproc_config *config, size_t config_size);
+/* mproc_configure with the size of the struct; call mproc_configure. */
+MPROC_API int mproc_configure_sized(const mproc_config *config,
+                                    size_t config_size);
 
 /*
- * Set the limits of the family, before anything else of the library is used. Optional. Does not block.
+ * Set the limits of the family, before anything else of the library is used.
+ * Optional. Does not block.
  *
  * 0             the limits hold from now on
- * MPROC_EINVAL  the library has been used already, config is NULL, or a limit is absurd
+ * MPROC_EINVAL  the library has been used already, config is NULL, or a limit
+ *               is absurd
  * MPROC_ENOTSUP a field that this version does not know is set
  */
 static inline int mproc_configure(const mproc_config *config)

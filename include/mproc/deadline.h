@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Deadlines: the last argument of every call that may wait. A deadline is a moment of the monotonic
- * clock, so several calls can share one budget, and changes of the wall clock do not matter. A signal
- * handled meanwhile does not end a wait early.
+ * Deadlines: the last argument of every call that may wait. A deadline is a
+ * moment of the monotonic clock, so several calls can share one budget, and
+ * changes of the wall clock do not matter. A signal handled meanwhile does not
+ * end a wait early.
  */
 #ifndef MPROC_DEADLINE_H
 #define MPROC_DEADLINE_H
@@ -10,8 +11,9 @@
 #include <mproc/base.h>
 
 /*
- * A moment in nanoseconds of CLOCK_MONOTONIC; what has passed means "do not wait", INT64_MAX means
- * "for ever". Made by the macros and functions below. Valid in every process of one machine.
+ * A moment in nanoseconds of CLOCK_MONOTONIC; what has passed means "do not
+ * wait", INT64_MAX means "for ever". Made by the macros and functions below.
+ * Valid in every process of one machine.
  */
 typedef struct mproc_deadline {
     int64_t at_ns;
@@ -35,8 +37,9 @@ static inline mproc_deadline mproc_deadline_at_(int64_t at_ns)
 #define MPROC_NOWAIT mproc_deadline_at_(INT64_MIN)
 
 /*
- * The moment `ms` milliseconds (`s` seconds) from now. Negative and NaN durations mean now, those too
- * large for the clock mean for ever. Does not block; any thread, any time.
+ * The moment `ms` milliseconds (`s` seconds) from now. Negative and NaN
+ * durations mean now, those too large for the clock mean for ever. Does not
+ * block; any thread, any time.
  */
 MPROC_API mproc_deadline mproc_in_ms(double ms);
 MPROC_API mproc_deadline mproc_in_s(double s);

@@ -6,19 +6,20 @@
 
 #include "base/check.h"
 
-#define MPR_STRING_(x) #x
-#define MPR_STRING(x) MPR_STRING_(x)
+#define MPR_VERSION_(major, minor, patch) #major "." #minor "." #patch
+#define MPR_VERSION(major, minor, patch) MPR_VERSION_(major, minor, patch)
 
 const char *mproc_version(void)
 {
-    return MPR_STRING(MPROC_VERSION_MAJOR) "." MPR_STRING(MPROC_VERSION_MINOR) "." MPR_STRING(MPROC_VERSION_PATCH);
+    return MPR_VERSION(MPROC_VERSION_MAJOR, MPROC_VERSION_MINOR,
+                       MPROC_VERSION_PATCH);
 }
 
 const char *mproc_strerror(int error)
 {
     switch (error) {
-#define MPR_TEXT(name, value, text)                                                                      \
-    case value:                                                                                          \
+#define MPR_TEXT(name, value, text) \
+    case value:                     \
         return text;
         MPROC_ERROR_MAP(MPR_TEXT)
 #undef MPR_TEXT
@@ -30,8 +31,8 @@ const char *mproc_strerror(int error)
 const char *mproc_error_name(int error)
 {
     switch (error) {
-#define MPR_NAME(name, value, text)                                                                      \
-    case value:                                                                                          \
+#define MPR_NAME(name, value, text) \
+    case value:                     \
         return #name;
         MPROC_ERROR_MAP(MPR_NAME)
 #undef MPR_NAME
@@ -42,6 +43,7 @@ const char *mproc_error_name(int error)
 
 void mpr_check_failed(const char *what, const char *file, int line)
 {
-    fprintf(stderr, "libmproc: broken invariant: %s (%s:%d)\n", what, file, line);
+    fprintf(stderr, "libmproc: broken invariant: %s (%s:%d)\n", what, file,
+            line);
     abort();
 }

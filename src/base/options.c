@@ -5,7 +5,8 @@
 
 #include <mproc/error.h>
 
-int mpr_options_read(void *own, size_t own_size, const void *theirs, size_t theirs_size)
+int mpr_options_read(void *own, size_t own_size, const void *theirs,
+                     size_t theirs_size)
 {
     memset(own, 0, own_size);
     if (theirs == NULL) {
@@ -21,7 +22,8 @@ int mpr_options_read(void *own, size_t own_size, const void *theirs, size_t thei
     return 0;
 }
 
-void mpr_info_write(void *theirs, size_t theirs_size, const void *own, size_t own_size)
+void mpr_info_write(void *theirs, size_t theirs_size, const void *own,
+                    size_t own_size)
 {
     size_t known = theirs_size < own_size ? theirs_size : own_size;
     memcpy(theirs, own, known);
