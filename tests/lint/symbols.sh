@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The shared library exports exactly what the public headers declare, and
-# nothing that is not mproc_*.
-# usage: symbols.sh <root of the sources> <libmproc.so>
+# The shared library exports exactly mproc_*: every such function that there
+# is, and nothing else; and each is declared in a public header.
+# usage: symbols.sh <root of the sources> <libmproc.so> <libmproc.a>
 . "$(dirname "$0")/lib.sh"
 
 command -v nm >/dev/null || skip 'no nm'
@@ -19,5 +19,11 @@ for symbol in $exported; do
     esac
     grep -qw "$symbol" include/*.h include/*/*.h ||
         complain "$symbol: exported, but in no public header"
+done
+
+for symbol in $(nm -g --defined-only "$3" 2>/dev/null | awk '
+    $3 ~ /^mproc_/ { print $3 }'); do
+    echo "$exported" | grep -qx "$symbol" ||
+        complain "$symbol: in the static library, but not exported"
 done
 exit $bad
