@@ -27,6 +27,19 @@
 #define MPROC_PRINTF(fmt, first)
 #endif
 
+/*
+ * For these headers only. A struct that a caller lays out holds nothing but its
+ * fields: `bytes` is their sum. So what a program leaves zero is zero in every
+ * byte, and a later version can tell a set field from an unset one.
+ */
+#ifdef __cplusplus
+#define MPROC_NO_PADDING_(type, bytes)                                         \
+    static_assert(sizeof(type) == (bytes), #type " has padding")
+#else
+#define MPROC_NO_PADDING_(type, bytes)                                         \
+    _Static_assert(sizeof(type) == (bytes), #type " has padding")
+#endif
+
 #define MPROC_VERSION_MAJOR 0
 #define MPROC_VERSION_MINOR 1
 #define MPROC_VERSION_PATCH 0
@@ -69,6 +82,7 @@ typedef struct mproc_config {
     int dump;
     int reserved;
 } mproc_config;
+MPROC_NO_PADDING_(mproc_config, 2 * sizeof(size_t) + 2 * sizeof(int));
 
 /* mproc_configure with the size of the struct; call mproc_configure. */
 MPROC_API int mproc_configure_sized(const mproc_config *config,
