@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pool: worker processes that run tasks. Python: Pool, AsyncResult.
+ *
+ * On deaths. Every accepted task ends exactly once, whatever it does: returns,
+ * calls exit, crashes, is killed. A worker that dies fails its own task with
+ * MPROC_EWORKERLOST, whose outcome names its pid and how it ended; the others
+ * never notice, and the pool replaces the worker. A pool lives on with fewer
+ * workers while one can be had. When none can (no processes left, or an
+ * initializer that fails later) the pending tasks end and new ones are refused
+ * with MPROC_EBROKEN, after at most a few forks. If the process by which the
+ * pool keeps its workers is killed, the workers die with it: running tasks are
+ * lost, queued ones go on. Workers end with the process that made the pool.
+ *
+ * Only the process that made a pool submits to it and waits for it, in any of
+ * its threads; elsewhere MPROC_EPERM, and free does nothing. The same holds for
+ * results, which outlive their pool. Workers ignore SIGINT and may make pools.
+ * A function handed to a pool must be in the program when the pool starts. One
+ * function serves apply and map alike.
+ *
+ * Callbacks run one at a time, in the process that made the pool, in a thread
+ * of the pool. A result is ready before its callback runs. A callback may
+ * submit, free results, close and terminate; waiting there for the same pool is
+ * MPROC_EDEADLK.
+ *
+ * Calls do not block unless they say so; none may be made by a signal handler.
+ * A handle that is NULL, freed or of another kind: MPROC_EINVAL where an int is
+ * returned, else false, 0 or NULL. mproc_queue and its kin, made before or
+ * after the pool, are usable in its tasks.
+ */
+#ifndef MPROC_POOL_H
+#define MPROC_POOL_H
+
+#include <mproc/base.h>
+#include <mproc/deadline.h>
+#include <mproc/error.h>
+#include <mproc/process.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct mproc_pool mproc_pool;
+typedef struct mproc_result mproc_result;
+typedef struct mproc_reply mproc_reply;
+
+/* Inside a task. */
+
+/*
+ * A task, run in a worker. `arg` is `size` bytes, aligned for any type and
+ * followed by a NUL byte that size does not count; a batch array in the shared
+ * heap is used in place, without that NUL. They and `reply` are valid until the
+ * task returns. The result is 0 for success; anything else fails the task with
+ * MPROC_ETASK and is the `code` of its outcome.
+ */
+typedef int mproc_task_fn(const void *arg, size_t size, mproc_reply *reply);
+
+/*
+ * Make a copy of `size` bytes at `data` the reply of this task. A task that
+ * sets none replies with no bytes. Python: the value that the function returns.
+ *
+ * 0             set
+ * MPROC_ENOMEM  the shared heap is full
+ * MPROC_EINVAL  reply is NULL, or data is NULL with a size
+ */
+MPROC_API int mproc_reply_set(mproc_reply *reply, const void *data,
+                              size_t size);
+
+/*
+ * Memory of `size` bytes for the reply, to be written in place before the task
+ * returns; called again with less it shrinks the reply. Aligned for any type,
+ * owned by the library. NULL: the shared heap is full.
+ */
+MPROC_API void *mproc_reply_reserve(mproc_reply *reply, size_t size);
+
+/*
+ * Fail this task: its status becomes MPROC_ETASK, its `code` is `code` and its
+ * `error` the text that printf would print. Returns `code`, to be returned by
+ * the task. Python: raise.
+ */
+MPROC_API int mproc_reply_fail(mproc_reply *reply, int code, const char *fmt,
+                               ...) MPROC_PRINTF(3, 4);
+
+/*
+ * Whether the task that calls this has been cancelled or is over its time, so
+ * that what it still does is dropped. Does not block; in the thread that runs
+ * the task.
+ */
+MPROC_API bool mproc_task_canceled(void);
+
+/* How a task ended. */
+
+/*
+ * Made by the library, which owns everything in it. Grows only at its end.
+ *
+ * status  MPROC_OK, or
+ *         MPROC_ETASK        the task returned non-zero or failed its reply
+ *         MPROC_EWORKERLOST  its worker died
+ *         MPROC_ECANCELED    cancelled, or ended by terminate
+ *         MPROC_EOVERTIME    it ran longer than its timeout_s
+ *         MPROC_EMSGSIZE     its reply has not the size that was asked for
+ *         MPROC_EBROKEN      the pool can have no workers
+ * code    MPROC_ETASK: what the task returned or told mproc_reply_fail;
+ *         MPROC_EWORKERLOST: the exit code, or minus the signal
+ * index   the item of a batch, else 0
+ * data    the reply: `size` bytes, aligned for any type and followed by a NUL
+ *         byte that size does not count
+ * error   never NULL: "", the task's text, or what happened, such as
+ *         "worker 4711 killed by signal 9 (SIGKILL)"
+ * worker  the pid of the worker that ran it
+ */
+typedef struct mproc_outcome {
+    int status;
+    int code;
+    size_t index;
+    const void *data;
+    size_t size;
+    const char *error;
+    pid_t worker;
+} mproc_outcome;
+
+/*
+ * Called when a task has ended, in the process that made the pool; the outcome
+ * is valid during the call.
+ */
+typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
+
+/* Making and ending pools. */
+
+/*
+ * Options of a pool; zero is the default.
+ *
+ * workers              how many. Default: mproc_cpu_count()
+ * max_tasks_per_child  tasks after which a worker is replaced. Default: no
+ *                      limit
+ * max_rss_per_child    bytes; a worker above it is replaced after its task.
+ *                      Default: no limit
+ * initializer          run in every new worker before its first task; non-zero
+ *                      is a failure. Default: none
+ * initializer_arg      its argument
+ * initializer_arg_size > 0: that many bytes are copied and each worker gets the
+ *                      copy; 0: initializer_arg is handed on as it is, and what
+ *                      it points to must outlive the pool
+ * retries              how often a task whose worker was lost is run again
+ * max_pending          tasks accepted and not yet done; at the limit submitting
+ *                      waits. Default: no limit
+ * grace_s              seconds between telling a task that it is cancelled or
+ *                      over its time and ending its worker. Default: at once
+ * start                MPROC_START_FORK is the default
+ * manual_dispatch      1: callbacks run only where the caller lets them
+ *
+ * In this version max_rss_per_child, retries, max_pending, grace_s, start and
+ * manual_dispatch answer MPROC_ENOTSUP when set.
+ */
+typedef struct mproc_pool_opts {
+    size_t workers;
+    size_t max_tasks_per_child;
+    size_t max_rss_per_child;
+    mproc_main_fn *initializer;
+    void *initializer_arg;
+    size_t initializer_arg_size;
+    size_t retries;
+    size_t max_pending;
+    double grace_s;
+    int start;
+    int manual_dispatch;
+} mproc_pool_opts;
+MPROC_NO_PADDING_(mproc_pool_opts,
+                  6 * sizeof(size_t) + sizeof(mproc_main_fn *) +
+                      sizeof(void *) + sizeof(double) + 2 * sizeof(int));
+
+/* mproc_pool_new with the size of the caller's options; call that. */
+MPROC_API int mproc_pool_new_sized(mproc_pool **out,
+                                   const mproc_pool_opts *opts,
+                                   size_t opts_size);
+
+/*
+ * Make a pool and start its workers. With an initializer it blocks until every
+ * worker has run it. `opts` NULL means all defaults. Python: Pool().
+ *
+ * 0                  *out is the pool; end it with mproc_pool_free
+ * MPROC_ETASK        the initializer failed
+ * MPROC_EWORKERLOST  a worker died in the initializer
+ * MPROC_EAGAIN       no processes left: the limit of the system, or
+ *                    processes_max
+ * MPROC_EPERM        the caller is daemonic: it may not start processes
+ * MPROC_ENOMEM       no memory
+ * MPROC_EMFILE, MPROC_ENFILE  no descriptor left
+ * MPROC_EINVAL       out is NULL, or an option is absurd
+ * MPROC_ENOTSUP      an option is set that this version does not serve or know
+ */
+static inline int mproc_pool_new(mproc_pool **out, const mproc_pool_opts *opts)
+{
+    return mproc_pool_new_sized(out, opts, sizeof *opts);
+}
+
+/*
+ * Take no more tasks: submitting answers MPROC_ESHUTDOWN. Those accepted run to
+ * their end. Python: Pool.close().
+ *
+ * 0            closed, now or before
+ * MPROC_EPERM  the caller did not make the pool
+ */
+MPROC_API int mproc_pool_close(mproc_pool *p);
+
+/*
+ * Close the pool and end its tasks, waiting or running, with MPROC_ECANCELED;
+ * running ones are ended with their workers. mproc_pool_join waits for the end
+ * of it. Python: Pool.terminate(), which leaves their results pending for ever.
+ *
+ * 0            terminated, now or before
+ * MPROC_EPERM  the caller did not make the pool
+ */
+MPROC_API int mproc_pool_terminate(mproc_pool *p);
+
+/*
+ * Wait until every task has ended, every callback has run and every worker is
+ * gone. Blocks until then or until `until`; may be repeated. Python:
+ * Pool.join().
+ *
+ * 0                all have ended
+ * MPROC_ETIMEDOUT  not yet
+ * MPROC_EINVAL     neither closed nor terminated
+ * MPROC_EPERM      the caller did not make the pool
+ * MPROC_EDEADLK    called by a callback of the pool
+ */
+MPROC_API int mproc_pool_join(mproc_pool *p, mproc_deadline until);
+
+/*
+ * The pids of the workers that are alive. Stores at most `capacity` of them in
+ * `out` and returns how many there are. Has no Python namesake.
+ */
+MPROC_API size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out,
+                                        size_t capacity);
+
+/*
+ * Terminate what still runs, wait for its end and free the pool; NULL is taken,
+ * in another process than its maker's nothing happens. No callback runs after
+ * it returns, so a running one is waited for: do not call it in one. Results
+ * stay. Python: leaving `with Pool()`.
+ */
+MPROC_API void mproc_pool_free(mproc_pool *p);
+
+/* One task. */
+
+/*
+ * A task to run; zero is the default.
+ *
+ * fn              the task
+ * arg, arg_size   its argument, copied before the call returns; MPROC_ARG
+ * callback        called when it has ended well. Default: none
+ * error_callback  called when it has ended otherwise. Default: none
+ * user            handed to both
+ * timeout_s       seconds that the task may run. Default: no limit
+ * priority        lower first
+ *
+ * In this version timeout_s and priority answer MPROC_ENOTSUP when set.
+ */
+typedef struct mproc_call {
+    mproc_task_fn *fn;
+    const void *arg;
+    size_t arg_size;
+    mproc_done_fn *callback;
+    mproc_done_fn *error_callback;
+    void *user;
+    double timeout_s;
+    int64_t priority;
+} mproc_call;
+MPROC_NO_PADDING_(mproc_call, sizeof(mproc_task_fn *) +
+                                  2 * sizeof(mproc_done_fn *) +
+                                  2 * sizeof(void *) + sizeof(size_t) +
+                                  sizeof(double) + sizeof(int64_t));
+
+/*
+ * The fields arg and arg_size of a mproc_call, from a variable:
+ * &(mproc_call){.fn = square, MPROC_ARG(x)}. In C++ from C++20 on.
+ */
+#define MPROC_ARG(x) .arg = &(x), .arg_size = sizeof(x)
+
+/* mproc_pool_apply with the size of the caller's struct; call that. */
+MPROC_API int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
+                                     size_t call_size, void *out, size_t size,
+                                     mproc_deadline until);
+
+/*
+ * Run a task in a worker and wait for its reply, which must be of exactly
+ * `size` bytes; `out` NULL and `size` 0: the reply is not wanted. Blocks until
+ * the task has ended or until `until`, when it is cancelled: one that runs is
+ * ended with its worker, which is replaced. Python: Pool.apply().
+ *
+ * 0                  the reply is in `out`
+ * MPROC_ETASK        the task failed
+ * MPROC_EWORKERLOST  its worker died
+ * MPROC_EMSGSIZE     the reply is not of `size` bytes
+ * MPROC_ECANCELED    the pool was terminated
+ * MPROC_ETIMEDOUT    not ended before the deadline
+ * MPROC_ESHUTDOWN    the pool is closed; nothing ran
+ * MPROC_EBROKEN      the pool can have no workers
+ * MPROC_ENOMEM       the shared heap is full
+ * MPROC_EPERM        the caller did not make the pool
+ * MPROC_EDEADLK      called by a callback of the pool
+ * MPROC_EINVAL       call or fn is NULL, or arg or out is NULL with a size
+ * MPROC_ENOTSUP      a field is set that this version does not serve or know
+ */
+static inline int mproc_pool_apply(mproc_pool *p, const mproc_call *call,
+                                   void *out, size_t size, mproc_deadline until)
+{
+    return mproc_pool_apply_sized(p, call, sizeof *call, out, size, until);
+}
+
+/* mproc_pool_apply_async with the size of the caller's struct; call that. */
+MPROC_API int mproc_pool_apply_async_sized(mproc_pool *p,
+                                           const mproc_call *call,
+                                           size_t call_size, mproc_result **out,
+                                           mproc_deadline until);
+
+/*
+ * Have a task run in a worker. `out` NULL: its callbacks alone tell its end.
+ * Blocks, until `until`, only for room under max_pending, and never in a
+ * callback. Python: Pool.apply_async().
+ *
+ * 0                accepted; *out is its result, to be ended by
+ *                  mproc_result_free
+ * MPROC_EFULL      no room before the deadline
+ * MPROC_ESHUTDOWN  the pool is closed
+ * MPROC_EBROKEN    the pool can have no workers
+ * MPROC_ENOMEM     the shared heap is full
+ * MPROC_EPERM      the caller did not make the pool
+ * MPROC_EINVAL     call or fn is NULL, or arg is NULL with a size
+ * MPROC_ENOTSUP    a field is set that this version does not serve or know
+ */
+static inline int mproc_pool_apply_async(mproc_pool *p, const mproc_call *call,
+                                         mproc_result **out,
+                                         mproc_deadline until)
+{
+    return mproc_pool_apply_async_sized(p, call, sizeof *call, out, until);
+}
+
+/* Many tasks of one function. */
+
+/*
+ * The next item of a batch: *size bytes at *item. 0, MPROC_EOF when there is
+ * none, or an error that ends the batch. Called in the caller's thread.
+ */
+typedef int mproc_next_fn(void *user, const void **item, size_t *size);
+
+/*
+ * A batch of items to run one function on; zero is the default.
+ *
+ * fn         the task
+ * in         the items: an array of `count`, each of in_size bytes
+ * in_size
+ * count
+ * next       instead of `in`: items of any size, one by one
+ * out        array for the replies: `count`, each of exactly out_size bytes; an
+ *            item whose reply has another size ends MPROC_EMSGSIZE. NULL: the
+ *            replies are not wanted
+ * out_size
+ * status     array of `count` for the status of each item, or NULL
+ * chunk      items that travel together; a crash loses one item all the same.
+ *            Default: chosen
+ * window     how many items an iteration may run ahead. Default: chosen
+ * timeout_s  seconds that each item may run. Default: no limit
+ * on_item    called for every item as it ends, good or bad
+ * user       handed to next and on_item
+ *
+ * in, out and status must live until the batch has ended. Those that lie in the
+ * shared heap are used in place.
+ * In this version next, timeout_s and on_item answer MPROC_ENOTSUP when set.
+ */
+typedef struct mproc_batch {
+    mproc_task_fn *fn;
+    const void *in;
+    size_t in_size;
+    size_t count;
+    mproc_next_fn *next;
+    void *out;
+    size_t out_size;
+    int *status;
+    size_t chunk;
+    size_t window;
+    double timeout_s;
+    mproc_done_fn *on_item;
+    void *user;
+} mproc_batch;
+MPROC_NO_PADDING_(mproc_batch,
+                  sizeof(mproc_task_fn *) + sizeof(mproc_next_fn *) +
+                      sizeof(mproc_done_fn *) + 3 * sizeof(void *) +
+                      sizeof(int *) + 5 * sizeof(size_t) + sizeof(double));
+
+/* mproc_pool_map with the size of the caller's struct; call that. */
+MPROC_API int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *b,
+                                   size_t b_size, mproc_deadline until);
+
+/*
+ * Run the function on every item and wait for all of them. An item that fails
+ * does not stop the others. Blocks until all have ended or until `until`, when
+ * the rest is cancelled. No items: 0 at once. Python: Pool.map().
+ *
+ * 0                  every item ended well
+ * MPROC_ETASK, MPROC_EWORKERLOST, MPROC_EMSGSIZE, MPROC_ECANCELED
+ *                    how the first bad item, in their order, ended
+ * MPROC_ETIMEDOUT    not all had ended before the deadline
+ * MPROC_ESHUTDOWN    the pool is closed; nothing ran
+ * MPROC_EBROKEN      the pool can have no workers
+ * MPROC_ENOMEM       the shared heap is full
+ * MPROC_EPERM        the caller did not make the pool
+ * MPROC_EDEADLK      called by a callback of the pool
+ * MPROC_EINVAL       b or fn is NULL, or in is NULL where there are items
+ * MPROC_ENOTSUP      a field is set that this version does not serve or know
+ */
+static inline int mproc_pool_map(mproc_pool *p, const mproc_batch *b,
+                                 mproc_deadline until)
+{
+    return mproc_pool_map_sized(p, b, sizeof *b, until);
+}
+
+/* mproc_pool_map_async with the size of the caller's struct; call that. */
+MPROC_API int mproc_pool_map_async_sized(mproc_pool *p, const mproc_batch *b,
+                                         size_t b_size, mproc_result **out);
+
+/*
+ * Have the function run on every item; wait for it by the result. Python:
+ * Pool.map_async().
+ *
+ * 0                accepted; *out is its result, to be ended by
+ *                  mproc_result_free
+ * MPROC_ESHUTDOWN  the pool is closed
+ * MPROC_EBROKEN    the pool can have no workers
+ * MPROC_ENOMEM     the shared heap is full
+ * MPROC_EPERM      the caller did not make the pool
+ * MPROC_EINVAL     out, b or fn is NULL, or in is NULL where there are items
+ * MPROC_ENOTSUP    a field is set that this version does not serve or know
+ */
+static inline int mproc_pool_map_async(mproc_pool *p, const mproc_batch *b,
+                                       mproc_result **out)
+{
+    return mproc_pool_map_async_sized(p, b, sizeof *b, out);
+}
+
+/* Results. */
+
+/*
+ * Wait for the end of a task and take its reply; may be repeated. Blocks until
+ * it has ended or until `until`. The reply is in `buf` and its size in bytes in
+ * *size; with `size` NULL it must be exactly `capacity` bytes. The size of one
+ * that does not fit is stored in *size. A batch has its replies in its own
+ * arrays: (r, NULL, 0, NULL, until) waits for it. Python: AsyncResult.get().
+ *
+ * 0                  the task, or every item of the batch, ended well
+ * MPROC_ETASK, MPROC_EWORKERLOST, MPROC_ECANCELED, MPROC_EBROKEN
+ *                    how the task, or the first bad item in order, ended
+ * MPROC_EMSGSIZE     the reply does not fit; or so ended an item of the batch
+ * MPROC_ETIMEDOUT    not ended before the deadline
+ * MPROC_EPERM        the caller did not make the result
+ * MPROC_EDEADLK      not ended, and called by a callback of its pool
+ * MPROC_EINVAL       buf is NULL with a capacity
+ */
+MPROC_API int mproc_result_get(mproc_result *r, void *buf, size_t capacity,
+                               size_t *size, mproc_deadline until);
+
+/*
+ * Wait until the task or batch has ended, well or not. Blocks until then or
+ * until `until`. Python: AsyncResult.wait(), which does not tell which.
+ *
+ * 0                it has ended
+ * MPROC_ETIMEDOUT  not yet
+ * MPROC_EPERM      the caller did not make the result
+ * MPROC_EDEADLK    not ended, and called by a callback of its pool
+ */
+MPROC_API int mproc_result_wait(mproc_result *r, mproc_deadline until);
+
+/*
+ * Whether the task or batch has ended; and whether it has ended well, false
+ * while it has not ended. Python: AsyncResult.ready(), .successful().
+ */
+MPROC_API bool mproc_result_ready(const mproc_result *r);
+MPROC_API bool mproc_result_successful(const mproc_result *r);
+
+/*
+ * How the task ended: NULL until it has; valid until the result is freed. Has
+ * no Python namesake.
+ */
+MPROC_API const mproc_outcome *mproc_result_outcome(const mproc_result *r);
+
+/*
+ * End the result; NULL is taken, in another process than its maker's nothing
+ * happens. A task that has not ended runs on, and its callbacks are called. A
+ * batch that has not ended is cancelled, and this blocks until its arrays are
+ * no longer touched.
+ */
+MPROC_API void mproc_result_free(mproc_result *r);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
