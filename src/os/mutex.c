@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "base/deadline.h"
+#include "os/os.h"
+
+void mpr_os_mutex_init(pthread_mutex_t *mutex)
+{
+    pthread_mutexattr_t attr;
+    MPR_CHECK(pthread_mutexattr_init(&attr) == 0);
+    MPR_CHECK(pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED) == 0);
+    MPR_CHECK(pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST) == 0);
+    MPR_CHECK(pthread_mutex_init(mutex, &attr) == 0);
+    pthread_mutexattr_destroy(&attr);
+}
+
+static enum mpr_os_lock outcome(int err)
+{
+    switch (err) {
+    case 0:
+        return MPR_OS_LOCKED;
+    case EOWNERDEAD:
+        return MPR_OS_OWNER_DIED;
+    case EBUSY:
+    case ETIMEDOUT:
+        return MPR_OS_BUSY;
+    default:
+        MPR_CHECK(!"a robust mutex that is neither free, held nor orphaned");
+        return MPR_OS_BUSY;
+    }
+}
+
+enum mpr_os_lock mpr_os_mutex_trylock(pthread_mutex_t *mutex)
+{
+    return outcome(pthread_mutex_trylock(mutex));
+}
+
+/*
+ * In slices: kernels before 6.2 may lose the notice of an owner's death when
+ * the one it was sent to dies as well.
+ */
+enum mpr_os_lock mpr_os_mutex_lock(pthread_mutex_t *mutex, mproc_deadline until)
+{
+    for (;;) {
+        mproc_deadline slice = mpr_deadline_after(mpr_os_now(), 1, 1e9);
+        bool last = until.at_ns <= slice.at_ns;
+        int64_t at = last ? until.at_ns : slice.at_ns;
+        at = at > 0 ? at : 0;
+        struct timespec t = {.tv_sec = (time_t)(at / 1000000000),
+                             .tv_nsec = (long)(at % 1000000000)};
+        int err = pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &t);
+        if (err != ETIMEDOUT || last) {
+            return outcome(err);
+        }
+    }
+}
+
+void mpr_os_mutex_repaired(pthread_mutex_t *mutex)
+{
+    MPR_CHECK(pthread_mutex_consistent(mutex) == 0);
+}
+
+void mpr_os_mutex_unlock(pthread_mutex_t *mutex)
+{
+    MPR_CHECK(pthread_mutex_unlock(mutex) == 0);
+}
+
+/*
+ * The owner's thread id stands in that word (first field of glibc's mutex,
+ * second of musl's): found by locking one and looking for one's own.
+ */
+static ptrdiff_t find_word(void)
+{
+    pthread_mutex_t probe;
+    const uint32_t *words = (const uint32_t *)&probe;
+    ptrdiff_t found = -1;
+    mpr_os_mutex_init(&probe);
+    pthread_mutex_lock(&probe);
+    for (size_t i = 0; i < sizeof probe / sizeof *words; i++) {
+        if (words[i] == (uint32_t)mpr_os_tid()) {
+            found = (ptrdiff_t)i;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&probe);
+    if (found >= 0 && words[found] != 0) {
+        found = -1;
+    }
+    pthread_mutex_destroy(&probe);
+    return found;
+}
+
+_Atomic uint32_t *mpr_os_mutex_word(pthread_mutex_t *mutex)
+{
+    enum { UNKNOWN = -2 };
+    static _Atomic ptrdiff_t known = UNKNOWN;
+    ptrdiff_t word = atomic_load_explicit(&known, memory_order_relaxed);
+    if (mpr_unlikely(word == UNKNOWN)) {
+        word = find_word();
+        atomic_store_explicit(&known, word, memory_order_relaxed);
+    }
+    return word < 0 ? NULL : (_Atomic uint32_t *)mutex + word;
+}

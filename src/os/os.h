@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Everything the library asks of the operating system, and the only place
+ * where systems differ. The layers above make no system call of their own.
+ *
+ * Unless said otherwise a function returns 0 or a negative MPROC_E… code,
+ * changes nothing on failure, may be called by any thread, does not block and
+ * is no cancellation point.
+ */
+#ifndef MPR_OS_OS_H
+#define MPR_OS_OS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <mproc/deadline.h>
+#include <mproc/error.h>
+
+/* ---- time ------------------------------------------------------------- */
+
+/* CLOCK_MONOTONIC in nanoseconds: what deadlines are measured by. */
+int64_t mpr_os_now(void);
+
+/* Nanoseconds since boot: what the system dates processes by. */
+int64_t mpr_os_boot_now(void);
+
+/* ---- this process and this thread ------------------------------------- */
+
+pid_t mpr_os_pid(void);
+pid_t mpr_os_tid(void);
+
+/*
+ * Names the pid namespace of this process; 0 where it cannot be told. Pids of
+ * another namespace mean nothing here.
+ */
+uint64_t mpr_os_pid_namespace(void);
+
+/* The value of errno as a negative MPROC_E… code. */
+int mpr_os_error(void);
+
+/* ---- the shared region ------------------------------------------------ */
+
+struct mpr_os_region {
+    void *base;
+    size_t size;
+    int fd; /* -1: anonymous, cannot be handed to another program */
+    dev_t device; /* of fd, to tell it from another that took its number */
+    ino_t inode;
+    bool at_desert; /* at an address that another program run finds free */
+};
+
+/*
+ * Reserve `size` bytes of zeroed shared memory, inherited by every fork at
+ * the same address and never unmapped. Nothing is allocated until touched.
+ * `anonymous` asks for memory without a file behind it. ENOMEM, EFBIG, EMFILE,
+ * ENFILE, ENOSYS: refused; a smaller size or anonymous memory may pass.
+ */
+int mpr_os_region_map(struct mpr_os_region *out, size_t size, bool anonymous,
+                      bool dump);
+
+/* The largest region worth asking for, and the bytes of memory installed. */
+size_t mpr_os_region_ceiling(void);
+size_t mpr_os_memory_installed(void);
+
+/* True for the same file that was mapped: the user may have closed it. */
+bool mpr_os_region_fd_valid(const struct mpr_os_region *region);
+
+/* Bytes of the region that the system holds; 0 where it cannot be told. */
+size_t mpr_os_region_resident(const struct mpr_os_region *region);
+
+/*
+ * Allocate the pages of a range now: ENOMEM here instead of a SIGBUS at the
+ * first touch. What was there stays.
+ */
+int mpr_os_populate(void *start, size_t size);
+
+/* Give the pages of a range back; it reads as zeros from then on. */
+void mpr_os_give_back(void *start, size_t size);
+
+/* ---- words that processes sleep on ------------------------------------ */
+
+/*
+ * Sleep while *word == seen, until woken or the deadline. 0: look again (woken,
+ * changed, or a signal was handled). MPROC_ETIMEDOUT: the deadline passed.
+ */
+int mpr_os_wait(_Atomic uint32_t *word, uint32_t seen, mproc_deadline until);
+
+/* Wake at most n of those who sleep on the word. Returns how many it woke. */
+int mpr_os_wake(_Atomic uint32_t *word, int n);
+
+struct mpr_os_word {
+    _Atomic uint32_t *word;
+    uint32_t seen;
+};
+
+enum { MPR_OS_WORDS_MAX = 128 };
+
+/*
+ * As mpr_os_wait, on up to MPR_OS_WORDS_MAX words at once. ENOTSUP: this system
+ * cannot (told at once, and from then on always).
+ */
+int mpr_os_wait_any(const struct mpr_os_word *words, unsigned count,
+                    mproc_deadline until);
+
+/* ---- locks whose owner may die ---------------------------------------- */
+
+/*
+ * Robust, process-shared, not recursive, in shared memory that is never
+ * unmapped and never used for anything else.
+ */
+void mpr_os_mutex_init(pthread_mutex_t *mutex);
+
+enum mpr_os_lock {
+    MPR_OS_LOCKED = 0,
+    MPR_OS_OWNER_DIED = 1, /* locked; repair, then mpr_os_mutex_repaired */
+    MPR_OS_BUSY = 2,       /* not locked */
+};
+
+enum mpr_os_lock mpr_os_mutex_trylock(pthread_mutex_t *mutex);
+
+/* Waits until the deadline at most, then MPR_OS_BUSY. */
+enum mpr_os_lock mpr_os_mutex_lock(pthread_mutex_t *mutex,
+                                   mproc_deadline until);
+void mpr_os_mutex_repaired(pthread_mutex_t *mutex);
+void mpr_os_mutex_unlock(pthread_mutex_t *mutex);
+
+/*
+ * The word of a mutex in which the kernel writes its owner's death, NULL where
+ * it could not be found. MPR_OS_WORD_DIED is set in it when the owner died;
+ * whoever sets MPR_OS_WORD_WAITERS and sleeps on the word is woken then, one
+ * sleeper a death.
+ */
+_Atomic uint32_t *mpr_os_mutex_word(pthread_mutex_t *mutex);
+
+#define MPR_OS_WORD_WAITERS UINT32_C(0x80000000)
+#define MPR_OS_WORD_DIED UINT32_C(0x40000000)
+
+/* ---- evidence of a death ---------------------------------------------- */
+
+/*
+ * True once no thread of the process that had this pid at `since_boot_ns` can
+ * run user code any more: the pid is gone or given to a younger process, or
+ * the memory of all its threads is gone. About 20 us. The pid must be of this
+ * process's own namespace.
+ */
+bool mpr_os_process_gone(pid_t pid, int64_t since_boot_ns);
+
+/* ---- forks ------------------------------------------------------------ */
+
+/*
+ * A zeroed page, private to this process, that reads as zeros in every child
+ * however it was forked. NULL: no memory.
+ */
+void *mpr_os_page_wiped_on_fork(void);
+
+#endif
