@@ -33,10 +33,10 @@
  * byte, and a later version can tell a set field from an unset one.
  */
 #ifdef __cplusplus
-#define MPROC_NO_PADDING_(type, bytes)                                         \
+#define MPROC_NO_PADDING_(type, bytes) \
     static_assert(sizeof(type) == (bytes), #type " has padding")
 #else
-#define MPROC_NO_PADDING_(type, bytes)                                         \
+#define MPROC_NO_PADDING_(type, bytes) \
     _Static_assert(sizeof(type) == (bytes), #type " has padding")
 #endif
 

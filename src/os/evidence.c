@@ -85,9 +85,8 @@ static enum thread_state all_threads(DIR *tasks, pid_t pid,
             continue;
         }
         bool leader = strtol(e->d_name, NULL, 10) == pid;
-        enum thread_state one = thread_state(dirfd(tasks), e->d_name,
-                                             leader ? since_boot_ns
-                                                    : INT64_MAX / 2);
+        enum thread_state one = thread_state(
+            dirfd(tasks), e->d_name, leader ? since_boot_ns : INT64_MAX / 2);
         if (one == THREAD_YOUNGER) {
             return THREAD_GONE;
         }
@@ -120,8 +119,8 @@ bool mpr_os_process_gone(pid_t pid, int64_t since_boot_ns)
     if (tasks != NULL) {
         enum thread_state all = all_threads(tasks, pid, since_boot_ns);
         closedir(tasks);
-        gone = all == THREAD_GONE ||
-               (all == THREAD_UNKNOWN && gone_by_pidfd(pid));
+        gone =
+            all == THREAD_GONE || (all == THREAD_UNKNOWN && gone_by_pidfd(pid));
     } else {
         gone = gone_by_pidfd(pid);
     }

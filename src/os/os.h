@@ -47,7 +47,7 @@ int mpr_os_error(void);
 struct mpr_os_region {
     void *base;
     size_t size;
-    int fd; /* -1: anonymous, cannot be handed to another program */
+    int fd;       /* -1: anonymous, cannot be handed to another program */
     dev_t device; /* of fd, to tell it from another that took its number */
     ino_t inode;
     bool at_desert; /* at an address that another program run finds free */

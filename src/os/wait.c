@@ -38,9 +38,9 @@ int mpr_os_wait(_Atomic uint32_t *word, uint32_t seen, mproc_deadline until)
 {
     struct timespec storage;
     /* WAIT_BITSET: its time-out is absolute and of the monotonic clock */
-    long result = syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen,
-                          timespec_of(until, &storage), NULL,
-                          FUTEX_BITSET_MATCH_ANY);
+    long result =
+        syscall(SYS_futex, word, FUTEX_WAIT_BITSET, seen,
+                timespec_of(until, &storage), NULL, FUTEX_BITSET_MATCH_ANY);
     return result != 0 && errno == ETIMEDOUT ? MPROC_ETIMEDOUT : 0;
 }
 

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Cells of one type come from spans of their own. The tag of a cell is the
+ * truth; the list of free cells is a cache, rebuilt from the tags when a thread
+ * was killed in the type's guard.
+ */
+#include "shm/object.h"
+
+#include <string.h>
+
+static const struct mpr_object_class *classes[MPR_OBJECT_TYPES];
+
+void mpr_object_register(const struct mpr_object_class *class)
+{
+    MPR_CHECK(class->size <= MPR_SPAN_SIZE);
+    classes[class->type] = class;
+}
+
+static struct mpr_object_shelf *shelf_of(enum mpr_object_type type)
+{
+    return &mpr_family->shelves[type];
+}
+
+static enum mpr_object_type type_of(uint64_t tag)
+{
+    return (enum mpr_object_type)(tag >> 8 & 0xff);
+}
+
+static enum mpr_object_state state_of(uint64_t tag)
+{
+    return (enum mpr_object_state)(tag & 0xff);
+}
+
+static uint64_t tag_of(uint64_t generation, enum mpr_object_type type,
+                       enum mpr_object_state state)
+{
+    return generation << 32 | mpr_object_word(type, state);
+}
+
+static void set_state(struct mpr_object *object, enum mpr_object_state state)
+{
+    uint64_t tag = atomic_load_explicit(&object->tag, memory_order_relaxed);
+    atomic_store_explicit(&object->tag, (tag & ~UINT64_C(0xff)) | state,
+                          memory_order_release);
+}
+
+static size_t cell_size(enum mpr_object_type type)
+{
+    size_t size = classes[type]->size;
+    return (size + MPR_LINE - 1) / MPR_LINE * MPR_LINE;
+}
+
+/* ---- shelves ---------------------------------------------------------- */
+
+static void put_on_shelf(struct mpr_object_shelf *shelf,
+                         struct mpr_object *object)
+{
+    object->next_free = shelf->first;
+    shelf->first = object;
+}
+
+/* All free cells of a span; those never used have no tag yet. */
+static void shelve_span(void *span, void *user)
+{
+    struct mpr_object_shelf *shelf = user;
+    enum mpr_object_type type =
+        (enum mpr_object_type)(shelf - mpr_family->shelves);
+    size_t size = cell_size(type);
+    for (size_t i = MPR_SPAN_SIZE / size; i-- > 0;) {
+        struct mpr_object *cell =
+            (struct mpr_object *)((char *)span + i * size);
+        uint64_t tag = atomic_load_explicit(&cell->tag, memory_order_relaxed);
+        if (state_of(tag) == MPR_OBJECT_FREE) {
+            put_on_shelf(shelf, cell);
+        }
+    }
+}
+
+/* A hand on a free cell is empty. */
+static void settle_hand(struct mpr_thread *hands, enum mpr_hand hand,
+                        enum mpr_object_type type)
+{
+    struct mpr_object *object = mpr_hand(hands, hand);
+    if (object == NULL) {
+        return;
+    }
+    uint64_t tag = atomic_load(&object->tag);
+    if (state_of(tag) == MPR_OBJECT_FREE &&
+        (tag == 0 || type_of(tag) == type)) {
+        mpr_hand_set(hands, hand, NULL);
+    }
+}
+
+static void repair_shelf(struct mpr_guard *guard, struct mpr_thread *hands)
+{
+    struct mpr_object_shelf *shelf = (struct mpr_object_shelf *)guard;
+    enum mpr_object_type type =
+        (enum mpr_object_type)(shelf - mpr_family->shelves);
+    shelf->first = NULL;
+    mpr_heap_spans_of(type, shelve_span, shelf);
+    if (hands != NULL) {
+        mpr_heap_span_settle(hands);
+        settle_hand(hands, MPR_HAND_OBJECT_NEW, type);
+        settle_hand(hands, MPR_HAND_OBJECT_END, type);
+    }
+}
+
+__attribute__((constructor)) static void register_repair(void)
+{
+    mpr_guard_on_repair(MPR_GUARD_OBJECTS, repair_shelf);
+}
+
+void mpr_object_shelves_init(struct mpr_object_shelf *shelves)
+{
+    for (int type = 0; type < MPR_OBJECT_TYPES; type++) {
+        mpr_guard_init(&shelves[type].guard, MPR_GUARD_OBJECTS);
+    }
+}
+
+/*
+ * A span may come with what was in it before: its cells are wiped while it is
+ * in hand still, since a tag of zero is what tells that a cell is new.
+ */
+static bool fill_shelf(struct mpr_thread *self, enum mpr_object_type type)
+{
+    struct mpr_object_shelf *shelf = shelf_of(type);
+    mpr_guard_unlock(&shelf->guard, self);
+    void *span = mpr_heap_span(self);
+    if (span != NULL) {
+        memset(span, 0, MPR_SPAN_SIZE);
+    }
+    mpr_guard_lock(&shelf->guard, self, self);
+    if (span == NULL) {
+        return shelf->first != NULL;
+    }
+    mpr_heap_span_adopt(span, type);
+    mpr_hand_set(self, MPR_HAND_SPAN, NULL);
+    shelve_span(span, shelf);
+    return true;
+}
+
+/* ---- making ----------------------------------------------------------- */
+
+void *mpr_object_new(struct mpr_thread *self, enum mpr_object_type type)
+{
+    struct mpr_object_shelf *shelf = shelf_of(type);
+    mpr_guard_lock(&shelf->guard, self, self);
+    if (shelf->first == NULL && !fill_shelf(self, type)) {
+        mpr_guard_unlock(&shelf->guard, self);
+        return NULL;
+    }
+    struct mpr_object *object = shelf->first;
+    uint64_t generation = atomic_load(&object->tag) >> 32;
+    mpr_hand_set(self, MPR_HAND_OBJECT_NEW, object);
+    shelf->first = object->next_free;
+    atomic_store(&object->tag, tag_of(generation + 1, type, MPR_OBJECT_MAKING));
+    mpr_guard_unlock(&shelf->guard, self);
+    return object;
+}
+
+void mpr_object_publish(struct mpr_thread *self, void *object)
+{
+    set_state(object, MPR_OBJECT_LIVE);
+    mpr_hand_set(self, MPR_HAND_OBJECT_NEW, NULL);
+}
+
+/* ---- ending ----------------------------------------------------------- */
+
+/* Ends what is MAKING or ENDING in a hand; each step may be repeated. */
+static void finish(struct mpr_thread *self, struct mpr_thread *whose,
+                   enum mpr_hand hand)
+{
+    struct mpr_object *object = mpr_hand(whose, hand);
+    enum mpr_object_type type = type_of(atomic_load(&object->tag));
+    struct mpr_object_shelf *shelf = shelf_of(type);
+    if (classes[type]->end != NULL) {
+        classes[type]->end(self, whose, object);
+    }
+    mpr_guard_lock(&shelf->guard, self, whose);
+    if (mpr_hand(whose, hand) == object) {
+        set_state(object, MPR_OBJECT_FREE);
+        mpr_hand_set(whose, hand, NULL);
+        put_on_shelf(shelf, object);
+    }
+    mpr_guard_unlock(&shelf->guard, self);
+}
+
+void mpr_object_drop(struct mpr_thread *self, void *object)
+{
+    MPR_CHECK(mpr_hand(self, MPR_HAND_OBJECT_NEW) == object);
+    finish(self, self, MPR_HAND_OBJECT_NEW);
+}
+
+bool mpr_object_end(struct mpr_thread *self, void *handle,
+                    enum mpr_object_type type)
+{
+    struct mpr_object *object = handle;
+    uint64_t live = mpr_object_tag(handle, type);
+    if (live == 0) {
+        return false;
+    }
+    uint64_t ending = (live & ~UINT64_C(0xff)) | MPR_OBJECT_ENDING;
+    uintptr_t outer = mpr_op_begin(self, object);
+    mpr_hand_set(self, MPR_HAND_OBJECT_END, object);
+    bool ours = atomic_compare_exchange_strong(&object->tag, &live, ending);
+    if (ours) {
+        finish(self, self, MPR_HAND_OBJECT_END);
+    } else {
+        mpr_hand_set(self, MPR_HAND_OBJECT_END, NULL);
+    }
+    mpr_op_end(self, outer);
+    return ours;
+}
+
+void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead)
+{
+    struct mpr_object *made = mpr_hand(dead, MPR_HAND_OBJECT_NEW);
+    if (made != NULL) {
+        finish(self, dead, MPR_HAND_OBJECT_NEW);
+    }
+    struct mpr_object *ended = mpr_hand(dead, MPR_HAND_OBJECT_END);
+    if (ended != NULL) {
+        if (state_of(atomic_load(&ended->tag)) == MPR_OBJECT_ENDING) {
+            finish(self, dead, MPR_HAND_OBJECT_END);
+        } else {
+            mpr_hand_set(dead, MPR_HAND_OBJECT_END, NULL);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Objects that users hold handles of. A handle is the object's address. Its
+ * memory is never given another type, so a mutex in it stays a mutex and a
+ * stale handle can be told from a live one by its tag.
+ */
+#ifndef MPR_SHM_OBJECT_H
+#define MPR_SHM_OBJECT_H
+
+#include "shm/heap.h"
+
+enum mpr_object_type {
+    MPR_LOCK,
+    MPR_RLOCK,
+    MPR_SEMAPHORE,
+    MPR_EVENT,
+    MPR_CONDITION,
+    MPR_QUEUE,
+    MPR_PIPE,
+    MPR_PROCESS,
+    MPR_POOL,
+    MPR_RESULT,
+    MPR_OBJECT_TYPES
+};
+
+enum mpr_object_state {
+    MPR_OBJECT_FREE,
+    MPR_OBJECT_MAKING,
+    MPR_OBJECT_LIVE,
+    MPR_OBJECT_ENDING
+};
+
+/*
+ * First member of every object. `tag` is {generation:32 | magic:16 | type:8 |
+ * state:8}. FREE→MAKING and to FREE under the type's guard; MAKING→LIVE by the
+ * maker; LIVE→ENDING by compare-and-swap by the one who ends it.
+ * `next_free` is a cache under the type's guard. `prepared` is set once what
+ * lasts over reuse (mutexes) is initialised.
+ * Publishes: `tag`. Survives: what is MAKING or ENDING stands in a hand of its
+ * maker or ender, whose reaper ends it.
+ */
+struct mpr_object {
+    _Atomic uint64_t tag;
+    struct mpr_object *next_free;
+    uint32_t prepared;
+};
+
+/*
+ * What a type is. `end` gives back all that the object owns and wakes all who
+ * wait on it, using the hands of `whose`; it may run again, on behalf of
+ * another, after its first runner was killed in it. NULL: nothing to do.
+ */
+struct mpr_object_class {
+    enum mpr_object_type type;
+    size_t size;
+    void (*end)(struct mpr_thread *self, struct mpr_thread *whose,
+                struct mpr_object *object);
+};
+
+/*
+ * The free objects of a type: a list, and a cache of their tags. Locks:
+ * `guard`.
+ */
+struct mpr_object_shelf {
+    struct mpr_guard guard;
+    struct mpr_object *first;
+};
+
+void mpr_object_shelves_init(struct mpr_object_shelf *shelves);
+
+/* Registered before main by each module that has objects. */
+void mpr_object_register(const struct mpr_object_class *class);
+
+#define MPR_OBJECT_MAGIC UINT32_C(0x4d500000)
+
+static inline uint32_t mpr_object_word(enum mpr_object_type type,
+                                       enum mpr_object_state state)
+{
+    return MPR_OBJECT_MAGIC | (uint32_t)type << 8 | (uint32_t)state;
+}
+
+/* The tag of a live object of the type; 0 for anything else, NULL included. */
+static inline uint64_t mpr_object_tag(const void *handle,
+                                      enum mpr_object_type type)
+{
+    const struct mpr_object *object = handle;
+    if (mpr_unlikely((uintptr_t)handle % MPR_LINE != 0 ||
+                     !mpr_family_holds(handle, MPR_LINE))) {
+        return 0;
+    }
+    uint64_t tag = atomic_load_explicit(&object->tag, memory_order_acquire);
+    return (uint32_t)tag == mpr_object_word(type, MPR_OBJECT_LIVE) ? tag : 0;
+}
+
+static inline bool mpr_object_is(const void *handle, enum mpr_object_type type)
+{
+    return mpr_object_tag(handle, type) != 0;
+}
+
+/* After a sleep: still the object that `tag` was read of? */
+static inline bool mpr_object_unchanged(const void *handle, uint64_t tag)
+{
+    const struct mpr_object *object = handle;
+    return atomic_load_explicit(&object->tag, memory_order_acquire) == tag;
+}
+
+/*
+ * A new object in state MAKING, in the hand MPR_HAND_OBJECT_NEW. What it holds
+ * beyond its header is what its predecessor left (zeros at first). NULL: no
+ * memory.
+ */
+void *mpr_object_new(struct mpr_thread *self, enum mpr_object_type type);
+
+/* Last step of a `_new`: LIVE from here on; empties the hand. */
+void mpr_object_publish(struct mpr_thread *self, void *object);
+
+/* A `_new` that failed: back to the free ones; runs the type's `end`. */
+void mpr_object_drop(struct mpr_thread *self, void *object);
+
+/*
+ * End a live object: runs its type's `end` and frees it. False: the handle is
+ * not live, or another was faster.
+ */
+bool mpr_object_end(struct mpr_thread *self, void *handle,
+                    enum mpr_object_type type);
+
+/* Reaper: end what a dead thread was making or ending. */
+void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead);
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+#include "shm/sleep.h"
+
+bool mpr_test_deep_sleep;
+
+enum {
+    SHALLOW_MS = 50,     /* a sleep that is not yet worth watching others */
+    DYING_MS = 1,        /* until a dying process is gone */
+    UNMARKED_MS = 80,    /* where no death is written by the kernel */
+    UNWATCHED_MS = 1000, /* more processes than one call can watch */
+    SPIN_US = 30,
+    SHORT_SLEEP_US = 100,
+};
+
+/* How long this thread's last sleep lasted: a short one was worth a spin. */
+static _Thread_local int64_t last_sleep_ns;
+
+void mpr_sleep_begin(struct mpr_sleep *sleep, mproc_deadline until)
+{
+    *sleep = (struct mpr_sleep){
+        .until = until,
+        .expired = mpr_deadline_is_nowait(until),
+        .deep = mpr_test_deep_sleep,
+        .deaths = atomic_load(&mpr_family->deaths),
+    };
+}
+
+bool mpr_sleep_spin(struct mpr_sleep *sleep)
+{
+    static _Atomic unsigned cpus;
+    if (sleep->expired || last_sleep_ns > SHORT_SLEEP_US * 1000) {
+        return false;
+    }
+    int64_t now = mpr_os_now();
+    if (sleep->spin_end_ns == 0) {
+        unsigned n = atomic_load_explicit(&cpus, memory_order_relaxed);
+        if (n == 0) {
+            n = mproc_cpu_count();
+            atomic_store_explicit(&cpus, n, memory_order_relaxed);
+        }
+        sleep->spin_end_ns = n > 1 ? now + SPIN_US * 1000 : now;
+    }
+    for (int i = 0; i < 8; i++) {
+        mpr_pause();
+    }
+    return now < sleep->spin_end_ns && now < sleep->until.at_ns;
+}
+
+/* Wait on `words` for at most `ms` (0: until the deadline). */
+static void wait_slice(struct mpr_sleep *sleep, const struct mpr_os_word *words,
+                       unsigned count, int ms)
+{
+    mproc_deadline slice = sleep->until;
+    if (ms > 0) {
+        slice = mpr_deadline_earlier(slice,
+                                     mpr_deadline_after(mpr_os_now(), ms, 1e6));
+    }
+    int err = count == 1 ? mpr_os_wait(words[0].word, words[0].seen, slice)
+                         : mpr_os_wait_any(words, count, slice);
+    if (err == MPROC_ENOTSUP) {
+        mproc_deadline poll =
+            mpr_deadline_after(mpr_os_now(), UNMARKED_MS, 1e6);
+        slice = mpr_deadline_earlier(slice, poll);
+        err = mpr_os_wait(words[0].word, words[0].seen, slice);
+    }
+    if (err == MPROC_ETIMEDOUT && slice.at_ns >= sleep->until.at_ns) {
+        sleep->expired = true;
+    }
+}
+
+/*
+ * Who is woken by a death, even together with what it waited for, must reap:
+ * the kernel woke nobody else.
+ */
+static void sleep_deep(struct mpr_sleep *sleep, _Atomic uint32_t *word,
+                       uint32_t seen, mpr_id holder)
+{
+    struct mpr_os_word words[MPR_OS_WORDS_MAX];
+    struct mpr_thread *self = mpr_self_.thread;
+    struct mpr_census census = mpr_slots_reap(self);
+    if (census.reaped > 0) {
+        return;
+    }
+    words[0] = (struct mpr_os_word){word, seen};
+    words[1] = (struct mpr_os_word){&mpr_family->deaths, sleep->deaths};
+    bool dead = false;
+    unsigned count = 2;
+    unsigned watched =
+        mpr_slots_watch(words + count, MPR_OS_WORDS_MAX - count, &dead);
+    if (dead && !census.dying) {
+        return;
+    }
+    int ms = 0;
+    if (census.dying) {
+        ms = DYING_MS;
+    } else if (census.unmarked || (holder != 0 && watched < census.living)) {
+        ms = UNMARKED_MS;
+    } else if (watched < census.living) {
+        ms = UNWATCHED_MS;
+    }
+    wait_slice(sleep, words, count + watched, ms);
+    mpr_slots_reap(self);
+}
+
+void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
+                         uint32_t seen, mpr_id holder)
+{
+    uint32_t deaths = atomic_load(&mpr_family->deaths);
+    if (deaths != sleep->deaths) {
+        sleep->deaths = deaths;
+        return;
+    }
+    int64_t began = mpr_os_now();
+    if (sleep->deep_at_ns == 0) {
+        sleep->deep_at_ns = began + SHALLOW_MS * INT64_C(1000000);
+    }
+    if (sleep->deep || began >= sleep->deep_at_ns) {
+        sleep->deep = true;
+        sleep_deep(sleep, word, seen, holder);
+    } else {
+        struct mpr_os_word only = {word, seen};
+        wait_slice(sleep, &only, 1, SHALLOW_MS);
+    }
+    last_sleep_ns = mpr_os_now() - began;
+}
+
+void mpr_sleep_on(struct mpr_sleep *sleep, _Atomic uint32_t *word,
+                  uint32_t seen)
+{
+    mpr_sleep_on_holder(sleep, word, seen, 0);
+}
+
+void mpr_bell_ring_slow_(_Atomic uint32_t *bell, int n)
+{
+    uint32_t rung = atomic_fetch_add(bell, 2) + 2;
+    int woken = mpr_os_wake(bell, n);
+    if (woken < n && (rung & 1) &&
+        atomic_compare_exchange_strong(bell, &rung, (rung + 2) & ~1u)) {
+        mpr_os_wake(bell, INT_MAX);
+    }
+}

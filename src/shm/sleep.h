@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The one waiting routine. Every blocking call is the same loop:
+ *
+ *     struct mpr_sleep sleep;
+ *     mpr_sleep_begin(&sleep, until);
+ *     for (;;) {
+ *         uint32_t seen = mpr_bell_watch(&bell);
+ *         if (try()) { return done; }
+ *         if (sleep.expired) { return MPROC_ETIMEDOUT; }
+ *         mpr_sleep_on(&sleep, &bell, seen);
+ *     }
+ *
+ * The last try comes after the deadline, so a wake-up is never eaten by one.
+ *
+ * A sleep has two stages: 50 ms on the bell alone, then on the bell, the count
+ * of deaths and the life words of others, so that the kernel wakes somebody
+ * when one of them dies. Who is woken so, reaps; the reap tells all sleepers
+ * where the dead one may have owed somebody a wake-up.
+ */
+#ifndef MPR_SHM_SLEEP_H
+#define MPR_SHM_SLEEP_H
+
+#include <limits.h>
+
+#include "base/deadline.h"
+#include "shm/slot.h"
+
+struct mpr_sleep {
+    mproc_deadline until;
+    bool expired;
+    bool deep;
+    uint32_t deaths;     /* those known at the last try */
+    int64_t deep_at_ns;  /* end of the first stage; 0: not slept yet */
+    int64_t spin_end_ns; /* 0: has not begun to spin */
+};
+
+void mpr_sleep_begin(struct mpr_sleep *sleep, mproc_deadline until);
+
+/*
+ * Sleep while *word == seen. Returns when it may be otherwise, when somebody
+ * died, or when the deadline passed (`expired`). Needs a claimed thread.
+ */
+void mpr_sleep_on(struct mpr_sleep *sleep, _Atomic uint32_t *word,
+                  uint32_t seen);
+
+/*
+ * As mpr_sleep_on for a thing that `holder` holds: its death ends the sleep in
+ * any case.
+ */
+void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
+                         uint32_t seen, mpr_id holder);
+
+/*
+ * Before sleeping: true while it is worth to look again at once (for some
+ * microseconds, where there is more than one CPU and sleeps have been short).
+ */
+bool mpr_sleep_spin(struct mpr_sleep *sleep);
+
+/* Tests: begin with the second stage, since a timed slice hides lost wakes. */
+extern bool mpr_test_deep_sleep;
+
+/* ---- bells ------------------------------------------------------------ */
+
+/*
+ * A bell: a futex word [rings:31 | waiters:1]. Who waits sets the flag, looks
+ * at its condition again, and sleeps on the value it saw. Who changes the
+ * condition rings afterwards, which costs a load while nobody waits. The flag
+ * stays while sleepers are found, and is cleared by the first ringer that finds
+ * none; that one wakes once more after clearing, for who fell asleep between.
+ */
+static inline uint32_t mpr_bell_watch(_Atomic uint32_t *bell)
+{
+    uint32_t seen = atomic_load_explicit(bell, memory_order_seq_cst);
+    if (!(seen & 1)) {
+        seen = atomic_fetch_or_explicit(bell, 1, memory_order_seq_cst) | 1;
+    }
+    return seen;
+}
+
+void mpr_bell_ring_slow_(_Atomic uint32_t *bell, int n);
+
+/*
+ * Wake n of those who wait (INT_MAX: all). The caller's change of the condition
+ * must be a sequentially consistent store or be followed by a full barrier.
+ */
+static inline void mpr_bell_ring(_Atomic uint32_t *bell, int n)
+{
+    if (mpr_unlikely(atomic_load_explicit(bell, memory_order_seq_cst) & 1)) {
+        mpr_bell_ring_slow_(bell, n);
+    }
+}
+
+#endif

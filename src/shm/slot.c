@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: MIT */
+#include "shm/slot.h"
+
+#include "shm/heap.h"
+#include "shm/object.h"
+#include "shm/private.h"
+
+_Thread_local struct mpr_self mpr_self_
+    __attribute__((tls_model("initial-exec")));
+
+static pthread_key_t thread_key;
+static bool slot_per_thread;
+
+enum { REAP_HOOKS_MAX = 8 };
+static mpr_reap_fn *reap_hooks[REAP_HOOKS_MAX];
+
+void mpr_slots_on_reap(mpr_reap_fn *fn)
+{
+    for (int i = 0; i < REAP_HOOKS_MAX; i++) {
+        if (reap_hooks[i] == NULL) {
+            reap_hooks[i] = fn;
+            return;
+        }
+    }
+    MPR_CHECK(!"too many reap hooks");
+}
+
+void mpr_test_slot_per_thread(bool on)
+{
+    slot_per_thread = on;
+}
+
+/* ---- the state word --------------------------------------------------- */
+
+static uint64_t state_word(uint32_t generation, enum mpr_slot_state state)
+{
+    return (uint64_t)generation << 32 | state;
+}
+
+static enum mpr_slot_state state_of(uint64_t word)
+{
+    return (enum mpr_slot_state)(uint32_t)word;
+}
+
+static mpr_id id_of(const struct mpr_slot *slot, uint64_t word)
+{
+    uint64_t number = (uint64_t)(slot - mpr_family->slots) + 1;
+    return (word >> 32) << 32 | number << 1;
+}
+
+/* ---- claiming --------------------------------------------------------- */
+
+/* What a claimer tells of its process; before LIVE. */
+static void describe(struct mpr_slot *slot)
+{
+    slot->namespace = mpr_os_pid_namespace();
+    slot->since_boot_ns = mpr_os_boot_now();
+    slot->pid = mpr_os_pid();
+    slot->thread_only = slot_per_thread;
+    atomic_store_explicit(&slot->left, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->held, 0, memory_order_relaxed);
+}
+
+static bool claim(struct mpr_slot *slot)
+{
+    uint64_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
+    if (state_of(word) != MPR_SLOT_FREE) {
+        return false;
+    }
+    switch (mpr_os_mutex_trylock(&slot->life)) {
+    case MPR_OS_BUSY:
+        return false;
+    case MPR_OS_OWNER_DIED: /* the last one's life, reaped long ago */
+        mpr_os_mutex_repaired(&slot->life);
+        break;
+    case MPR_OS_LOCKED:
+        break;
+    }
+    describe(slot);
+    uint64_t live = state_word((uint32_t)(word >> 32) + 1, MPR_SLOT_LIVE);
+    if (atomic_compare_exchange_strong(&slot->state, &word, live)) {
+        return true;
+    }
+    mpr_os_mutex_unlock(&slot->life);
+    return false;
+}
+
+/*
+ * A life mutex must be initialised before anyone tries it, so a slot that was
+ * never used comes into reach only under the guard.
+ */
+static bool more_slots(void)
+{
+    static struct mpr_thread nobody; /* the slots' guard notes nothing */
+    struct mpr_family *family = mpr_family;
+    mpr_guard_lock(&family->slots_guard, &nobody, NULL);
+    uint32_t top = atomic_load(&family->slots_top);
+    bool more = top < family->slots_max;
+    if (more) {
+        mpr_os_mutex_init(&family->slots[top].life);
+        atomic_store(&family->slots_top, top + 1);
+    }
+    mpr_guard_unlock(&family->slots_guard, &nobody);
+    return more;
+}
+
+static struct mpr_slot *claim_any(void)
+{
+    do {
+        uint32_t top = atomic_load(&mpr_family->slots_top);
+        for (uint32_t i = 0; i < top; i++) {
+            if (claim(&mpr_family->slots[i])) {
+                return &mpr_family->slots[i];
+            }
+        }
+    } while (more_slots());
+    return NULL;
+}
+
+static struct mpr_thread *claim_thread(mpr_id id)
+{
+    static _Atomic uint64_t *serials; /* in the first, never claimed, record */
+    struct mpr_family *family = mpr_family;
+    serials = (_Atomic uint64_t *)&family->threads[0].serial;
+    for (uint32_t i = 1; i < family->threads_max; i++) {
+        struct mpr_thread *thread = &family->threads[i];
+        mpr_id nobody = 0;
+        if (atomic_load_explicit(&thread->owner, memory_order_relaxed) != 0 ||
+            !atomic_compare_exchange_strong(&thread->owner, &nobody, id)) {
+            continue;
+        }
+        uint32_t top = atomic_load(&family->threads_top);
+        while (top <= i && !atomic_compare_exchange_weak(&family->threads_top,
+                                                         &top, i + 1)) {
+        }
+        thread->tid = mpr_os_tid();
+        thread->serial = atomic_fetch_add(serials, 1) + 1;
+        return thread;
+    }
+    return NULL;
+}
+
+/*
+ * The thread that locked the life mutex has ended before its process: lock it
+ * in its place, once the kernel has written that death.
+ */
+static bool take_life_over(struct mpr_slot *slot)
+{
+    switch (mpr_os_mutex_trylock(&slot->life)) {
+    case MPR_OS_BUSY:
+        return false;
+    case MPR_OS_OWNER_DIED:
+        mpr_os_mutex_repaired(&slot->life);
+        break;
+    case MPR_OS_LOCKED:
+        break;
+    }
+    atomic_store(&slot->left, 0);
+    return true;
+}
+
+static _Thread_local struct mpr_slot *life_of_mine;
+
+static int claim_slot(struct mpr_process_page *page, mpr_id *id)
+{
+    if (page->slot != NULL && !slot_per_thread) {
+        if (atomic_load(&page->slot->left) && take_life_over(page->slot)) {
+            life_of_mine = page->slot;
+        }
+        *id = page->id;
+        return 0;
+    }
+    struct mpr_slot *slot = claim_any();
+    if (slot == NULL) {
+        return MPROC_EAGAIN;
+    }
+    life_of_mine = slot;
+    *id = id_of(slot, atomic_load(&slot->state));
+    if (page->slot == NULL) {
+        page->id = *id;
+        page->slot = slot;
+    }
+    return 0;
+}
+
+static int claim_locked(void)
+{
+    struct mpr_process_page *page = mpr_process_page_;
+    struct mpr_self *self = &mpr_self_;
+    bool mine = self->thread != NULL && page->slot != NULL &&
+                (self->id == page->id || slot_per_thread) &&
+                atomic_load(&self->thread->owner) == self->id;
+    mpr_id id = self->id;
+    if (!mine || atomic_load(&page->slot->left)) {
+        int err = claim_slot(page, &id);
+        if (err < 0) {
+            return err;
+        }
+    }
+    if (!mine) {
+        struct mpr_thread *thread = claim_thread(id);
+        if (thread == NULL) {
+            return MPROC_EAGAIN;
+        }
+        self->thread = thread;
+        self->id = id;
+    }
+    if (pthread_setspecific(thread_key, self) != 0) {
+        return MPROC_ENOMEM;
+    }
+    /* While the life is being taken over every call comes by here. */
+    page->token = atomic_load(&page->slot->left) ? 0 : page->id;
+    self->token = page->token;
+    return 0;
+}
+
+int mpr_self_claim_(struct mpr_thread **out)
+{
+    int err = mpr_family_use();
+    for (int tries = 0; err == 0; tries++) {
+        mpr_private_lock();
+        err = claim_locked();
+        mpr_private_unlock();
+        if (err != MPROC_EAGAIN || tries == 1) {
+            break;
+        }
+        /* full: perhaps of dead ones */
+        struct mpr_thread nobody = {0};
+        if (mpr_slots_reap(&nobody).reaped == 0) {
+            break;
+        }
+        err = 0;
+    }
+    if (err == 0) {
+        *out = mpr_self_.thread;
+    }
+    return err;
+}
+
+/*
+ * A thread ends. What it holds for its process stays counted; who locked the
+ * life mutex says that its end is not the process's, before the kernel writes
+ * that death.
+ */
+static void thread_ends(void *value)
+{
+    struct mpr_self *self = value;
+    struct mpr_thread *thread = self->thread;
+    struct mpr_process_page *page = mpr_process_page_;
+    if (thread == NULL || page->slot == NULL ||
+        atomic_load(&thread->owner) != self->id ||
+        (self->id != page->id && !slot_per_thread)) {
+        return;
+    }
+    struct mpr_slot *slot = mpr_id_slot(self->id);
+    atomic_fetch_add(&slot->held, atomic_load(&thread->held));
+    atomic_store(&thread->held, 0);
+    if (life_of_mine == slot && !slot->thread_only) {
+        mpr_private_lock();
+        atomic_store(&slot->left, 1);
+        page->token = 0;
+        mpr_private_unlock();
+    }
+    life_of_mine = NULL;
+    *self = (struct mpr_self){0};
+    if (!slot->thread_only) {
+        atomic_store_explicit(&thread->owner, 0, memory_order_release);
+    }
+}
+
+int mpr_slots_hook_threads(void)
+{
+    return pthread_key_create(&thread_key, thread_ends) == 0 ? 0 : MPROC_ENOMEM;
+}
+
+/* ---- who is dead ------------------------------------------------------ */
+
+enum condition { ALIVE, DYING, UNMARKED, DEAD };
+
+/* Of the process whose id the slot's state named when `word` was read. */
+static enum condition condition_of(struct mpr_slot *slot)
+{
+    _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
+    if (life != NULL) {
+        uint32_t value = atomic_load_explicit(life, memory_order_acquire);
+        bool owned = (value & ~(MPR_OS_WORD_WAITERS | MPR_OS_WORD_DIED)) != 0;
+        if (mpr_likely(owned && !(value & MPR_OS_WORD_DIED))) {
+            return ALIVE;
+        }
+    }
+    if (slot->thread_only) {
+        return DEAD;
+    }
+    bool left = atomic_load(&slot->left);
+    if (slot->namespace != mpr_os_pid_namespace()) {
+        return left ? UNMARKED : DEAD; /* its pid says nothing here */
+    }
+    if (mpr_os_process_gone(slot->pid, slot->since_boot_ns)) {
+        return DEAD;
+    }
+    return left || life == NULL ? UNMARKED : DYING;
+}
+
+static enum condition condition_of_id(mpr_id id)
+{
+    struct mpr_slot *slot = mpr_id_slot(id);
+    uint64_t before = atomic_load(&slot->state);
+    if (before >> 32 != id >> 32) {
+        return DEAD;
+    }
+    switch (state_of(before)) {
+    case MPR_SLOT_EMBRYO:
+        return ALIVE;
+    case MPR_SLOT_LIVE:
+        break;
+    default:
+        return DEAD;
+    }
+    enum condition condition = condition_of(slot);
+    return atomic_load(&slot->state) == before ? condition : DEAD;
+}
+
+bool mpr_id_is_dead(mpr_id id)
+{
+    return condition_of_id(id) == DEAD;
+}
+
+pid_t mpr_id_pid(mpr_id id)
+{
+    pid_t pid = mpr_id_slot(id)->pid;
+    return mpr_id_is_dead(id) ? 0 : pid;
+}
+
+/* ---- reaping ---------------------------------------------------------- */
+
+void mpr_deaths_tell(void)
+{
+    atomic_fetch_add(&mpr_family->deaths, 1);
+    mpr_os_wake(&mpr_family->deaths, INT32_MAX);
+}
+
+/* First its locks, so that its hands tell what it really had. */
+static void reap_thread(struct mpr_thread *self, struct mpr_thread *dead)
+{
+    struct mpr_guard *guard = (struct mpr_guard *)atomic_load(&dead->guard);
+    if (guard != NULL && mpr_guard_needs_repair(guard, dead)) {
+        mpr_guard_lock(guard, self, NULL);
+        mpr_guard_unlock(guard, self);
+    }
+    mpr_object_settle_hands(self, dead);
+    for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
+        if (hand != MPR_HAND_OBJECT_NEW && hand != MPR_HAND_OBJECT_END) {
+            mpr_heap_free_hand(self, dead, (enum mpr_hand)hand);
+        }
+    }
+}
+
+static void forget_thread(struct mpr_thread *dead)
+{
+    atomic_store(&dead->op, 0);
+    atomic_store(&dead->guard, 0);
+    atomic_store(&dead->held, 0);
+    atomic_store(&dead->owner, 0);
+}
+
+/* Every step may be repeated; the one that frees the slot comes last. */
+static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
+                        uint64_t word)
+{
+    mpr_id dead = id_of(slot, word);
+    atomic_store(&slot->state,
+                 state_word((uint32_t)(word >> 32), MPR_SLOT_DEAD));
+    uint32_t top = atomic_load(&mpr_family->threads_top);
+    struct mpr_thread *threads = mpr_family->threads;
+    int32_t held = atomic_load(&slot->held);
+    bool owes = false;
+    for (uint32_t i = 1; i < top; i++) {
+        if (atomic_load(&threads[i].owner) == dead) {
+            held += atomic_load(&threads[i].held);
+            owes |= atomic_load(&threads[i].op) != 0;
+            reap_thread(self, &threads[i]);
+        }
+    }
+    for (int i = 0; i < REAP_HOOKS_MAX && reap_hooks[i] != NULL; i++) {
+        reap_hooks[i](self, dead);
+    }
+    if (owes || held != 0) {
+        mpr_deaths_tell();
+    }
+    for (uint32_t i = 1; i < top; i++) {
+        if (atomic_load(&threads[i].owner) == dead) {
+            forget_thread(&threads[i]);
+        }
+    }
+    atomic_store(&slot->state,
+                 state_word((uint32_t)(word >> 32), MPR_SLOT_FREE));
+}
+
+static bool reap(struct mpr_thread *self, struct mpr_slot *slot, uint64_t word)
+{
+    struct mpr_guard *guard = &mpr_family->slots_guard;
+    mpr_guard_lock(guard, self, NULL);
+    uint64_t now = atomic_load(&slot->state);
+    bool ours = now >> 32 == word >> 32 && (state_of(now) == MPR_SLOT_LIVE ||
+                                            state_of(now) == MPR_SLOT_DEAD);
+    if (ours) {
+        reap_locked(self, slot, now);
+    }
+    mpr_guard_unlock(guard, self);
+    return ours;
+}
+
+struct mpr_census mpr_slots_reap(struct mpr_thread *self)
+{
+    struct mpr_census census = {0};
+    uint32_t top = atomic_load(&mpr_family->slots_top);
+    for (uint32_t i = 0; i < top; i++) {
+        struct mpr_slot *slot = &mpr_family->slots[i];
+        uint64_t word = atomic_load(&slot->state);
+        enum condition condition = DEAD;
+        switch (state_of(word)) {
+        case MPR_SLOT_FREE:
+        case MPR_SLOT_EMBRYO:
+            continue;
+        case MPR_SLOT_LIVE:
+            condition = condition_of(slot);
+            break;
+        case MPR_SLOT_DEAD:
+            break;
+        }
+        switch (condition) {
+        case DEAD:
+            census.reaped += reap(self, slot, word);
+            break;
+        case DYING:
+            census.dying = true;
+            break;
+        case UNMARKED:
+            census.unmarked = true;
+            break;
+        case ALIVE:
+            census.living++;
+            break;
+        }
+    }
+    return census;
+}
+
+unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead)
+{
+    uint32_t top = atomic_load(&mpr_family->slots_top);
+    uint32_t own = (uint32_t)(mpr_id_slot(mpr_self_id()) - mpr_family->slots);
+    unsigned count = 0;
+    for (uint32_t i = 1; i < top && count < room; i++) {
+        struct mpr_slot *slot = &mpr_family->slots[(own + i) % top];
+        uint64_t state = atomic_load(&slot->state);
+        _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
+        if (state_of(state) != MPR_SLOT_LIVE || life == NULL) {
+            continue;
+        }
+        uint32_t value = atomic_load(life);
+        while (!(value & (MPR_OS_WORD_WAITERS | MPR_OS_WORD_DIED)) &&
+               !atomic_compare_exchange_weak(life, &value,
+                                             value | MPR_OS_WORD_WAITERS)) {
+        }
+        if (value & MPR_OS_WORD_DIED) {
+            *dead |= !atomic_load(&slot->left);
+            continue;
+        }
+        words[count].word = life;
+        words[count++].seen = value | MPR_OS_WORD_WAITERS;
+    }
+    return count;
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who lives, and what each has in hand: facts in memory.
+ *
+ * Each process of the family has a slot, each of its threads that uses the
+ * library a thread record. A process claims its slot at its first call by
+ * locking the slot's robust life mutex, so the kernel itself writes its death.
+ * Whoever meets the slot of a dead process reaps it: gives back what its
+ * threads had in hand, tells those who wait, and frees the slot. Every step of
+ * that may be repeated, so a reaper may die as well.
+ *
+ * A process is named by an id, {slot, generation}: never by its pid, which the
+ * system reuses.
+ */
+#ifndef MPR_SHM_SLOT_H
+#define MPR_SHM_SLOT_H
+
+#include "base/check.h"
+#include "os/os.h"
+#include "shm/family.h"
+
+/*
+ * generation:32 | slot number + 1:31 | 0:1. The lowest bit is free for a
+ * flag beside the id. 0 is nobody.
+ */
+typedef uint64_t mpr_id;
+
+enum mpr_slot_state {
+    MPR_SLOT_FREE,
+    MPR_SLOT_EMBRYO,
+    MPR_SLOT_LIVE,
+    MPR_SLOT_DEAD
+};
+
+/*
+ * `state` is {generation:32 | enum mpr_slot_state:32} and the truth of whose
+ * slot this is. FREE→LIVE by who locked `life`, as its last store; LIVE→DEAD
+ * and DEAD→FREE by a reaper under the family's slots_guard; FREE→EMBRYO by the
+ * parent of a child to be, EMBRYO→LIVE by that child, both by compare-and-swap.
+ * `life` is locked by one thread of the process until it ends. `left` is set by
+ * that thread when it ends before its process, and cleared by the thread that
+ * locks `life` anew.
+ * `pid`, `namespace`, `since_boot_ns` are written before LIVE and do not change
+ * while it is. `held` counts what of others' interest the process holds beyond
+ * the counts in its thread records (slot.h below).
+ * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
+ * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
+ * DEAD, which is reaped again from the start.
+ */
+struct mpr_slot {
+    alignas(MPR_LINE) pthread_mutex_t life;
+    _Atomic uint64_t state;
+    _Atomic uint32_t left;
+    _Atomic int32_t held;
+    alignas(MPR_LINE) _Atomic mpr_id parent;
+    uint64_t namespace;
+    int64_t since_boot_ns;
+    pid_t pid;
+    uint32_t thread_only; /* test mode: this slot is one thread's */
+};
+
+/*
+ * What a thread has in hand, by purpose. A word of a hand is written before
+ * the store that makes the thing reachable by nobody else, and zeroed after the
+ * store that gives it away, both inside the guard that decides about it.
+ */
+enum mpr_hand {
+    MPR_HAND_BLOCK,      /* a heap block: a message, a result of mproc_alloc */
+    MPR_HAND_SPAN,       /* of the heap: a span on its way to or from a class */
+    MPR_HAND_RETURN,     /* a large block on its way back to the heap */
+    MPR_HAND_SEGMENT,    /* of a queue */
+    MPR_HAND_OBJECT_NEW, /* an object being made: ended if its maker dies */
+    MPR_HAND_OBJECT_END, /* an object being ended */
+    MPR_HAND_SECOND,     /* a second block */
+    MPR_HAND_COUNT
+};
+
+/*
+ * All fields but `owner` are written by the thread itself, while it lives, and
+ * by a reaper afterwards. `owner` is claimed by compare-and-swap 0→id.
+ * `op` is the object in whose operation the thread is, 0 outside: between them
+ * lie "committed" and "those who wait are woken", so the death of a thread with
+ * `op` set is told to all who sleep. `guard` is the guard it is about to lock,
+ * holds, or has just unlocked. `held` counts things that others wait for and
+ * that name this process as holder, written before the holding begins and
+ * after it has ended.
+ * `serial` differs for every thread that ever had a record.
+ * Locks: none. Publishes: each word for itself. Survives: read by reapers only
+ * after the process can run no more.
+ */
+struct mpr_thread {
+    alignas(MPR_LINE) _Atomic mpr_id owner;
+    _Atomic uintptr_t op;
+    _Atomic uintptr_t guard;
+    _Atomic int32_t held;
+    pid_t tid;
+    uint64_t serial;
+    _Atomic uintptr_t hand[MPR_HAND_COUNT];
+};
+
+static_assert(sizeof(struct mpr_slot) == 2 * MPR_LINE, "two lines a slot");
+static_assert(sizeof(struct mpr_thread) == 2 * MPR_LINE, "two lines a thread");
+
+/* ---- this thread ------------------------------------------------------ */
+
+struct mpr_self {
+    uint64_t token; /* the process's, as when the rest was found */
+    struct mpr_thread *thread;
+    mpr_id id;
+};
+
+/* Of this process; zeroed in a forked child. `token` 0: not claimed. */
+struct mpr_process_page {
+    uint64_t token;
+    mpr_id id;
+    struct mpr_slot *slot;
+};
+
+extern _Thread_local struct mpr_self mpr_self_
+    __attribute__((tls_model("initial-exec")));
+extern struct mpr_process_page *mpr_process_page_;
+
+int mpr_self_claim_(struct mpr_thread **out);
+
+/*
+ * The record of the calling thread; claims it, the process's slot and the
+ * family at the first call. MPROC_EAGAIN: processes_max or the threads' limit
+ * is reached; else what mpr_family_use was refused for.
+ */
+static inline int mpr_self(struct mpr_thread **out)
+{
+    if (mpr_likely(mpr_self_.token == mpr_process_page_->token &&
+                   mpr_self_.token != 0)) {
+        *out = mpr_self_.thread;
+        return 0;
+    }
+    return mpr_self_claim_(out);
+}
+
+/* After mpr_self: the id of the calling thread's process. */
+static inline mpr_id mpr_self_id(void)
+{
+    return mpr_self_.id;
+}
+
+/*
+ * For calls made from signal handlers: the record if the thread has one
+ * already, else NULL. Never claims.
+ */
+static inline struct mpr_thread *mpr_self_if_any(void)
+{
+    bool any =
+        mpr_self_.token == mpr_process_page_->token && mpr_self_.token != 0;
+    return any ? mpr_self_.thread : NULL;
+}
+
+/*
+ * Say in which object's operation this thread is. Returns what stood there,
+ * for mpr_op_end: operations nest.
+ */
+static inline uintptr_t mpr_op_begin(struct mpr_thread *self,
+                                     const void *object)
+{
+    uintptr_t outer = atomic_load_explicit(&self->op, memory_order_relaxed);
+    atomic_store_explicit(&self->op, (uintptr_t)object, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    return outer;
+}
+
+static inline void mpr_op_end(struct mpr_thread *self, uintptr_t outer)
+{
+    atomic_store_explicit(&self->op, outer, memory_order_release);
+}
+
+/* One more, or one less, thing names this process as holder. */
+static inline void mpr_held_add(struct mpr_thread *self, int32_t n)
+{
+    int32_t held = atomic_load_explicit(&self->held, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    atomic_store_explicit(&self->held, held + n, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline void *mpr_hand(struct mpr_thread *thread, enum mpr_hand hand)
+{
+    return (void *)atomic_load_explicit(&thread->hand[hand],
+                                        memory_order_relaxed);
+}
+
+static inline void mpr_hand_set(struct mpr_thread *thread, enum mpr_hand hand,
+                                const void *thing)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    atomic_store_explicit(&thread->hand[hand], (uintptr_t)thing,
+                          memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* ---- others ----------------------------------------------------------- */
+
+/*
+ * True once the process (any of its threads) can do nothing any more. Costs a
+ * few ns while it lives. Does not reap; may be asked with a guard locked.
+ */
+bool mpr_id_is_dead(mpr_id id);
+
+/* The pid of a living process, 0 when it is dead or reaped. */
+pid_t mpr_id_pid(mpr_id id);
+
+static inline struct mpr_slot *mpr_id_slot(mpr_id id)
+{
+    uint32_t number = (uint32_t)id >> 1;
+    return &mpr_family->slots[number - 1];
+}
+
+/* What a look at all slots found. */
+struct mpr_census {
+    unsigned living; /* other processes that live */
+    unsigned reaped;
+    bool dying;    /* one is dead by its life word, but may still run */
+    bool unmarked; /* one whose death the kernel will not write */
+};
+
+/* Reap every dead slot. Not with a guard locked. */
+struct mpr_census mpr_slots_reap(struct mpr_thread *self);
+
+/*
+ * Fill in the life words of at most `room` living slots, beginning behind the
+ * caller's own, with their values, marked so that the kernel wakes a sleeper
+ * on them. Returns how many; `*dead` is set when a dead slot was met.
+ */
+unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead);
+
+/*
+ * Called for every process that is reaped, by whoever reaps it, before its slot
+ * can be reused; perhaps more than once, perhaps after a reaper was killed in
+ * it. Registered before main.
+ */
+typedef void mpr_reap_fn(struct mpr_thread *self, mpr_id dead);
+void mpr_slots_on_reap(mpr_reap_fn *fn);
+
+/* Tell everybody who sleeps to look again. */
+void mpr_deaths_tell(void);
+
+/* Tests: from now on each new thread claims a slot of its own. */
+void mpr_test_slot_per_thread(bool on);
+
+#endif
