@@ -176,6 +176,7 @@ static int claim_slot(struct mpr_process_page *page, mpr_id *id)
     }
     life_of_mine = slot;
     *id = id_of(slot, atomic_load(&slot->state));
+    mpr_deaths_tell(); /* who sleeps does not watch this life yet */
     if (page->slot == NULL) {
         page->id = *id;
         page->slot = slot;
@@ -414,8 +415,12 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
 {
     struct mpr_census census = {0};
     uint32_t top = atomic_load(&mpr_family->slots_top);
+    mpr_id own = atomic_load_explicit(&self->owner, memory_order_relaxed);
     for (uint32_t i = 0; i < top; i++) {
         struct mpr_slot *slot = &mpr_family->slots[i];
+        if (own != 0 && slot == mpr_id_slot(own)) {
+            continue; /* lives: it asks */
+        }
         uint64_t word = atomic_load(&slot->state);
         enum condition condition = DEAD;
         switch (state_of(word)) {
