@@ -57,7 +57,7 @@ static void describe(struct mpr_slot *slot)
     slot->since_boot_ns = mpr_os_boot_now();
     slot->pid = mpr_os_pid();
     slot->thread_only = slot_per_thread;
-    atomic_store_explicit(&slot->left, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->left, MPR_STAYS, memory_order_relaxed);
     atomic_store_explicit(&slot->held, 0, memory_order_relaxed);
 }
 
@@ -155,7 +155,7 @@ static bool take_life_over(struct mpr_slot *slot)
     case MPR_OS_LOCKED:
         break;
     }
-    atomic_store(&slot->left, 0);
+    atomic_store(&slot->left, MPR_STAYS);
     return true;
 }
 
@@ -258,7 +258,7 @@ static void thread_ends(void *value)
     atomic_store(&thread->held, 0);
     if (life_of_mine == slot && !slot->thread_only) {
         mpr_private_lock();
-        atomic_store(&slot->left, 1);
+        atomic_store(&slot->left, MPR_LEFT);
         page->token = 0;
         mpr_private_unlock();
     }
@@ -411,6 +411,19 @@ static bool reap(struct mpr_thread *self, struct mpr_slot *slot, uint64_t word)
     return ours;
 }
 
+/*
+ * The kernel woke one sleeper when the thread ended, and will wake none when
+ * the process does: from now on all must look for themselves.
+ */
+static void tell_unmarked(struct mpr_slot *slot)
+{
+    uint32_t left = MPR_LEFT;
+    if (atomic_load(&slot->left) == left) {
+        mpr_deaths_tell();
+        atomic_compare_exchange_strong(&slot->left, &left, MPR_LEFT_TOLD);
+    }
+}
+
 struct mpr_census mpr_slots_reap(struct mpr_thread *self)
 {
     struct mpr_census census = {0};
@@ -442,6 +455,7 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
             break;
         case UNMARKED:
             census.unmarked = true;
+            tell_unmarked(slot);
             break;
         case ALIVE:
             census.living++;

@@ -71,12 +71,18 @@ static inline void white_kill(pid_t pid)
     assert_int_equal(test_wait_exit(pid), -SIGKILL);
 }
 
-static inline _Noreturn void white_die(void)
+/* Until killed. */
+static inline _Noreturn void white_stay(void)
 {
-    kill(getpid(), SIGKILL);
     for (;;) {
         pause();
     }
+}
+
+static inline _Noreturn void white_die(void)
+{
+    kill(getpid(), SIGKILL);
+    white_stay();
 }
 
 /* Wait until a thread is asleep on a futex, by the system call it is in. */
@@ -105,13 +111,13 @@ static inline void white_run(int (*test)(void *))
     assert_int_equal(test_wait_exit(test_fork(test, NULL)), 0);
 }
 
-#define WHITE_TEST(name)                                          \
-    static int name##_in_child(void *unused);                     \
-    static void name(void **state)                                \
-    {                                                             \
-        (void)state;                                              \
-        white_run(name##_in_child);                               \
-    }                                                             \
+#define WHITE_TEST(name)                      \
+    static int name##_in_child(void *unused); \
+    static void name(void **state)            \
+    {                                         \
+        (void)state;                          \
+        white_run(name##_in_child);           \
+    }                                         \
     static int name##_in_child(__attribute__((unused)) void *unused)
 
 #endif
