@@ -76,10 +76,13 @@ static bool claim(struct mpr_slot *slot)
     case MPR_OS_LOCKED:
         break;
     }
-    describe(slot);
-    uint64_t live = state_word((uint32_t)(word >> 32) + 1, MPR_SLOT_LIVE);
-    if (atomic_compare_exchange_strong(&slot->state, &word, live)) {
-        return true;
+    /* Another may have claimed it since, and died: what it told stays. */
+    if (atomic_load(&slot->state) == word) {
+        describe(slot);
+        uint64_t live = state_word((uint32_t)(word >> 32) + 1, MPR_SLOT_LIVE);
+        if (atomic_compare_exchange_strong(&slot->state, &word, live)) {
+            return true;
+        }
     }
     mpr_os_mutex_unlock(&slot->life);
     return false;
@@ -278,14 +281,23 @@ int mpr_slots_hook_threads(void)
 
 enum condition { ALIVE, DYING, UNMARKED, DEAD };
 
+/*
+ * By a living thread. (A claimer that was late unlocks the mutex of a dead one:
+ * no owner, and no death written.)
+ */
+static bool is_owned(uint32_t life)
+{
+    return (life & ~(MPR_OS_WORD_WAITERS | MPR_OS_WORD_DIED)) != 0 &&
+           !(life & MPR_OS_WORD_DIED);
+}
+
 /* Of the process whose id the slot's state named when `word` was read. */
 static enum condition condition_of(struct mpr_slot *slot)
 {
     _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
     if (life != NULL) {
         uint32_t value = atomic_load_explicit(life, memory_order_acquire);
-        bool owned = (value & ~(MPR_OS_WORD_WAITERS | MPR_OS_WORD_DIED)) != 0;
-        if (mpr_likely(owned && !(value & MPR_OS_WORD_DIED))) {
+        if (mpr_likely(is_owned(value))) {
             return ALIVE;
         }
     }
@@ -478,11 +490,11 @@ unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead)
             continue;
         }
         uint32_t value = atomic_load(life);
-        while (!(value & (MPR_OS_WORD_WAITERS | MPR_OS_WORD_DIED)) &&
+        while (is_owned(value) && !(value & MPR_OS_WORD_WAITERS) &&
                !atomic_compare_exchange_weak(life, &value,
                                              value | MPR_OS_WORD_WAITERS)) {
         }
-        if (value & MPR_OS_WORD_DIED) {
+        if (!is_owned(value)) {
             *dead |= !atomic_load(&slot->left);
             continue;
         }
