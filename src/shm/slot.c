@@ -128,13 +128,16 @@ static struct mpr_thread *claim_thread(mpr_id id)
     for (uint32_t i = 1; i < family->threads_max; i++) {
         struct mpr_thread *thread = &family->threads[i];
         mpr_id nobody = 0;
-        if (atomic_load_explicit(&thread->owner, memory_order_relaxed) != 0 ||
-            !atomic_compare_exchange_strong(&thread->owner, &nobody, id)) {
+        if (atomic_load_explicit(&thread->owner, memory_order_relaxed) != 0) {
             continue;
         }
+        /* first in reach of reapers, then owned */
         uint32_t top = atomic_load(&family->threads_top);
         while (top <= i && !atomic_compare_exchange_weak(&family->threads_top,
                                                          &top, i + 1)) {
+        }
+        if (!atomic_compare_exchange_strong(&thread->owner, &nobody, id)) {
+            continue;
         }
         thread->tid = mpr_os_tid();
         thread->serial = atomic_fetch_add(serials, 1) + 1;
