@@ -165,13 +165,14 @@ static bool take_life_over(struct mpr_slot *slot)
     return true;
 }
 
-static _Thread_local struct mpr_slot *life_of_mine;
+/* The process whose life mutex this thread locked. */
+static _Thread_local mpr_id life_of_mine;
 
 static int claim_slot(struct mpr_process_page *page, mpr_id *id)
 {
     if (page->slot != NULL && !slot_per_thread) {
         if (atomic_load(&page->slot->left) && take_life_over(page->slot)) {
-            life_of_mine = page->slot;
+            life_of_mine = page->id;
         }
         *id = page->id;
         return 0;
@@ -180,8 +181,8 @@ static int claim_slot(struct mpr_process_page *page, mpr_id *id)
     if (slot == NULL) {
         return MPROC_EAGAIN;
     }
-    life_of_mine = slot;
     *id = id_of(slot, atomic_load(&slot->state));
+    life_of_mine = *id;
     mpr_deaths_tell(); /* who sleeps does not watch this life yet */
     if (page->slot == NULL) {
         page->id = *id;
@@ -244,10 +245,34 @@ int mpr_self_claim_(struct mpr_thread **out)
     return err;
 }
 
+/* Nothing in hand, no guard, in no operation. */
+static bool is_idle(struct mpr_thread *thread)
+{
+    uintptr_t any = atomic_load(&thread->op) | atomic_load(&thread->guard);
+    for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
+        any |= (uintptr_t)mpr_hand(thread, (enum mpr_hand)hand);
+    }
+    return any == 0;
+}
+
 /*
- * A thread ends. What it holds for its process stays counted; who locked the
- * life mutex says that its end is not the process's, before the kernel writes
- * that death.
+ * What a thread held for its process stays counted. While it is counted twice
+ * the thread is in an operation: the count means nothing then.
+ */
+static void give_record_back(struct mpr_thread *thread, struct mpr_slot *slot)
+{
+    uintptr_t outer = mpr_op_begin(thread, slot);
+    atomic_fetch_add(&slot->held, atomic_load(&thread->held));
+    atomic_store(&thread->held, 0);
+    mpr_op_end(thread, outer);
+    atomic_store_explicit(&thread->owner, 0, memory_order_release);
+}
+
+/*
+ * A thread ends. One that ends in the midst of a call, which is possible in the
+ * user's code that a call runs, leaves its record to the reaper. Who locked
+ * the life mutex says that its end is not the process's, before the kernel
+ * writes that death.
  */
 static void thread_ends(void *value)
 {
@@ -260,18 +285,16 @@ static void thread_ends(void *value)
         return;
     }
     struct mpr_slot *slot = mpr_id_slot(self->id);
-    atomic_fetch_add(&slot->held, atomic_load(&thread->held));
-    atomic_store(&thread->held, 0);
-    if (life_of_mine == slot && !slot->thread_only) {
+    if (life_of_mine == self->id && !slot->thread_only) {
         mpr_private_lock();
         atomic_store(&slot->left, MPR_LEFT);
         page->token = 0;
         mpr_private_unlock();
     }
-    life_of_mine = NULL;
+    life_of_mine = 0;
     *self = (struct mpr_self){0};
-    if (!slot->thread_only) {
-        atomic_store_explicit(&thread->owner, 0, memory_order_release);
+    if (!slot->thread_only && is_idle(thread)) {
+        give_record_back(thread, slot);
     }
 }
 
