@@ -219,7 +219,8 @@ static inline struct mpr_slot *mpr_id_slot(mpr_id id)
 struct mpr_census {
     unsigned living; /* other processes that live */
     unsigned reaped;
-    bool dying;    /* one is dead by its life word, but may still run */
+    bool dying;    /* one is dead by its life word, but may still run, or is
+                      being reaped by another */
     bool unmarked; /* one whose death the kernel will not write */
 };
 
