@@ -54,6 +54,7 @@ static mpr_id id_of(const struct mpr_slot *slot, uint64_t word)
 static void describe(struct mpr_slot *slot)
 {
     slot->namespace = mpr_os_pid_namespace();
+    slot->program = mpr_os_program();
     slot->since_boot_ns = mpr_os_boot_now();
     slot->pid = mpr_os_pid();
     slot->thread_only = slot_per_thread;
@@ -338,10 +339,16 @@ static enum condition condition_of(struct mpr_slot *slot)
     if (slot->namespace != mpr_os_pid_namespace()) {
         return left ? UNMARKED : DEAD; /* its pid says nothing here */
     }
-    if (mpr_os_process_gone(slot->pid, slot->since_boot_ns)) {
+    enum mpr_os_trace trace =
+        mpr_os_program_trace(slot->pid, slot->since_boot_ns, slot->program);
+    if (trace == MPR_OS_GONE) {
         return DEAD;
     }
-    return left || life == NULL ? UNMARKED : DYING;
+    if (left || life == NULL) {
+        return UNMARKED;
+    }
+    /* The kernel has written a death, and nothing speaks against it. */
+    return trace == MPR_OS_UNTOLD ? DEAD : DYING;
 }
 
 static enum condition condition_of_id(mpr_id id)
