@@ -26,6 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { WRONG_LINES = 10 }; /* printed of each sweep */
+
 enum kind { KILL, PAUSE, TWO };
 
 /* What a round tells the program, in shared memory. */
@@ -196,7 +198,7 @@ static enum trace_stop place(struct round *r, struct victim *v,
     if (why == TRACE_ENDED && WIFSIGNALED(v->status)) {
         leave_round("the operation died without being killed");
     }
-    report->early |= why == TRACE_ENDED || (why == TRACE_FINISHED);
+    report->early |= why == TRACE_ENDED || why == TRACE_FINISHED;
     if (why == TRACE_AT && trace_instruction(v) != t->at[k].next) {
         report->strayed = true;
     }
@@ -368,7 +370,7 @@ static void note_wrong(struct sweep_result *result, const struct round *r,
     if (result->wrong++ == 0) {
         memcpy(result->first, text, sizeof text);
     }
-    if (!o->quiet) {
+    if (!o->quiet && (o->verbose || result->wrong <= WRONG_LINES)) {
         printf("  WRONG %s: %s\n", r->c->name, text);
     }
 }
@@ -392,7 +394,8 @@ static void try_point(struct sweep_result *result, struct round *r,
 {
     r->plain = false;
     run_round(r);
-    if (report->early && !(r->kind != TWO && r->step >= trace[0]->length)) {
+    bool at_end = r->kind != TWO && r->step >= trace[0]->length;
+    if (report->early && !at_end && report->wrong[0] == 0) {
         r->plain = true;
         run_round(r);
         result->early += report->early;
@@ -533,9 +536,22 @@ static void get_ready(void)
     prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#endif
+
 bool sweep_supported(void)
 {
+#ifdef SANITIZED
+    return false; /* most of the steps would be the sanitizer's */
+#else
     return trace_supported();
+#endif
 }
 
 struct sweep_result sweep_kill(const struct sweep_case *c,

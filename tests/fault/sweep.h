@@ -55,9 +55,10 @@
  * somewhere else then, which is no error; one that ends too early is repeated
  * in single steps and counts as `early` if it ends again.
  *
- * x86-64 Linux only: elsewhere, and where ptrace is forbidden, sweep_main()
- * returns 77. (On aarch64 a step clears the exclusive monitor, so a lock
- * made with ldxr/stxr would never be taken under single steps.)
+ * x86-64 Linux only: elsewhere, where ptrace is forbidden, and in a build
+ * with the address or thread sanitizer, sweep_main() returns 77. (On aarch64
+ * a step clears the exclusive monitor, so a lock made with ldxr/stxr would
+ * never be taken under single steps.)
  */
 #ifndef FAULT_SWEEP_H
 #define FAULT_SWEEP_H
@@ -99,11 +100,11 @@ struct sweep_case {
     const char *(*check)(void *ctx, const struct sweep_point *at); /* * same */
     void (*teardown)(void *ctx);
     /*
-     * Stores the ranges whose changes matter and returns how many. Shared
-     * mappings; huge ones are fine as long as most pages are untouched, but
+     * Stores the ranges whose changes matter, SWEEP_RANGES at most, and
+     * returns how many. Shared mappings; huge ones are fine as long as most pages are untouched, but
      * every page costs some ns per page fault of the observed victim.
      */
-    size_t (*shared)(void *ctx, struct sweep_range ranges[SWEEP_RANGES]); /* * */
+    size_t (*shared)(void *ctx, struct sweep_range *ranges); /* * */
     unsigned limit_ms; /* of each wait; reaching it is wrong; 0 = 10 s */
     bool wake_comes;   /* a victim asleep will be woken: wait for it */
     bool keep_zombie;  /* reap the victims only at the end of the round */
@@ -130,7 +131,7 @@ struct sweep_result {
     size_t strayed; /* rounds stopped at another instruction than observed */
     size_t blocked; /* rounds whose bystander would have blocked */
     double seconds;
-    char first[240]; /* what was wrong first */
+    char first[512]; /* what was wrong first */
 };
 
 /* False: skip, there is no single stepping here. */

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -509,7 +510,7 @@ static void ends_are_told_apart(void)
     struct sweep_options o = {.quiet = true};
     atomic_store(seen, 0);
     struct sweep_result r = sweep_kill(&falls_asleep, &o);
-    expect(r.wrong == 0 && atomic_load(seen) == 1, "its last point", 
+    expect(r.wrong == 0 && atomic_load(seen) == 1, "its last point",
            &falls_asleep, &r);
 #if defined(__x86_64__)
     atomic_store(seen, 0);

@@ -36,9 +36,9 @@ enum {
     LOOP_STRIDE = 512
 };
 
-/* The marks. A call of each, so that neither is merged with another. */
-__attribute__((noinline, noipa)) void sweep_begin(void);
-__attribute__((noinline, noipa)) void sweep_end(void);
+/* The marks. They differ, so that no compiler makes one of them. */
+__attribute__((noinline)) void sweep_begin(void);
+__attribute__((noinline)) void sweep_end(void);
 
 void sweep_begin(void)
 {
@@ -76,7 +76,90 @@ char trace_state(pid_t pid, unsigned long *faults)
     return state;
 }
 
+/* --- what depends on the CPU --- */
+
 #if defined(__x86_64__)
+
+const uint8_t *trace_instruction(const struct victim *v)
+{
+    long ip = ptrace(PTRACE_PEEKUSER, v->pid,
+                     offsetof(struct user_regs_struct, rip), NULL);
+    return (const uint8_t *)ip;
+}
+
+static bool set_debug_register(struct victim *v, int number, uintptr_t value)
+{
+    size_t offset = offsetof(struct user, u_debugreg) +
+                    (size_t)number * sizeof(long);
+    return ptrace(PTRACE_POKEUSER, v->pid, offset, value) == 0;
+}
+
+/* The length of a rep movs or rep stos at `ip`, else 0. */
+static size_t rep_length(const uint8_t *ip)
+{
+    size_t at = ip[0] == 0xf3;
+    if (at == 0) {
+        return 0;
+    }
+    at += (ip[at] & 0xf0) == 0x40;
+    bool moves = ip[at] == 0xa4 || ip[at] == 0xa5;
+    bool stores = ip[at] == 0xaa || ip[at] == 0xab;
+    return moves || stores ? at + 1 : 0;
+}
+
+static uint32_t rep_elements(struct victim *v, const uint8_t *ip)
+{
+    if (rep_length(ip) == 0) {
+        return 0;
+    }
+    long count = ptrace(PTRACE_PEEKUSER, v->pid,
+                        offsetof(struct user_regs_struct, rcx), NULL);
+    return count < TRACE_STEPS ? (uint32_t)count : 0;
+}
+
+/* Sets the elements to do and the instruction to do them with. */
+static void set_rep(struct victim *v, const uint8_t *ip, uint32_t elements)
+{
+    struct user_regs_struct r;
+    ptrace(PTRACE_GETREGS, v->pid, NULL, &r);
+    r.rcx = elements;
+    r.rip = (unsigned long long)ip;
+    ptrace(PTRACE_SETREGS, v->pid, NULL, &r);
+}
+
+#else /* trace_supported() says no, so these are never called */
+
+const uint8_t *trace_instruction(const struct victim *v)
+{
+    return v->ended ? NULL : code(sweep_end);
+}
+
+static bool set_debug_register(struct victim *v, int number, uintptr_t value)
+{
+    (void)v, (void)number, (void)value;
+    return false;
+}
+
+static size_t rep_length(const uint8_t *ip)
+{
+    (void)ip;
+    return 0;
+}
+
+static uint32_t rep_elements(struct victim *v, const uint8_t *ip)
+{
+    (void)v, (void)ip;
+    return 0;
+}
+
+static void set_rep(struct victim *v, const uint8_t *ip, uint32_t elements)
+{
+    (void)v, (void)ip, (void)elements;
+}
+
+#endif
+
+/* --- running and stopping --- */
 
 static void on_tick(int signal_number)
 {
@@ -99,11 +182,16 @@ static void tick(bool on)
     }
 }
 
-static void resume(struct victim *v, int request, int signal_number)
+static void resume(struct victim *v, bool stepping, int signal_number)
 {
-    v->request = request;
+    void *data = (void *)(intptr_t)signal_number;
+    v->stepping = stepping;
     v->running = true;
-    ptrace(request, v->pid, NULL, (void *)(intptr_t)signal_number);
+    if (stepping) {
+        ptrace(PTRACE_SINGLESTEP, v->pid, NULL, data);
+    } else {
+        ptrace(PTRACE_CONT, v->pid, NULL, data);
+    }
 }
 
 /* After waitpid() was interrupted: TRACE_AT means go on waiting. */
@@ -139,28 +227,14 @@ static enum trace_stop await_stop(struct victim *v)
         if (WSTOPSIG(v->status) == SIGTRAP) {
             return TRACE_AT;
         }
-        resume(v, v->request, WSTOPSIG(v->status));
+        resume(v, v->stepping, WSTOPSIG(v->status));
     }
-}
-
-const uint8_t *trace_instruction(const struct victim *v)
-{
-    long ip = ptrace(PTRACE_PEEKUSER, v->pid,
-                     offsetof(struct user_regs_struct, rip), NULL);
-    return (const uint8_t *)ip;
 }
 
 static enum trace_stop step(struct victim *v)
 {
-    resume(v, PTRACE_SINGLESTEP, 0);
+    resume(v, true, 0);
     return await_stop(v);
-}
-
-static bool set_debug_register(struct victim *v, int number, uintptr_t value)
-{
-    size_t offset = offsetof(struct user, u_debugreg) +
-                    (size_t)number * sizeof(long);
-    return ptrace(PTRACE_POKEUSER, v->pid, offset, value) == 0;
 }
 
 /* Stops at `a` and at `b` from now on; with NULL, nowhere. */
@@ -186,7 +260,7 @@ static enum trace_stop run_to(struct victim *v, const uint8_t *address,
     enum trace_stop why = TRACE_AT;
     set_stops(v, address, end);
     while (why == TRACE_AT && nth > 0) {
-        resume(v, v->no_debug_registers ? PTRACE_SINGLESTEP : PTRACE_CONT, 0);
+        resume(v, v->no_debug_registers, 0);
         why = await_stop(v);
         if (why == TRACE_AT) {
             const uint8_t *ip = trace_instruction(v);
@@ -239,40 +313,20 @@ enum trace_stop trace_start(struct victim *v, const struct sweep_case *c,
     return why;
 }
 
-/* The length of a rep movs or rep stos at `ip`, else 0. */
-static size_t rep_length(const uint8_t *ip)
-{
-    size_t at = ip[0] == 0xf3;
-    if (at == 0) {
-        return 0;
-    }
-    at += (ip[at] & 0xf0) == 0x40;
-    bool moves = ip[at] == 0xa4 || ip[at] == 0xa5;
-    bool stores = ip[at] == 0xaa || ip[at] == 0xab;
-    return moves || stores ? at + 1 : 0;
-}
-
 /* At a rep instruction: executes `elements` of it, as single steps would. */
 static enum trace_stop pass_elements(struct victim *v, uint32_t elements)
 {
-    struct user_regs_struct r;
-    ptrace(PTRACE_GETREGS, v->pid, NULL, &r);
-    const uint8_t *ip = (const uint8_t *)r.rip;
-    unsigned long long left = r.rcx - elements;
-    if (rep_length(ip) == 0 || elements == 0 || elements >= r.rcx) {
-        return TRACE_AT;
+    const uint8_t *ip = trace_instruction(v);
+    uint32_t all = rep_elements(v, ip);
+    if (elements >= all) {
+        return TRACE_AT; /* strayed */
     }
-    r.rcx = elements;
-    ptrace(PTRACE_SETREGS, v->pid, NULL, &r);
+    set_rep(v, ip, elements);
     enum trace_stop why = run_to(v, ip + rep_length(ip), 1);
-    if (why != TRACE_AT) {
-        return why;
+    if (why == TRACE_AT) {
+        set_rep(v, ip, all - elements);
     }
-    ptrace(PTRACE_GETREGS, v->pid, NULL, &r);
-    r.rcx = left;
-    r.rip = (unsigned long long)ip;
-    ptrace(PTRACE_SETREGS, v->pid, NULL, &r);
-    return TRACE_AT;
+    return why;
 }
 
 /*
@@ -377,16 +431,6 @@ static bool look_for_changes(struct watches *all, pid_t pid)
         }
     }
     return changed;
-}
-
-static uint32_t rep_elements(struct victim *v, const uint8_t *ip)
-{
-    if (rep_length(ip) == 0) {
-        return 0;
-    }
-    long count = ptrace(PTRACE_PEEKUSER, v->pid,
-                        offsetof(struct user_regs_struct, rcx), NULL);
-    return count < TRACE_STEPS ? (uint32_t)count : 0;
 }
 
 /* Records a whole rep instruction without stepping it. */
@@ -528,10 +572,10 @@ enum trace_stop trace_reach(struct victim *v, const struct trace *t, size_t k,
 enum trace_stop trace_finish(struct victim *v)
 {
     tick(true);
-    resume(v, PTRACE_CONT, 0);
+    resume(v, false, 0);
     enum trace_stop why;
     while ((why = await_stop(v)) == TRACE_AT) {
-        resume(v, PTRACE_CONT, 0);
+        resume(v, false, 0);
     }
     tick(false);
     return why;
@@ -539,6 +583,9 @@ enum trace_stop trace_finish(struct victim *v)
 
 bool trace_supported(void)
 {
+#if !defined(__x86_64__)
+    return false;
+#endif
     pid_t pid = fork();
     if (pid == 0) {
         if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) {
@@ -584,58 +631,6 @@ void trace_reap(struct victim *v)
         v->ended = true;
     }
 }
-
-#else /* no single steps on this CPU: nothing below is ever called */
-
-bool trace_supported(void)
-{
-    return false;
-}
-
-const uint8_t *trace_instruction(const struct victim *v)
-{
-    (void)v;
-    return NULL;
-}
-
-enum trace_stop trace_start(struct victim *v, const struct sweep_case *c,
-                            int (*run)(void *), void *ctx)
-{
-    (void)v, (void)c, (void)run, (void)ctx;
-    return TRACE_LATE;
-}
-
-enum trace_stop trace_observe(struct victim *v, const struct sweep_case *c,
-                              void *ctx, struct trace *t)
-{
-    (void)v, (void)c, (void)ctx, (void)t;
-    return TRACE_LATE;
-}
-
-enum trace_stop trace_reach(struct victim *v, const struct trace *t, size_t k,
-                            bool plain)
-{
-    (void)v, (void)t, (void)k, (void)plain;
-    return TRACE_LATE;
-}
-
-enum trace_stop trace_finish(struct victim *v)
-{
-    (void)v;
-    return TRACE_LATE;
-}
-
-void trace_kill(struct victim *v, bool zombie)
-{
-    (void)v, (void)zombie;
-}
-
-void trace_reap(struct victim *v)
-{
-    (void)v;
-}
-
-#endif
 
 static void sample_run(struct trace *t, size_t begin, size_t end)
 {

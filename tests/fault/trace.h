@@ -44,7 +44,7 @@ enum trace_stop {
 struct victim {
     pid_t pid;
     int status;
-    int request; /* how it was resumed last */
+    bool stepping; /* how it was resumed last */
     bool ended;  /* reaped */
     bool running;
     bool no_debug_registers;
