@@ -139,8 +139,8 @@ static bool in_futex(pid_t pid)
 
 static void start_sleeper(struct round *r)
 {
-    const struct timespec pause = {0, 200 * 1000};
-    double until = now() + limit_of(r->c) / 1e3;
+    const struct timespec pause = {0, 200000};
+    double until = now() + 10;
     r->sleeper = start_child(r->c->sleeper, r->ctx);
     while (!in_futex(r->sleeper) || trace_state(r->sleeper, NULL) != 'S') {
         int status;

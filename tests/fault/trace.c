@@ -29,6 +29,7 @@
 enum {
     TICK_MS = 20,
     ASLEEP_MS = 200,
+    LATE_MS = 10000,
     PAGE = 4096,
     LOOP_LONGEST = 64, /* addresses */
     LOOP_TURNS = 64,
@@ -295,7 +296,7 @@ static _Noreturn void victim_main(const struct sweep_case *c,
 enum trace_stop trace_start(struct victim *v, const struct sweep_case *c,
                             int (*run)(void *), void *ctx)
 {
-    *v = (struct victim){.limit_ms = c->limit_ms ? c->limit_ms : 10000,
+    *v = (struct victim){.limit_ms = c->limit_ms > LATE_MS ? c->limit_ms : LATE_MS,
                          .wake_comes = c->wake_comes};
     v->pid = fork();
     if (v->pid == 0) {
