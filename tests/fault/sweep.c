@@ -228,6 +228,7 @@ static void let_victim_end(struct round *r)
 {
     struct victim *v = &r->victim;
     report->stage = "resumed victim";
+    v->wake_comes |= !trace[0]->asleep; /* it may wait for its deadline */
     enum trace_stop why = v->ended ? TRACE_ENDED : trace_finish(v);
     if (why == TRACE_ASLEEP && trace[0]->asleep) {
         trace_kill(v, false); /* it was asleep at its end alone, too */

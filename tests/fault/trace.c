@@ -296,8 +296,8 @@ static _Noreturn void victim_main(const struct sweep_case *c,
 enum trace_stop trace_start(struct victim *v, const struct sweep_case *c,
                             int (*run)(void *), void *ctx)
 {
-    *v = (struct victim){.limit_ms = c->limit_ms > LATE_MS ? c->limit_ms : LATE_MS,
-                         .wake_comes = c->wake_comes};
+    unsigned limit_ms = c->limit_ms > LATE_MS ? c->limit_ms : LATE_MS;
+    *v = (struct victim){.limit_ms = limit_ms, .wake_comes = c->wake_comes};
     v->pid = fork();
     if (v->pid == 0) {
         victim_main(c, run, ctx);
