@@ -7,8 +7,8 @@
 #include "shm/heap.h"
 
 /*
- * `size` bytes of payload follow, or a struct block_ref, or nothing: a JUMP says
- * that the next record is the first of the next segment.
+ * `size` bytes of payload follow, or a struct block_ref, or nothing: a JUMP
+ * says that the next record is the first of the next segment.
  */
 struct record {
     uint32_t size;
@@ -59,8 +59,8 @@ static uint64_t load_bytes(const struct mpr_log_end *end)
 /*
  * The store that moves an end. Who sleeps on the other side announces itself,
  * then looks at seq; who moves seq looks for sleepers afterwards. Between the
- * two lies a full barrier: on x86 the unlock of the guard is one, elsewhere this
- * store and the look are ordered.
+ * two lies a full barrier: on x86 the unlock of the guard is one, elsewhere
+ * this store and the look are ordered.
  */
 static void move(struct mpr_log_end *end, size_t by, uint64_t size)
 {
@@ -391,7 +391,7 @@ static bool too_large(const struct mpr_log_get *get, uint64_t size)
     return false;
 }
 
-/* One try with the guard locked: the message, or the block it is in, is ours. */
+/* One try with the guard locked: the message, or its block, becomes ours. */
 static int get_locked(const struct mpr_log_get *get, uint64_t *size)
 {
     struct mpr_log *log = get->log;
