@@ -225,6 +225,12 @@ struct mpr_census {
 struct mpr_census mpr_slots_reap(struct mpr_thread *self);
 
 /*
+ * True while one more process could claim a slot. Reaps dead ones if need be.
+ * Not with a guard locked.
+ */
+bool mpr_slots_room(struct mpr_thread *self);
+
+/*
  * Fill in the life words of at most `room` living slots, beginning behind the
  * caller's own, with their values, marked so that the kernel wakes a sleeper
  * on them. Returns how many; `*dead` is set when a dead slot was met.
