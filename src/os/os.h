@@ -229,4 +229,19 @@ int mpr_os_child_wait(int pidfd, mproc_deadline until);
 /* ESRCH: it has ended. EPERM: it has become another user's. */
 int mpr_os_child_signal(pid_t pid, int pidfd, int sig);
 
+/* ---- signals: for processes of the library's own, never the user's ---- */
+
+/* "SIGKILL"; constant. */
+const char *mpr_os_signal_name(int sig);
+
+void mpr_os_signal_default(int sig);
+void mpr_os_signal_ignore(int sig);
+
+/*
+ * From now on the end of a child adds 2 to the word and interrupts a sleep of
+ * this single-threaded process, so a sleep on the word's value before misses no
+ * child.
+ */
+void mpr_os_on_child_end(_Atomic uint32_t *bell);
+
 #endif

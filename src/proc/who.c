@@ -115,6 +115,12 @@ void mpr_who_become(struct mproc_process *p, uint64_t tag)
     me.tag = tag;
 }
 
+void mpr_who_set_parent(pid_t pid)
+{
+    look();
+    me.parent = pid;
+}
+
 mproc_process *mproc_process_current(void)
 {
     look();

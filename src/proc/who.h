@@ -28,6 +28,9 @@ void mpr_who_next_path(char path[static MPR_PATH_SIZE]);
 void mpr_who_become(struct mproc_process *p, uint64_t tag);
 void mpr_who_become_named(const char *name);
 
+/* In a forked child: who its parent is to be for the user. */
+void mpr_who_set_parent(pid_t pid);
+
 /* As much of `name` as a handle holds, cut between characters of UTF-8. */
 void mpr_who_copy_name(char out[static MPR_NAME_SIZE], const char *name);
 
