@@ -360,6 +360,9 @@ static void forget_thread(struct mpr_thread *dead)
     atomic_store(&dead->op, 0);
     atomic_store(&dead->guard, 0);
     atomic_store(&dead->held, 0);
+    for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
+        mpr_hand_set(dead, (enum mpr_hand)hand, NULL);
+    }
     atomic_store(&dead->owner, 0);
 }
 
@@ -439,7 +442,7 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
             census.unmarked = true;
             break;
         case ALIVE:
-            census.living++;
+            census.living += id_of(slot, word) != mpr_self_id();
             break;
         }
     }
