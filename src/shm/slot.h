@@ -172,12 +172,16 @@ static inline void mpr_op_end(struct mpr_thread *self, uintptr_t outer)
     atomic_store_explicit(&self->op, outer, memory_order_release);
 }
 
-/* One more, or one less, thing names this process as holder. */
+/*
+ * One more, or one less, thing names this process as holder. What others give
+ * back in its place stays counted here, so the count may go round.
+ */
 static inline void mpr_held_add(struct mpr_thread *self, int32_t n)
 {
     int32_t held = atomic_load_explicit(&self->held, memory_order_relaxed);
+    int32_t next = (int32_t)((uint32_t)held + (uint32_t)n);
     atomic_signal_fence(memory_order_seq_cst);
-    atomic_store_explicit(&self->held, held + n, memory_order_relaxed);
+    atomic_store_explicit(&self->held, next, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
 }
 
