@@ -123,7 +123,8 @@ static void releasing_a_free_lock_is_an_error(void **state)
 static void what_is_no_lock_is_refused(void **state)
 {
     (void)state;
-    mproc_rlock *other = no_object();
+    mproc_rlock *other;
+    assert_ok(mproc_rlock_new(&other));
     mproc_lock *freed;
     assert_ok(mproc_lock_new(&freed));
     mproc_lock_free(freed);
@@ -140,6 +141,7 @@ static void what_is_no_lock_is_refused(void **state)
         mproc_lock_free(bad[i]);
     }
     assert_err(mproc_lock_new(NULL), MPROC_EINVAL);
+    mproc_rlock_free(other);
 }
 
 static void a_new_lock_in_a_freed_ones_place_is_free(void **state)
