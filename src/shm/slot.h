@@ -85,6 +85,9 @@ enum mpr_hand {
  * that name this process as holder, written before the holding begins and
  * after it has ended.
  * `serial` differs for every thread that ever had a record.
+ * `wait`, `wait_for` and `wait_ticket` say which condition the thread waits on;
+ * they belong to sync/waiters.c, and to whoever notifies. They outlast the
+ * claim, since `wait` counts the waits of all who had the record.
  * Locks: none. Publishes: each word for itself. Survives: read by reapers only
  * after the process can run no more.
  */
@@ -96,6 +99,9 @@ struct mpr_thread {
     pid_t tid;
     uint64_t serial;
     _Atomic uintptr_t hand[MPR_HAND_COUNT];
+    _Atomic uint64_t wait;
+    _Atomic uint64_t wait_ticket;
+    const void *_Atomic wait_for;
 };
 
 static_assert(sizeof(struct mpr_slot) == 2 * MPR_LINE, "two lines a slot");

@@ -32,12 +32,19 @@ static inline bool mpr_relock_mine(struct mpr_relock *relock,
            self->serial;
 }
 
-static inline void mpr_relock_own_(struct mpr_relock *relock,
-                                   const struct mpr_thread *self,
-                                   uint64_t depth)
+/* After the hold was acquired. */
+static inline void mpr_relock_own(struct mpr_relock *relock,
+                                  const struct mpr_thread *self, uint64_t depth)
 {
     atomic_store_explicit(&relock->depth, depth, memory_order_relaxed);
     atomic_store_explicit(&relock->owner, self->serial, memory_order_relaxed);
+}
+
+/* Before the hold is released, all levels at once: how many there were. */
+static inline uint64_t mpr_relock_disown(struct mpr_relock *relock)
+{
+    atomic_store_explicit(&relock->owner, 0, memory_order_relaxed);
+    return atomic_load_explicit(&relock->depth, memory_order_relaxed);
 }
 
 /* As mpr_hold_acquire; `of` is of relock->hold. */
@@ -54,7 +61,7 @@ static inline int mpr_relock_acquire(struct mpr_thread *self,
     }
     int err = mpr_hold_acquire(self, of, until);
     if (mpr_likely(err >= 0)) {
-        mpr_relock_own_(relock, self, 1);
+        mpr_relock_own(relock, self, 1);
     }
     return err;
 }
@@ -72,7 +79,7 @@ static inline int mpr_relock_release(struct mpr_thread *self,
         atomic_store_explicit(&relock->depth, depth - 1, memory_order_relaxed);
         return 0;
     }
-    atomic_store_explicit(&relock->owner, 0, memory_order_relaxed);
+    (void)mpr_relock_disown(relock);
     return mpr_hold_release(self, of, true);
 }
 
