@@ -100,6 +100,16 @@ struct mpr_os_word {
 
 enum { MPR_OS_WORDS_MAX = 128 };
 
+/* The half of a 64-bit word that holds its low 32 bits: what to sleep on. */
+static inline _Atomic uint32_t *mpr_os_low_half(_Atomic uint64_t *word)
+{
+    const union {
+        uint64_t whole;
+        uint32_t half[2];
+    } one = {.whole = 1};
+    return (_Atomic uint32_t *)word + (one.half[0] == 1 ? 0 : 1);
+}
+
 /*
  * As mpr_os_wait, on up to MPR_OS_WORDS_MAX words at once. ENOTSUP: this system
  * cannot (told at once, and from then on always).

@@ -85,6 +85,9 @@ enum mpr_hand {
  * that name this process as holder, written before the holding begins and
  * after it has ended.
  * `serial` differs for every thread that ever had a record.
+ * `wait`, `wait_for` and `wait_ticket` say which condition the thread waits on;
+ * they belong to sync/waiters.c, and to whoever notifies. They outlast the
+ * claim, since `wait` counts the waits of all who had the record.
  * Locks: none. Publishes: each word for itself. Survives: read by reapers only
  * after the process can run no more.
  */
@@ -96,6 +99,9 @@ struct mpr_thread {
     pid_t tid;
     uint64_t serial;
     _Atomic uintptr_t hand[MPR_HAND_COUNT];
+    _Atomic uint64_t wait;
+    _Atomic uint64_t wait_ticket;
+    const void *_Atomic wait_for;
 };
 
 static_assert(sizeof(struct mpr_slot) == 2 * MPR_LINE, "two lines a slot");
@@ -172,12 +178,16 @@ static inline void mpr_op_end(struct mpr_thread *self, uintptr_t outer)
     atomic_store_explicit(&self->op, outer, memory_order_release);
 }
 
-/* One more, or one less, thing names this process as holder. */
+/*
+ * One more, or one less, thing names this process as holder. What others give
+ * back in its place stays counted here, so the count may go round.
+ */
 static inline void mpr_held_add(struct mpr_thread *self, int32_t n)
 {
     int32_t held = atomic_load_explicit(&self->held, memory_order_relaxed);
+    int32_t next = (int32_t)((uint32_t)held + (uint32_t)n);
     atomic_signal_fence(memory_order_seq_cst);
-    atomic_store_explicit(&self->held, held + n, memory_order_relaxed);
+    atomic_store_explicit(&self->held, next, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
 }
 
