@@ -29,8 +29,8 @@ static void unlock(void)
 /* The list stays, for mpr_children_forget. */
 static void unlock_in_child(void)
 {
-    pthread_mutex_init(&mine.mutex, NULL);
     mine.pid = -1;
+    unlock();
 }
 
 __attribute__((constructor)) static void begin(void)
