@@ -115,18 +115,29 @@ struct mpr_self {
     mpr_id id;
 };
 
-/* Of this process; zeroed in a forked child. `token` 0: not claimed. */
+/*
+ * Of this process; zeroed in a forked child. `token` 0: not claimed. Any thread
+ * reads it, to compare it with its own; the rest is under the private mutex.
+ */
 struct mpr_process_page {
-    uint64_t token;
+    _Atomic uint64_t token;
     mpr_id id;
     struct mpr_slot *slot;
 };
 
 extern _Thread_local struct mpr_self mpr_self_
     __attribute__((tls_model("initial-exec")));
-extern struct mpr_process_page *mpr_process_page_;
+extern struct mpr_process_page *_Atomic mpr_process_page_;
 
 int mpr_self_claim_(struct mpr_thread **out);
+
+static inline bool mpr_self_is_claimed_(void)
+{
+    const struct mpr_process_page *page =
+        atomic_load_explicit(&mpr_process_page_, memory_order_relaxed);
+    uint64_t token = atomic_load_explicit(&page->token, memory_order_relaxed);
+    return mpr_self_.token == token && token != 0;
+}
 
 /*
  * The record of the calling thread; claims it, the process's slot and the
@@ -135,8 +146,7 @@ int mpr_self_claim_(struct mpr_thread **out);
  */
 static inline int mpr_self(struct mpr_thread **out)
 {
-    if (mpr_likely(mpr_self_.token == mpr_process_page_->token &&
-                   mpr_self_.token != 0)) {
+    if (mpr_likely(mpr_self_is_claimed_())) {
         *out = mpr_self_.thread;
         return 0;
     }
@@ -155,9 +165,7 @@ static inline mpr_id mpr_self_id(void)
  */
 static inline struct mpr_thread *mpr_self_if_any(void)
 {
-    bool any =
-        mpr_self_.token == mpr_process_page_->token && mpr_self_.token != 0;
-    return any ? mpr_self_.thread : NULL;
+    return mpr_self_is_claimed_() ? mpr_self_.thread : NULL;
 }
 
 /*
