@@ -32,14 +32,16 @@ enum mpr_slot_state {
     MPR_SLOT_DEAD
 };
 
+enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
+
 /*
  * `state` is {generation:32 | enum mpr_slot_state:32} and the truth of whose
  * slot this is. FREE→LIVE by who locked `life`, as its last store; LIVE→DEAD
  * and DEAD→FREE by a reaper under the family's slots_guard; FREE→EMBRYO by the
  * parent of a child to be, EMBRYO→LIVE by that child, both by compare-and-swap.
  * `life` is locked by one thread of the process until it ends. `left` is set by
- * that thread when it ends before its process, and cleared by the thread that
- * locks `life` anew.
+ * that thread when it ends before its process, set to told by who has told the
+ * sleepers since, and cleared by the thread that locks `life` anew.
  * `pid`, `namespace`, `since_boot_ns` are written before LIVE and do not change
  * while it is. `held` counts what of others' interest the process holds beyond
  * the counts in its thread records (slot.h below).
