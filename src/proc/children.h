@@ -3,11 +3,10 @@
  * The children of the calling process: private memory under one mutex. A
  * forked child has none.
  *
- * Each handle that is made here has a record, which lasts until the handle has
- * been freed and its process reaped. Only who holds the mutex reaps, so a status
- * is taken once, and a pid in a running record is not another process's, unless
- * somebody
- * outside the library reaps children that are not theirs.
+ * Each handle that is made here has a record, which lasts until the handle is
+ * freed and its process reaped. Only who holds the mutex reaps, so a status is
+ * taken once, and a pid in a running record is not another process's, unless
+ * somebody outside the library reaps children that are not theirs.
  */
 #ifndef MPR_PROC_CHILDREN_H
 #define MPR_PROC_CHILDREN_H

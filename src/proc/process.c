@@ -97,9 +97,10 @@ int mproc_process_new_sized(mproc_process **out, mproc_main_fn *fn, void *arg,
     if (err == 0) {
         err = out == NULL ? MPROC_EINVAL : check_options(fn, arg, &opts);
     }
-    if (err == 0) {
-        err = mpr_self(&self);
+    if (err < 0) {
+        return err;
     }
+    err = mpr_self(&self);
     if (err < 0) {
         return err;
     }
@@ -129,17 +130,17 @@ int mproc_process_new_sized(mproc_process **out, mproc_main_fn *fn, void *arg,
 static int enter_mine(const mproc_process *p)
 {
     struct mpr_thread *self;
+    int err = MPROC_EINVAL;
     if (!is_process(p)) {
-        return MPROC_EINVAL;
+        return err;
     }
     (void)mpr_self(&self); /* whoever has no record is no maker */
     mpr_children_enter();
-    int err = 0;
-    if (!is_process(p)) {
-        err = MPROC_EINVAL;
-    } else if (mpr_who_is_static(p) || !mpr_children_mine(p)) {
-        err = MPROC_EPERM;
-    } else if (p->record == NULL) { /* is being freed */
+    if (is_process(p)) {
+        bool mine = !mpr_who_is_static(p) && mpr_children_mine(p);
+        err = mine ? 0 : MPROC_EPERM;
+    }
+    if (err == 0 && p->record == NULL) { /* another thread is freeing it */
         err = MPROC_EINVAL;
     }
     if (err < 0) {

@@ -28,9 +28,9 @@ enum mpr_process_phase {
  * not change. `path` is the ordinals that a default name ends with. `record`
  * points into the maker's private memory (children.h) and means nothing
  * elsewhere.
- * `state`: by the maker, under the mutex of its children. `pid`, `since_boot_ns` and RUNS are
- * written by the maker and by the child, who ever is first, with like values;
- * `id` by the child.
+ * `state`: by the maker, under its children's mutex. `pid`, `since_boot_ns` and
+ * RUNS are written by the maker and by the child, who ever is first, with like
+ * values; `id` by the child.
  * Publishes: `state`, after `pid` and `since_boot_ns`. Survives: a maker killed
  * while STARTING leaves what the child writes; one killed later leaves RUNS for
  * ever, so others ask the system whether the process lives.

@@ -51,6 +51,23 @@ static mproc_process *started(mproc_main_fn *fn, void *arg, int daemon)
     return p;
 }
 
+/* Start a daemon that closes what it gets once it is ready; wait for that. */
+static mproc_process *started_ready(mproc_main_fn *fn)
+{
+    int ready[2];
+    char c;
+    if (pipe(ready) != 0) {
+        _exit(97);
+    }
+    mproc_process *p = started(fn, &ready[1], 1);
+    close(ready[1]);
+    if (read(ready[0], &c, 1) != 0) {
+        _exit(96);
+    }
+    close(ready[0]);
+    return p;
+}
+
 static int sleeps(void *arg)
 {
     (void)arg;
@@ -78,8 +95,8 @@ static int leaves_a_child_running(void)
 static int is_obstinate(void *arg)
 {
     signal(SIGTERM, SIG_IGN);
-    say(arg);
-    return sleeps(arg);
+    close(*(int *)arg);
+    return sleeps(NULL);
 }
 
 static volatile sig_atomic_t was_asked;
@@ -106,23 +123,14 @@ static int ends_when_asked(void *arg)
 
 static int leaves_daemons(void)
 {
-    int ready[2];
-    char c;
     started(sleeps, NULL, 1);
-    if (pipe(ready) != 0) {
-        return 97;
-    }
-    started(ends_when_asked, &ready[1], 1);
-    close(ready[1]);
-    if (read(ready[0], &c, 1) < 0) { /* until the daemon can be asked */
-        return 96;
-    }
+    started_ready(ends_when_asked);
     return 4;
 }
 
 static int leaves_an_obstinate_daemon(void)
 {
-    started(is_obstinate, "no ", 1);
+    started_ready(is_obstinate);
     return 4;
 }
 
@@ -166,10 +174,16 @@ static int is_killed_with_a_child(void)
 
 static mproc_process *daemon_of_thread;
 
+static int sleeps_once_ready(void *arg)
+{
+    close(*(int *)arg);
+    return sleeps(NULL);
+}
+
 static void *starts_a_daemon(void *arg)
 {
-    daemon_of_thread = started(sleeps, arg, 1);
-    return NULL;
+    daemon_of_thread = started_ready(sleeps_once_ready);
+    return arg;
 }
 
 static int is_killed_after_its_thread_ended(void)
@@ -248,6 +262,43 @@ static int prints_while_a_thread_reads(void)
     say("done ");
     pthread_join(thread, NULL);
     return result;
+}
+
+static int prints_to_a_file(void *arg)
+{
+    (void)arg;
+    FILE *file = fdopen(dup(STDOUT_FILENO), "w");
+    return fprintf(file, "of the child ") > 0 ? 0 : 1; /* and leaves it open */
+}
+
+static int prints_to_files(void)
+{
+    FILE *file = fdopen(dup(STDOUT_FILENO), "w");
+    fprintf(file, "file ");
+    int code = code_of(started(prints_to_a_file, NULL, 0));
+    fclose(file);
+    return code == 0 ? 4 : 5;
+}
+
+static void *starts_one(void *arg)
+{
+    *(int *)arg = code_of(started(prints, "child ", 0));
+    return NULL;
+}
+
+/* What nobody could flush before the fork is the parent's all the same. */
+static int prints_while_it_starts(void)
+{
+    pthread_t thread;
+    int code = -1;
+    flockfile(stdout);
+    printf("parent ");
+    if (pthread_create(&thread, NULL, starts_one, &code) != 0) {
+        return 97;
+    }
+    pthread_join(thread, NULL);
+    funlockfile(stdout);
+    return code == 0 ? 4 : 5;
 }
 
 /* ---- limits ----------------------------------------------------------- */
@@ -342,6 +393,8 @@ static const struct program {
     PROGRAM(is_killed_after_its_thread_ended),
     PROGRAM(prints_before_it_starts),
     PROGRAM(prints_while_a_thread_reads),
+    PROGRAM(prints_to_files),
+    PROGRAM(prints_while_it_starts),
     PROGRAM(may_have_two_processes),
     PROGRAM(has_no_pidfds),
     PROGRAM(is_killed_without_pidfds),
@@ -466,8 +519,7 @@ static void a_program_ends_daemons_that_do_not_listen(void **state)
 {
     (void)state;
     struct run run = run_program("leaves_an_obstinate_daemon");
-    end_of_all(&run); /* which may have been asked before it said no */
-    assert_int_equal(test_wait_exit(run.pid), 4);
+    expect_end(&run, "", 4);
 }
 
 static void a_child_ends_its_own_children(void **state)
@@ -516,6 +568,23 @@ static void flushing_does_not_wait_for_a_thread_that_reads(void **state)
     struct run run = run_program("prints_while_a_thread_reads");
     expect_said(&run, "before child between exiting done ");
     expect_end(&run, "before child between exiting done goodbye goodbye ", 4);
+}
+
+static void files_are_flushed_before_the_start_and_by_the_child(void **state)
+{
+    (void)state;
+#ifdef __SANITIZE_THREAD__
+    skip(); /* it has a thread of its own */
+#endif
+    struct run run = run_program("prints_to_files");
+    expect_end(&run, "file of the child ", 4);
+}
+
+static void a_child_forgets_what_its_parent_is_printing(void **state)
+{
+    (void)state;
+    struct run run = run_program("prints_while_it_starts");
+    expect_end(&run, "child parent ", 4);
 }
 
 static void a_start_beyond_processes_max_is_refused(void **state)
@@ -568,6 +637,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(other_children_outlive_a_killed_parent),
         cmocka_unit_test(nothing_buffered_is_printed_twice),
         cmocka_unit_test(flushing_does_not_wait_for_a_thread_that_reads),
+        cmocka_unit_test(files_are_flushed_before_the_start_and_by_the_child),
+        cmocka_unit_test(a_child_forgets_what_its_parent_is_printing),
         cmocka_unit_test(a_start_beyond_processes_max_is_refused),
         cmocka_unit_test(all_works_without_pidfds),
         cmocka_unit_test(daemons_end_with_their_parent_without_pidfds),
