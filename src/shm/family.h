@@ -28,11 +28,13 @@ struct mpr_object_shelf;
  * Written once by its maker before any other process can see it; from then on
  * only the counters change.
  *
- * `deaths` counts the deaths that others may have to know of. Every sleeper
- * sleeps on it too, in its deep stage.
+ * `deaths` counts the deaths that others may have to know of, and the births
+ * of those whose deaths they will have to know of. Every sleeper sleeps on it
+ * too, in its deep stage.
  * Locks: none. Publishes: each add, before a wake of all. Survives: a reaper
  * killed between add and wake leaves a slot that is still DEAD; whoever reaps
- * it again adds and wakes again.
+ * it again adds and wakes again. Who is killed there at its birth has done
+ * nothing that anybody sleeps for.
  *
  * `slots_top` and `threads_top` bound what a scan must look at; they only
  * grow. A slot below slots_top has its life mutex initialised. Locks: slots by

@@ -57,7 +57,7 @@ static void describe(struct mpr_slot *slot)
     slot->since_boot_ns = mpr_os_boot_now();
     slot->pid = mpr_os_pid();
     slot->thread_only = slot_per_thread;
-    atomic_store_explicit(&slot->left, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->left, MPR_STAYS, memory_order_relaxed);
     atomic_store_explicit(&slot->held, 0, memory_order_relaxed);
 }
 
@@ -76,10 +76,13 @@ static bool claim(struct mpr_slot *slot)
     case MPR_OS_LOCKED:
         break;
     }
-    describe(slot);
-    uint64_t live = state_word((uint32_t)(word >> 32) + 1, MPR_SLOT_LIVE);
-    if (atomic_compare_exchange_strong(&slot->state, &word, live)) {
-        return true;
+    /* Another may have claimed it since, and died: what it told stays. */
+    if (atomic_load(&slot->state) == word) {
+        describe(slot);
+        uint64_t live = state_word((uint32_t)(word >> 32) + 1, MPR_SLOT_LIVE);
+        if (atomic_compare_exchange_strong(&slot->state, &word, live)) {
+            return true;
+        }
     }
     mpr_os_mutex_unlock(&slot->life);
     return false;
@@ -125,13 +128,16 @@ static struct mpr_thread *claim_thread(mpr_id id)
     for (uint32_t i = 1; i < family->threads_max; i++) {
         struct mpr_thread *thread = &family->threads[i];
         mpr_id nobody = 0;
-        if (atomic_load_explicit(&thread->owner, memory_order_relaxed) != 0 ||
-            !atomic_compare_exchange_strong(&thread->owner, &nobody, id)) {
+        if (atomic_load_explicit(&thread->owner, memory_order_relaxed) != 0) {
             continue;
         }
+        /* first in reach of reapers, then owned */
         uint32_t top = atomic_load(&family->threads_top);
         while (top <= i && !atomic_compare_exchange_weak(&family->threads_top,
                                                          &top, i + 1)) {
+        }
+        if (!atomic_compare_exchange_strong(&thread->owner, &nobody, id)) {
+            continue;
         }
         thread->tid = mpr_os_tid();
         thread->serial = atomic_fetch_add(serials, 1) + 1;
@@ -155,17 +161,18 @@ static bool take_life_over(struct mpr_slot *slot)
     case MPR_OS_LOCKED:
         break;
     }
-    atomic_store(&slot->left, 0);
+    atomic_store(&slot->left, MPR_STAYS);
     return true;
 }
 
-static _Thread_local struct mpr_slot *life_of_mine;
+/* The process whose life mutex this thread locked. */
+static _Thread_local mpr_id life_of_mine;
 
 static int claim_slot(struct mpr_process_page *page, mpr_id *id)
 {
     if (page->slot != NULL && !slot_per_thread) {
         if (atomic_load(&page->slot->left) && take_life_over(page->slot)) {
-            life_of_mine = page->slot;
+            life_of_mine = page->id;
         }
         *id = page->id;
         return 0;
@@ -174,8 +181,9 @@ static int claim_slot(struct mpr_process_page *page, mpr_id *id)
     if (slot == NULL) {
         return MPROC_EAGAIN;
     }
-    life_of_mine = slot;
     *id = id_of(slot, atomic_load(&slot->state));
+    life_of_mine = *id;
+    mpr_deaths_tell(); /* who sleeps does not watch this life yet */
     if (page->slot == NULL) {
         page->id = *id;
         page->slot = slot;
@@ -237,10 +245,34 @@ int mpr_self_claim_(struct mpr_thread **out)
     return err;
 }
 
+/* Nothing in hand, no guard, in no operation. */
+static bool is_idle(struct mpr_thread *thread)
+{
+    uintptr_t any = atomic_load(&thread->op) | atomic_load(&thread->guard);
+    for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
+        any |= (uintptr_t)mpr_hand(thread, (enum mpr_hand)hand);
+    }
+    return any == 0;
+}
+
 /*
- * A thread ends. What it holds for its process stays counted; who locked the
- * life mutex says that its end is not the process's, before the kernel writes
- * that death.
+ * What a thread held for its process stays counted. While it is counted twice
+ * the thread is in an operation: the count means nothing then.
+ */
+static void give_record_back(struct mpr_thread *thread, struct mpr_slot *slot)
+{
+    uintptr_t outer = mpr_op_begin(thread, slot);
+    atomic_fetch_add(&slot->held, atomic_load(&thread->held));
+    atomic_store(&thread->held, 0);
+    mpr_op_end(thread, outer);
+    atomic_store_explicit(&thread->owner, 0, memory_order_release);
+}
+
+/*
+ * A thread ends. One that ends in the midst of a call, which is possible in the
+ * user's code that a call runs, leaves its record to the reaper. Who locked
+ * the life mutex says that its end is not the process's, before the kernel
+ * writes that death.
  */
 static void thread_ends(void *value)
 {
@@ -253,18 +285,16 @@ static void thread_ends(void *value)
         return;
     }
     struct mpr_slot *slot = mpr_id_slot(self->id);
-    atomic_fetch_add(&slot->held, atomic_load(&thread->held));
-    atomic_store(&thread->held, 0);
-    if (life_of_mine == slot && !slot->thread_only) {
+    if (life_of_mine == self->id && !slot->thread_only) {
         mpr_private_lock();
-        atomic_store(&slot->left, 1);
+        atomic_store(&slot->left, MPR_LEFT);
         page->token = 0;
         mpr_private_unlock();
     }
-    life_of_mine = NULL;
+    life_of_mine = 0;
     *self = (struct mpr_self){0};
-    if (!slot->thread_only) {
-        atomic_store_explicit(&thread->owner, 0, memory_order_release);
+    if (!slot->thread_only && is_idle(thread)) {
+        give_record_back(thread, slot);
     }
 }
 
@@ -277,14 +307,23 @@ int mpr_slots_hook_threads(void)
 
 enum condition { ALIVE, DYING, UNMARKED, DEAD };
 
+/*
+ * By a living thread. (A claimer that was late unlocks the mutex of a dead one:
+ * no owner, and no death written.)
+ */
+static bool is_owned(uint32_t life)
+{
+    return (life & ~(MPR_OS_WORD_WAITERS | MPR_OS_WORD_DIED)) != 0 &&
+           !(life & MPR_OS_WORD_DIED);
+}
+
 /* Of the process whose id the slot's state named when `word` was read. */
 static enum condition condition_of(struct mpr_slot *slot)
 {
     _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
     if (life != NULL) {
         uint32_t value = atomic_load_explicit(life, memory_order_acquire);
-        bool owned = (value & ~(MPR_OS_WORD_WAITERS | MPR_OS_WORD_DIED)) != 0;
-        if (mpr_likely(owned && !(value & MPR_OS_WORD_DIED))) {
+        if (mpr_likely(is_owned(value))) {
             return ALIVE;
         }
     }
@@ -360,6 +399,9 @@ static void forget_thread(struct mpr_thread *dead)
     atomic_store(&dead->op, 0);
     atomic_store(&dead->guard, 0);
     atomic_store(&dead->held, 0);
+    for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
+        mpr_hand_set(dead, (enum mpr_hand)hand, NULL);
+    }
     atomic_store(&dead->owner, 0);
 }
 
@@ -410,12 +452,29 @@ static bool reap(struct mpr_thread *self, struct mpr_slot *slot, uint64_t word)
     return ours;
 }
 
+/*
+ * The kernel woke one sleeper when the thread ended, and will wake none when
+ * the process does: from now on all must look for themselves.
+ */
+static void tell_unmarked(struct mpr_slot *slot)
+{
+    uint32_t left = MPR_LEFT;
+    if (atomic_load(&slot->left) == left) {
+        mpr_deaths_tell();
+        atomic_compare_exchange_strong(&slot->left, &left, MPR_LEFT_TOLD);
+    }
+}
+
 struct mpr_census mpr_slots_reap(struct mpr_thread *self)
 {
     struct mpr_census census = {0};
     uint32_t top = atomic_load(&mpr_family->slots_top);
+    mpr_id own = atomic_load_explicit(&self->owner, memory_order_relaxed);
     for (uint32_t i = 0; i < top; i++) {
         struct mpr_slot *slot = &mpr_family->slots[i];
+        if (own != 0 && slot == mpr_id_slot(own)) {
+            continue; /* lives: it asks */
+        }
         uint64_t word = atomic_load(&slot->state);
         enum condition condition = DEAD;
         switch (state_of(word)) {
@@ -437,13 +496,30 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
             break;
         case UNMARKED:
             census.unmarked = true;
+            tell_unmarked(slot);
             break;
         case ALIVE:
-            census.living++;
+            census.living += id_of(slot, word) != mpr_self_id();
             break;
         }
     }
     return census;
+}
+
+static bool any_free(void)
+{
+    uint32_t top = atomic_load(&mpr_family->slots_top);
+    bool any = top < mpr_family->slots_max;
+    for (uint32_t i = 0; i < top && !any; i++) {
+        any =
+            state_of(atomic_load(&mpr_family->slots[i].state)) == MPR_SLOT_FREE;
+    }
+    return any;
+}
+
+bool mpr_slots_room(struct mpr_thread *self)
+{
+    return any_free() || (mpr_slots_reap(self).reaped > 0 && any_free());
 }
 
 unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead)
@@ -459,11 +535,11 @@ unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead)
             continue;
         }
         uint32_t value = atomic_load(life);
-        while (!(value & (MPR_OS_WORD_WAITERS | MPR_OS_WORD_DIED)) &&
+        while (is_owned(value) && !(value & MPR_OS_WORD_WAITERS) &&
                !atomic_compare_exchange_weak(life, &value,
                                              value | MPR_OS_WORD_WAITERS)) {
         }
-        if (value & MPR_OS_WORD_DIED) {
+        if (!is_owned(value)) {
             *dead |= !atomic_load(&slot->left);
             continue;
         }

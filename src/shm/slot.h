@@ -32,14 +32,16 @@ enum mpr_slot_state {
     MPR_SLOT_DEAD
 };
 
+enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
+
 /*
  * `state` is {generation:32 | enum mpr_slot_state:32} and the truth of whose
  * slot this is. FREE→LIVE by who locked `life`, as its last store; LIVE→DEAD
  * and DEAD→FREE by a reaper under the family's slots_guard; FREE→EMBRYO by the
  * parent of a child to be, EMBRYO→LIVE by that child, both by compare-and-swap.
  * `life` is locked by one thread of the process until it ends. `left` is set by
- * that thread when it ends before its process, and cleared by the thread that
- * locks `life` anew.
+ * that thread when it ends before its process, set to told by who has told the
+ * sleepers since, and cleared by the thread that locks `life` anew.
  * `pid`, `namespace`, `since_boot_ns` are written before LIVE and do not change
  * while it is. `held` counts what of others' interest the process holds beyond
  * the counts in its thread records (slot.h below).
@@ -115,18 +117,29 @@ struct mpr_self {
     mpr_id id;
 };
 
-/* Of this process; zeroed in a forked child. `token` 0: not claimed. */
+/*
+ * Of this process; zeroed in a forked child. `token` 0: not claimed. Any thread
+ * reads it, to compare it with its own; the rest is under the private mutex.
+ */
 struct mpr_process_page {
-    uint64_t token;
+    _Atomic uint64_t token;
     mpr_id id;
     struct mpr_slot *slot;
 };
 
 extern _Thread_local struct mpr_self mpr_self_
     __attribute__((tls_model("initial-exec")));
-extern struct mpr_process_page *mpr_process_page_;
+extern struct mpr_process_page *_Atomic mpr_process_page_;
 
 int mpr_self_claim_(struct mpr_thread **out);
+
+static inline bool mpr_self_is_claimed_(void)
+{
+    const struct mpr_process_page *page =
+        atomic_load_explicit(&mpr_process_page_, memory_order_relaxed);
+    uint64_t token = atomic_load_explicit(&page->token, memory_order_relaxed);
+    return mpr_self_.token == token && token != 0;
+}
 
 /*
  * The record of the calling thread; claims it, the process's slot and the
@@ -135,8 +148,7 @@ int mpr_self_claim_(struct mpr_thread **out);
  */
 static inline int mpr_self(struct mpr_thread **out)
 {
-    if (mpr_likely(mpr_self_.token == mpr_process_page_->token &&
-                   mpr_self_.token != 0)) {
+    if (mpr_likely(mpr_self_is_claimed_())) {
         *out = mpr_self_.thread;
         return 0;
     }
@@ -155,9 +167,7 @@ static inline mpr_id mpr_self_id(void)
  */
 static inline struct mpr_thread *mpr_self_if_any(void)
 {
-    bool any =
-        mpr_self_.token == mpr_process_page_->token && mpr_self_.token != 0;
-    return any ? mpr_self_.thread : NULL;
+    return mpr_self_is_claimed_() ? mpr_self_.thread : NULL;
 }
 
 /*
@@ -233,6 +243,12 @@ struct mpr_census {
 
 /* Reap every dead slot. Not with a guard locked. */
 struct mpr_census mpr_slots_reap(struct mpr_thread *self);
+
+/*
+ * True while one more process could claim a slot. Reaps dead ones if need be.
+ * Not with a guard locked.
+ */
+bool mpr_slots_room(struct mpr_thread *self);
 
 /*
  * Fill in the life words of at most `room` living slots, beginning behind the
