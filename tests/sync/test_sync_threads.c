@@ -8,6 +8,7 @@
 #include "test.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
@@ -16,7 +17,7 @@
 #include "sync/condition.h"
 #include "sync/lock.h"
 
-enum { THREADS = 4, ROUNDS = 3000 };
+enum { THREADS = 4, ROUNDS = 20000 };
 
 typedef void *thread_fn(void *arg);
 
@@ -39,14 +40,41 @@ static pthread_t start(thread_fn *fn, void *arg)
     return thread;
 }
 
+struct job {
+    thread_fn *fn;
+    void *arg;
+    atomic_int *missing;
+};
+
+static void *run_job(void *arg)
+{
+    struct job *job = arg;
+    atomic_fetch_sub(job->missing, 1);
+    while (atomic_load(job->missing) > 0) {
+        sched_yield();
+    }
+    return job->fn(job->arg);
+}
+
+/* Among n threads that begin together. */
 static void run(thread_fn *fn, void *arg, int n)
 {
     pthread_t threads[2 * THREADS];
+    atomic_int missing = n;
+    struct job job = {fn, arg, &missing};
     for (int i = 0; i < n; i++) {
-        threads[i] = start(fn, arg);
+        threads[i] = start(run_job, &job);
     }
     for (int i = 0; i < n; i++) {
         pthread_join(threads[i], NULL);
+    }
+}
+
+/* Now and then, so that others meet what the caller is in the midst of. */
+static void linger(int i)
+{
+    if (i % 64 == 0) {
+        sched_yield();
     }
 }
 
@@ -80,6 +108,7 @@ static void *count_with_lock(void *arg)
     for (int i = 0; i < ROUNDS; i++) {
         assert_ok(mproc_lock_acquire(l, MPROC_FOREVER));
         counter++;
+        linger(i);
         assert_ok(mproc_lock_release(l));
     }
     return NULL;
@@ -203,6 +232,7 @@ static void *count_with_rlock(void *arg)
         assert_ok(mproc_rlock_acquire(l, MPROC_FOREVER));
         assert_ok(mproc_rlock_acquire(l, MPROC_FOREVER));
         counter++;
+        linger(i);
         assert_ok(mproc_rlock_release(l));
         assert_ok(mproc_rlock_release(l));
     }
@@ -227,6 +257,7 @@ static void *go_through(void *arg)
     for (int i = 0; i < ROUNDS; i++) {
         assert_ok(mproc_semaphore_acquire(s, MPROC_FOREVER));
         assert_in_range(atomic_fetch_add(&ready, 1), 0, 1);
+        linger(i);
         atomic_fetch_sub(&ready, 1);
         assert_ok(mproc_semaphore_release(s));
     }
