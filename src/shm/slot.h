@@ -43,7 +43,8 @@ enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
  * that thread when it ends before its process, set to told by who has told the
  * sleepers since, and cleared by the thread that locks `life` anew.
  * `pid`, `namespace`, `since_boot_ns` are written before LIVE and do not change
- * while it is. `held` counts what of others' interest the process holds beyond
+ * while it is; who reads them of a slot that is reused meanwhile learns it from
+ * `state`. `held` counts what of others' interest the process holds beyond
  * the counts in its thread records (slot.h below).
  * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
  * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
@@ -55,10 +56,10 @@ struct mpr_slot {
     _Atomic uint32_t left;
     _Atomic int32_t held;
     alignas(MPR_LINE) _Atomic mpr_id parent;
-    uint64_t namespace;
-    int64_t since_boot_ns;
-    pid_t pid;
-    uint32_t thread_only; /* test mode: this slot is one thread's */
+    _Atomic uint64_t namespace;
+    _Atomic int64_t since_boot_ns;
+    _Atomic pid_t pid;
+    _Atomic uint32_t thread_only; /* test mode: this slot is one thread's */
 };
 
 /*
