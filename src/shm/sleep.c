@@ -144,3 +144,38 @@ void mpr_bell_ring_slow_(_Atomic uint32_t *bell, int n)
         mpr_os_wake(bell, INT_MAX);
     }
 }
+
+static int attempt_and_sleep(_Atomic uint32_t *bell, struct mpr_sleep *sleep,
+                             int busy, mpr_attempt_fn *attempt, void *user)
+{
+    for (;;) {
+        while (mpr_sleep_spin(sleep)) {
+            int err = attempt(user);
+            if (err != busy) {
+                return err;
+            }
+        }
+        uint32_t seen = mpr_bell_watch(bell);
+        int err = attempt(user);
+        if (err != busy || sleep->expired) {
+            return err;
+        }
+        mpr_sleep_on(sleep, bell, seen);
+    }
+}
+
+int mpr_sleep_until(_Atomic uint32_t *bell, mproc_deadline until, int busy,
+                    mpr_attempt_fn *attempt, void *user)
+{
+    struct mpr_sleep sleep;
+    int err = attempt(user);
+    if (mpr_likely(err != busy) || mpr_deadline_is_nowait(until)) {
+        return err;
+    }
+    mpr_sleep_begin(&sleep, until);
+    err = attempt_and_sleep(bell, &sleep, busy, attempt, user);
+    if (err < 0 && err != busy) {
+        mpr_bell_ring(bell, 1);
+    }
+    return err;
+}

@@ -57,6 +57,16 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
  */
 bool mpr_sleep_spin(struct mpr_sleep *sleep);
 
+/*
+ * The loop of every call that tries something until it is no longer `busy`:
+ * attempt, spin, watch the bell, attempt again, sleep. The result of the first
+ * attempt that is not busy; after one that failed otherwise the bell is rung
+ * again, for it may have been meant for somebody who can use it.
+ */
+typedef int mpr_attempt_fn(void *user);
+int mpr_sleep_until(_Atomic uint32_t *bell, mproc_deadline until, int busy,
+                    mpr_attempt_fn *attempt, void *user);
+
 /* Tests: begin with the second stage, since a timed slice hides lost wakes. */
 extern bool mpr_test_deep_sleep;
 

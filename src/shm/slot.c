@@ -410,6 +410,9 @@ static void forget_thread(struct mpr_thread *dead)
     atomic_store(&dead->op, 0);
     atomic_store(&dead->guard, 0);
     atomic_store(&dead->held, 0);
+    for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
+        mpr_hand_set(dead, (enum mpr_hand)hand, NULL);
+    }
     atomic_store(&dead->owner, 0);
 }
 
@@ -551,6 +554,22 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
         }
     }
     return census;
+}
+
+static bool any_free(void)
+{
+    uint32_t top = atomic_load(&mpr_family->slots_top);
+    bool any = top < mpr_family->slots_max;
+    for (uint32_t i = 0; i < top && !any; i++) {
+        any =
+            state_of(atomic_load(&mpr_family->slots[i].state)) == MPR_SLOT_FREE;
+    }
+    return any;
+}
+
+bool mpr_slots_room(struct mpr_thread *self)
+{
+    return any_free() || (mpr_slots_reap(self).reaped > 0 && any_free());
 }
 
 unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead)

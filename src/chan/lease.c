@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+#include "chan/lease.h"
+
+static mpr_id load_owner(const struct mpr_lease *lease)
+{
+    return atomic_load_explicit(&lease->owner, memory_order_relaxed);
+}
+
+static void clear(struct mpr_lease *lease)
+{
+    atomic_store_explicit(&lease->owner, 0, memory_order_release);
+}
+
+static void begin_chunk(struct mpr_lease_chunk *chunk, uint64_t base_seq)
+{
+    chunk->base_seq = base_seq;
+    atomic_store_explicit(&chunk->next, NULL, memory_order_relaxed);
+    for (int i = 0; i < MPR_LEASES_A_CHUNK; i++) {
+        clear(&chunk->lease[i]);
+    }
+}
+
+void mpr_leases_init(struct mpr_leases *leases, struct mpr_thread *self)
+{
+    struct mpr_lease_chunk *first = mpr_hand(self, MPR_HAND_SECOND);
+    begin_chunk(first, 0);
+    leases->newest = first;
+    leases->oldest = first;
+    mpr_hand_set(self, MPR_HAND_SECOND, NULL);
+}
+
+static struct mpr_lease_chunk *next_of(struct mpr_lease_chunk *chunk)
+{
+    return atomic_load_explicit(&chunk->next, memory_order_acquire);
+}
+
+int mpr_leases_fetch(struct mpr_thread *self)
+{
+    size_t size = sizeof(struct mpr_lease_chunk);
+    return mpr_heap_alloc(self, size, MPR_HAND_SECOND) != NULL ? 0
+                                                               : MPROC_ENOMEM;
+}
+
+static void link_chunk(struct mpr_leases *leases, struct mpr_thread *self,
+                       uint64_t seq)
+{
+    struct mpr_lease_chunk *chunk = mpr_hand(self, MPR_HAND_SECOND);
+    begin_chunk(chunk, seq);
+    atomic_store_explicit(&leases->newest->next, chunk, memory_order_release);
+    mpr_hand_set(self, MPR_HAND_SECOND, NULL);
+    leases->newest = chunk;
+}
+
+int mpr_leases_add(struct mpr_leases *leases, struct mpr_thread *self,
+                   uint64_t seq)
+{
+    if (seq - leases->newest->base_seq >= MPR_LEASES_A_CHUNK) {
+        if (mpr_hand(self, MPR_HAND_SECOND) == NULL) {
+            return MPROC_EAGAIN;
+        }
+        link_chunk(leases, self, seq);
+    }
+    struct mpr_lease *lease =
+        &leases->newest->lease[seq - leases->newest->base_seq];
+    lease->thread = self->serial;
+    mpr_held_add(self, 1);
+    atomic_store_explicit(&lease->owner, mpr_self_id(), memory_order_release);
+    return 0;
+}
+
+/* ---- looking through them --------------------------------------------- */
+
+struct place {
+    struct mpr_lease_chunk *chunk;
+    unsigned index;
+};
+
+/* The next valid lease from `*at` on that is not acknowledged. */
+static struct mpr_lease *find(struct place *at, uint64_t head_seq)
+{
+    for (; at->chunk != NULL; at->chunk = next_of(at->chunk), at->index = 0) {
+        for (; at->index < MPR_LEASES_A_CHUNK; at->index++) {
+            struct mpr_lease *lease = &at->chunk->lease[at->index];
+            if (at->chunk->base_seq + at->index >= head_seq) {
+                return NULL;
+            }
+            if (load_owner(lease) != 0) {
+                return lease;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* How well a lease suits who acknowledges: 2 its own, 1 its process's. */
+static int suits(const struct mpr_lease *lease, const struct mpr_thread *self)
+{
+    bool process = load_owner(lease) == mpr_self_id();
+    return process ? 1 + (lease->thread == self->serial) : 0;
+}
+
+int mpr_leases_acknowledge(struct mpr_leases *leases, struct mpr_thread *self,
+                           uint64_t head_seq)
+{
+    struct place at = {leases->oldest, 0};
+    struct mpr_lease *best = NULL;
+    int best_suits = -1;
+    for (struct mpr_lease *lease;
+         best_suits < 2 && (lease = find(&at, head_seq)) != NULL; at.index++) {
+        if (suits(lease, self) > best_suits) {
+            best = lease;
+            best_suits = suits(lease, self);
+        }
+    }
+    if (best == NULL) {
+        return MPROC_EINVAL;
+    }
+    bool own = best_suits > 0;
+    clear(best);
+    if (own) {
+        mpr_held_add(self, -1);
+    }
+    return 0;
+}
+
+bool mpr_leases_outstanding(struct mpr_leases *leases, uint64_t head_seq)
+{
+    struct place at = {leases->oldest, 0};
+    for (struct mpr_lease *lease; (lease = find(&at, head_seq)) != NULL;
+         at.index++) {
+        if (!mpr_id_is_dead(load_owner(lease))) {
+            return true;
+        }
+        clear(lease);
+    }
+    return false;
+}
+
+/* ---- repair and giving back ------------------------------------------- */
+
+void mpr_leases_repair(struct mpr_leases *leases, uint64_t head_seq,
+                       struct mpr_thread *hands)
+{
+    struct mpr_lease_chunk *chunk = leases->oldest;
+    void *in_hand = hands != NULL ? mpr_hand(hands, MPR_HAND_SECOND) : NULL;
+    for (; chunk != NULL; chunk = next_of(chunk)) {
+        leases->newest = chunk;
+        if (chunk == in_hand) { /* linked, or not yet unlinked */
+            mpr_hand_set(hands, MPR_HAND_SECOND, NULL);
+        }
+    }
+    if (leases->oldest == NULL) { /* ended */
+        return;
+    }
+    uint64_t beyond = head_seq - leases->newest->base_seq;
+    if (beyond < MPR_LEASES_A_CHUNK) {
+        clear(&leases->newest->lease[beyond]);
+    }
+}
+
+static bool finished(const struct mpr_lease_chunk *chunk)
+{
+    for (int i = 0; i < MPR_LEASES_A_CHUNK; i++) {
+        if (load_owner(&chunk->lease[i]) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool mpr_leases_drop_chunk(struct mpr_leases *leases, struct mpr_thread *whose,
+                           bool all)
+{
+    struct mpr_lease_chunk *chunk = leases->oldest;
+    struct mpr_lease_chunk *next = chunk != NULL ? next_of(chunk) : NULL;
+    if (chunk == NULL || (!all && (next == NULL || !finished(chunk)))) {
+        return false;
+    }
+    mpr_hand_set(whose, MPR_HAND_SECOND, chunk);
+    leases->oldest = next;
+    return true;
+}

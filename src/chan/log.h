@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A log: messages in order, any number of processes at either end. What queues
+ * and pipes are made of. It never waits: "full" and "empty" are results.
+ *
+ * Records lie one behind the other in segments. A message of up to
+ * MPR_LOG_INLINE bytes lies in its record, a larger one in a heap block that
+ * the record names. Two sequence numbers are the whole truth: `tail_seq`
+ * messages were ever put, `head_seq` of them were taken. Each moves by one
+ * store, inside the guard of its end.
+ */
+#ifndef MPR_CHAN_LOG_H
+#define MPR_CHAN_LOG_H
+
+#include "shm/sleep.h"
+
+enum { MPR_LOG_INLINE = 1024, MPR_LOG_FIRST_BYTES = 2560 };
+
+struct mpr_leases;
+
+/*
+ * Records up to the tail are written before tail_seq counts them and never
+ * change again. `base_seq` and `base_bytes`: what had been put, messages and
+ * bytes, when the segment was begun. `next` is stored once, when the segment is
+ * full, before anything is put in the next one.
+ * Locks: the tail's guard; readers need none for what tail_seq counts.
+ */
+struct mpr_segment {
+    uint64_t base_seq;
+    uint64_t base_bytes;
+    struct mpr_segment *_Atomic next;
+    uint32_t capacity; /* bytes of records, which follow */
+    uint32_t reserved;
+};
+
+/*
+ * One end. `seq` is the truth, moved only under `guard`. `segment` and `offset`
+ * say where the record of that number begins; `bytes` is the sum of the sizes
+ * of the messages before it; `seen` is what this end last saw of the other
+ * end's seq, which saves touching a line that the other end writes.
+ * Publishes: `seq`, after the record (tail) or after everything the taker must
+ * know (head). Survives: who is killed before that store has done nothing; the
+ * repair walks the segment from its base to `seq` and so finds `offset` and
+ * `bytes`, and settles the hands: a block in hand that a record before the tail
+ * names belongs to the log, one that a record behind the head names as well.
+ */
+struct mpr_log_end {
+    alignas(MPR_LINE) struct mpr_guard guard;
+    alignas(MPR_LINE) struct mpr_segment *segment;
+    uint32_t offset;
+    _Atomic uint32_t closed; /* tail only: no more puts */
+    _Atomic uint64_t seen;
+    alignas(MPR_LINE) _Atomic uint64_t seq;
+    _Atomic uint64_t bytes;
+};
+
+/*
+ * `space` is rung when something was taken, `items` when something was put,
+ * both when the log is closed. They lie on lines of their own: a flag beside a
+ * word that changes at each message would cost each message a cache miss.
+ * `leases` says who has taken what and not acknowledged it, in joinable queues;
+ * under the head's guard.
+ */
+struct mpr_log {
+    struct mpr_log_end tail;
+    struct mpr_log_end head;
+    alignas(MPR_LINE) _Atomic uint32_t space;
+    alignas(MPR_LINE) _Atomic uint32_t items;
+    uint64_t max_items; /* UINT64_MAX: no limit; set once */
+    uint64_t max_bytes; /* beyond it only one message; set once */
+    struct mpr_leases *leases;
+    alignas(MPR_LINE) struct mpr_segment first;
+    char first_records[MPR_LOG_FIRST_BYTES];
+};
+
+/* Begin, in memory that may hold a log that was ended. */
+void mpr_log_init(struct mpr_log *log, bool prepared);
+
+/*
+ * Give back all messages and segments; may be repeated, by another thread, when
+ * its caller was killed in it. The log is closed from its start.
+ */
+void mpr_log_end(struct mpr_log *log, struct mpr_thread *self,
+                 struct mpr_thread *whose);
+
+struct mpr_log_put {
+    struct mpr_log *log;
+    struct mpr_thread *self;
+    const void *data;
+    size_t size;
+    mproc_deadline until; /* bounds the wait for a guard */
+};
+
+/*
+ * Append a copy. A large message is copied into a block once; the block stays
+ * in hand after MPROC_EFULL, for the next try: mpr_log_put_done ends that.
+ * MPROC_EFULL, MPROC_ESHUTDOWN (closed), MPROC_ENOMEM.
+ */
+int mpr_log_put(const struct mpr_log_put *put);
+void mpr_log_put_done(const struct mpr_log_put *put);
+
+struct mpr_log_get {
+    struct mpr_log *log;
+    struct mpr_thread *self;
+    void *data;
+    size_t capacity;
+    size_t *size; /* NULL: exactly capacity */
+    mproc_deadline until;
+};
+
+/*
+ * Take the first. MPROC_EEMPTY; MPROC_EMSGSIZE: it does not fit, *size is its
+ * size and it stays; MPROC_ENOMEM: no room for a lease, it stays.
+ */
+int mpr_log_get(const struct mpr_log_get *get);
+
+/* Take and forget the first. MPROC_EEMPTY. */
+int mpr_log_discard(struct mpr_log *log, struct mpr_thread *self);
+
+/* No puts from now on. Returns false when it was closed before. */
+bool mpr_log_close(struct mpr_log *log, struct mpr_thread *self);
+
+static inline bool mpr_log_closed(const struct mpr_log *log)
+{
+    return atomic_load_explicit(&log->tail.closed, memory_order_acquire) != 0;
+}
+
+/* Messages in it, at one moment of the call. */
+uint64_t mpr_log_count(const struct mpr_log *log);
+
+static inline uint64_t mpr_log_head(const struct mpr_log *log)
+{
+    return atomic_load_explicit(&log->head.seq, memory_order_acquire);
+}
+
+static inline uint64_t mpr_log_tail(const struct mpr_log *log)
+{
+    return atomic_load_explicit(&log->tail.seq, memory_order_acquire);
+}
+
+#endif

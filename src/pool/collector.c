@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The collector: a thread of the maker that takes what has ended, fills
+ * results, runs callbacks, and looks after the nursery.
+ */
+#include <signal.h>
+#include <string.h>
+
+#include "pool/private.h"
+
+_Thread_local const mproc_pool *mpr_pool_in_callback;
+
+enum { START_LOOK_MS = 50 }; /* a nursery that has no slot yet */
+
+struct collector {
+    mproc_pool *pool;
+    struct mpr_thread *self;
+    struct mpr_entry entry;
+    bool unserved; /* no nursery, and none will be */
+};
+
+enum work { WORK_ENTRY, WORK_SWEEP, WORK_NURSERY, WORK_END, WORK_OVER };
+
+/* ---- one task that has ended ------------------------------------------ */
+
+/* The outcome as far as the task's word and record tell it. */
+static mproc_outcome outcome_of(const struct mpr_task *task,
+                                enum mpr_task_state state)
+{
+    mproc_outcome outcome = {
+        .status = task->status,
+        .code = task->code,
+        .data = "",
+        .error = task->error != NULL ? task->error : "",
+        .worker = task->worker,
+    };
+    if (state == MPR_TASK_CANCELED) {
+        outcome.status = MPROC_ECANCELED;
+        outcome.code = 0;
+        outcome.error = mproc_strerror(MPROC_ECANCELED);
+    } else if (state == MPR_TASK_UNSERVED) {
+        outcome.status = MPROC_EBROKEN;
+        outcome.code = 0;
+        outcome.error = mproc_strerror(MPROC_EBROKEN);
+    } else if (task->status == MPROC_OK && task->reply != NULL) {
+        outcome.data = task->reply;
+        outcome.size = task->reply_size;
+    }
+    return outcome;
+}
+
+/* What the outcome points to moves from the task to the result. */
+static void move_to_result(struct mproc_result *result, struct mpr_task *task,
+                           const mproc_outcome *outcome)
+{
+    result->outcome = *outcome;
+    if (task->reply == task->inline_reply) {
+        for (size_t i = 0; i < sizeof task->inline_reply; i++) {
+            result->inline_reply[i] = task->inline_reply[i];
+        }
+        if (outcome->data == task->inline_reply) {
+            result->outcome.data = result->inline_reply;
+        }
+    } else {
+        result->reply = task->reply;
+        task->reply = NULL;
+    }
+    result->error = task->error;
+    task->error = NULL;
+}
+
+static void call_back(const mproc_pool *pool, const struct mpr_task *task,
+                      const mproc_outcome *outcome)
+{
+    mproc_done_fn *fn =
+        outcome->status == MPROC_OK ? task->callback : task->error_callback;
+    if (fn != NULL && !pool->mine->silent) {
+        mpr_pool_in_callback = pool;
+        fn(outcome, task->user);
+        mpr_pool_in_callback = NULL;
+    }
+}
+
+static void collect_single(struct collector *c, struct mpr_task *task,
+                           enum mpr_task_state state)
+{
+    mproc_outcome outcome = outcome_of(task, state);
+    struct mproc_result *result = task->result;
+    if (result != NULL) {
+        move_to_result(result, task, &outcome);
+        outcome = result->outcome;
+        mpr_result_set_ended(result);
+    }
+    call_back(c->pool, task, &outcome);
+    if (result != NULL) {
+        mpr_result_release(c->self, result);
+    }
+}
+
+static void collect_chunk(struct collector *c, struct mpr_task *task,
+                          enum mpr_task_state state)
+{
+    struct mproc_result *result = task->result;
+    mproc_outcome outcome = outcome_of(task, state);
+    if (mpr_batch_collect(c->self, result, task, &outcome)) {
+        mpr_result_set_ended(result);
+        mpr_result_release(c->self, result);
+    }
+}
+
+static void collect(struct collector *c, const struct mpr_entry *entry)
+{
+    uint64_t word = atomic_load(&entry->task->word);
+    if (word >> 32 != (uint32_t)entry->serial) {
+        return; /* told twice */
+    }
+    switch (mpr_task_state(word)) {
+    case MPR_TASK_ENDED:
+    case MPR_TASK_CANCELED:
+    case MPR_TASK_UNSERVED:
+        break;
+    default:
+        return;
+    }
+    if (entry->task->chunk != NULL) {
+        collect_chunk(c, entry->task, mpr_task_state(word));
+    } else {
+        collect_single(c, entry->task, mpr_task_state(word));
+    }
+    mpr_pool_drop_task(c->pool, c->self, entry);
+}
+
+static void collect_each(const struct mpr_entry *entry, void *user)
+{
+    collect(user, entry);
+}
+
+/* ---- all that cannot be run any more ---------------------------------- */
+
+/* No worker lives: what is queued or was running ends here. */
+static void end_each(const struct mpr_entry *entry, void *user)
+{
+    struct collector *c = user;
+    bool terminated = atomic_load(&c->pool->phase) == MPR_POOL_TERMINATED;
+    uint64_t word = atomic_load(&entry->task->word);
+    uint32_t worker = (uint32_t)word >> 8;
+    mpr_task_move(entry, 0, MPR_TASK_QUEUED,
+                  terminated ? MPR_TASK_CANCELED : MPR_TASK_UNSERVED);
+    mpr_task_move(entry, worker, MPR_TASK_RUNNING, MPR_TASK_CANCELED);
+    mpr_task_move(entry, worker, MPR_TASK_CANCELLING, MPR_TASK_CANCELED);
+    collect(c, entry);
+}
+
+/* ---- the nursery ------------------------------------------------------ */
+
+static bool nursery_has_ended(const mproc_pool *pool)
+{
+    pid_t pid = pool->mine->nursery_pid;
+    int code;
+    return pid == 0 || mpr_os_child_reap(pid, -1, &code) != MPROC_EAGAIN;
+}
+
+/*
+ * A nursery that was killed: its workers are dead, or dying. Their slots tell,
+ * and the sleep below is ended by their deaths.
+ */
+static bool workers_have_ended(const mproc_pool *pool)
+{
+    const struct mpr_table *table = atomic_load(&pool->table);
+    for (uint32_t i = 0; i < table->count; i++) {
+        mpr_id id = atomic_load(&table->worker[i].id);
+        if (id != 0 && !mpr_id_is_dead(id)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
+{
+    size_t size =
+        sizeof(struct mpr_table) + pool->workers * sizeof(struct mpr_worker);
+    struct mpr_table *table = mpr_heap_alloc(self, size, MPR_HAND_BLOCK);
+    if (table == NULL) {
+        return MPROC_ENOMEM;
+    }
+    memset(table, 0, size);
+    table->count = pool->workers;
+    mpr_guard_lock(&pool->replies, self, self);
+    table->older = atomic_load(&pool->table);
+    atomic_store(&pool->table, table);
+    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    mpr_guard_unlock(&pool->replies, self);
+    return 0;
+}
+
+static bool start_another(struct collector *c)
+{
+    mproc_pool *pool = c->pool;
+    atomic_store(&pool->report, 0);
+    atomic_store(&pool->idle, 0);
+    if (mpr_pool_new_table(pool, c->self) < 0) {
+        return false;
+    }
+    pid_t pid = mpr_nursery_start(pool);
+    if (pid > 0) {
+        pool->mine->nursery_pid = pid;
+    }
+    return pid > 0;
+}
+
+/* The nursery has ended: in order, or killed, or it never began. */
+static void take_over(struct collector *c)
+{
+    mproc_pool *pool = c->pool;
+    struct mpr_table *table = atomic_load(&pool->table);
+    pool->mine->nursery_pid = 0;
+    for (uint32_t i = 0; i < table->count; i++) {
+        mpr_nursery_settle(pool, c->self, table, i, -SIGKILL);
+    }
+    bool over = atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||
+                atomic_load(&pool->broken) || mpr_log_closed(&pool->todo);
+    if (!over && !start_another(c)) {
+        atomic_store(&pool->broken, 1);
+        over = true;
+    }
+    c->unserved = over;
+}
+
+/* ---- the loop --------------------------------------------------------- */
+
+static bool nothing_pending(const mproc_pool *pool)
+{
+    mpr_pool_lock();
+    bool nothing = pool->mine->pending == 0;
+    mpr_pool_unlock();
+    return nothing;
+}
+
+static int attempt(void *user)
+{
+    struct collector *c = user;
+    mproc_pool *pool = c->pool;
+    struct mpr_log_get get = {.log = &pool->done,
+                              .self = c->self,
+                              .data = &c->entry,
+                              .capacity = sizeof c->entry,
+                              .until = MPROC_FOREVER};
+    if (mpr_log_get(&get) == 0) {
+        return WORK_ENTRY;
+    }
+    if (atomic_exchange(&pool->sweep, 0)) {
+        return WORK_SWEEP;
+    }
+    if (!c->unserved) {
+        if (pool->mine->nursery_pid != 0 && nursery_has_ended(pool)) {
+            atomic_store(&pool->nursery, 0);
+            pool->mine->nursery_pid = 0;
+        }
+        return pool->mine->nursery_pid == 0 && workers_have_ended(pool)
+                   ? WORK_NURSERY
+                   : MPROC_EEMPTY;
+    }
+    if (!nothing_pending(pool)) {
+        return WORK_END;
+    }
+    return atomic_load(&pool->phase) != MPR_POOL_OPEN ? WORK_OVER
+                                                      : MPROC_EEMPTY;
+}
+
+static int next_work(struct collector *c)
+{
+    mproc_pool *pool = c->pool;
+    for (;;) {
+        bool starting = atomic_load(&pool->report) == 0;
+        int work = mpr_sleep_until(&pool->done.items,
+                                   starting ? mproc_in_ms(START_LOOK_MS)
+                                            : MPROC_FOREVER,
+                                   MPROC_EEMPTY, attempt, c);
+        if (work != MPROC_EEMPTY) {
+            return work;
+        }
+    }
+}
+
+static void collect_all(struct collector *c)
+{
+    for (;;) {
+        switch ((enum work)next_work(c)) {
+        case WORK_ENTRY:
+            collect(c, &c->entry);
+            break;
+        case WORK_SWEEP:
+            mpr_pool_each_task(c->pool, collect_each, c);
+            break;
+        case WORK_NURSERY:
+            take_over(c);
+            break;
+        case WORK_END:
+            mpr_pool_each_task(c->pool, end_each, c);
+            break;
+        case WORK_OVER:
+            return;
+        }
+    }
+}
+
+void *mpr_collector_run(void *user)
+{
+    struct collector c = {.pool = user};
+    struct mpr_pool_private *mine = c.pool->mine;
+    int err = mpr_self(&c.self);
+    atomic_store(&mine->collector_report, err < 0 ? err : 1);
+    mpr_bell_ring(&c.pool->to_maker, INT_MAX);
+    if (err < 0) {
+        return NULL;
+    }
+    uintptr_t outer = mpr_op_begin(c.self, c.pool);
+    collect_all(&c);
+    mpr_op_end(c.self, outer);
+    mpr_pool_is_over(c.pool, c.self);
+    return NULL;
+}
