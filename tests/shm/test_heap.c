@@ -449,7 +449,7 @@ WHITE_TEST(threads_with_slots_of_their_own_free_each_others_blocks)
 /* Killed at random, for the most part inside the heap. */
 WHITE_TEST(traders_that_are_killed_leave_a_good_heap)
 {
-    enum { KILLS = 40 };
+    enum { KILLS = WHITE_SANITIZED ? 6 : 40 };
     struct market *market = open_market(UINT32_MAX / 2);
     struct mpr_thread *self = white_self();
     for (int i = 0; i < KILLS; i++) {
