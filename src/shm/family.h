@@ -39,6 +39,9 @@ struct mpr_object_shelf;
  * `slots_top` and `threads_top` bound what a scan must look at; they only
  * grow. A slot below slots_top has its life mutex initialised. Locks: slots by
  * `slots_guard`; threads by compare-and-swap.
+ *
+ * `reaper` is the record of who reaps. Locks: slots_guard. Survives: a dead
+ * reaper's record stays here until another has repaired the guard noted in it.
  */
 struct mpr_family {
     uint64_t magic;
@@ -51,6 +54,7 @@ struct mpr_family {
     struct mpr_heap *heap;
     struct mpr_object_shelf *shelves; /* of MPR_OBJECT_TYPES */
     alignas(MPR_LINE) struct mpr_guard slots_guard;
+    struct mpr_thread *_Atomic reaper;
     _Atomic uint32_t slots_top;
     _Atomic uint32_t threads_top;
     alignas(MPR_LINE) _Atomic uint32_t deaths;

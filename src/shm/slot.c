@@ -54,6 +54,7 @@ static mpr_id id_of(const struct mpr_slot *slot, uint64_t word)
 static void describe(struct mpr_slot *slot)
 {
     slot->namespace = mpr_os_pid_namespace();
+    slot->program = mpr_os_program();
     slot->since_boot_ns = mpr_os_boot_now();
     slot->pid = mpr_os_pid();
     slot->thread_only = slot_per_thread;
@@ -120,11 +121,16 @@ static struct mpr_slot *claim_any(void)
     return NULL;
 }
 
+/* The first record is nobody's: for who reaps before it has one. */
+static struct mpr_thread *spare_record(void)
+{
+    return &mpr_family->threads[0];
+}
+
 static struct mpr_thread *claim_thread(mpr_id id)
 {
-    static _Atomic uint64_t *serials; /* in the first, never claimed, record */
     struct mpr_family *family = mpr_family;
-    serials = (_Atomic uint64_t *)&family->threads[0].serial;
+    _Atomic uint64_t *serials = (_Atomic uint64_t *)&spare_record()->serial;
     for (uint32_t i = 1; i < family->threads_max; i++) {
         struct mpr_thread *thread = &family->threads[i];
         mpr_id nobody = 0;
@@ -233,8 +239,7 @@ int mpr_self_claim_(struct mpr_thread **out)
             break;
         }
         /* full: perhaps of dead ones */
-        struct mpr_thread nobody = {0};
-        if (mpr_slots_reap(&nobody).reaped == 0) {
+        if (mpr_slots_reap(spare_record()).reaped == 0) {
             break;
         }
         err = 0;
@@ -305,7 +310,7 @@ int mpr_slots_hook_threads(void)
 
 /* ---- who is dead ------------------------------------------------------ */
 
-enum condition { ALIVE, DYING, UNMARKED, DEAD };
+enum condition { NOBODY, ALIVE, DYING, UNMARKED, DEAD };
 
 /*
  * By a living thread. (A claimer that was late unlocks the mutex of a dead one:
@@ -334,10 +339,16 @@ static enum condition condition_of(struct mpr_slot *slot)
     if (slot->namespace != mpr_os_pid_namespace()) {
         return left ? UNMARKED : DEAD; /* its pid says nothing here */
     }
-    if (mpr_os_process_gone(slot->pid, slot->since_boot_ns)) {
+    enum mpr_os_trace trace =
+        mpr_os_program_trace(slot->pid, slot->since_boot_ns, slot->program);
+    if (trace == MPR_OS_GONE) {
         return DEAD;
     }
-    return left || life == NULL ? UNMARKED : DYING;
+    if (left || life == NULL) {
+        return UNMARKED;
+    }
+    /* The kernel has written a death, and nothing speaks against it. */
+    return trace == MPR_OS_UNTOLD ? DEAD : DYING;
 }
 
 static enum condition condition_of_id(mpr_id id)
@@ -414,11 +425,11 @@ static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
                  state_word((uint32_t)(word >> 32), MPR_SLOT_DEAD));
     uint32_t top = atomic_load(&mpr_family->threads_top);
     struct mpr_thread *threads = mpr_family->threads;
-    int32_t held = atomic_load(&slot->held);
+    uint32_t held = (uint32_t)atomic_load(&slot->held);
     bool owes = false;
     for (uint32_t i = 1; i < top; i++) {
         if (atomic_load(&threads[i].owner) == dead) {
-            held += atomic_load(&threads[i].held);
+            held += (uint32_t)atomic_load(&threads[i].held);
             owes |= atomic_load(&threads[i].op) != 0;
             reap_thread(self, &threads[i]);
         }
@@ -438,18 +449,51 @@ static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
                  state_word((uint32_t)(word >> 32), MPR_SLOT_FREE));
 }
 
-static bool reap(struct mpr_thread *self, struct mpr_slot *slot, uint64_t word)
+/*
+ * The last reaper may have been killed inside a guard while it settled the
+ * hands of a dead one: these tell the truth once that guard is repaired. False:
+ * somebody holds the guard, for long.
+ */
+static bool take_reaping_over(struct mpr_thread *self)
+{
+    struct mpr_thread *last = atomic_load(&mpr_family->reaper);
+    struct mpr_guard *guard =
+        last != NULL ? (struct mpr_guard *)atomic_load(&last->guard) : NULL;
+    if (guard != NULL) {
+        if (mpr_guard_lock_until(guard, self, NULL, MPROC_NOWAIT) < 0) {
+            return false;
+        }
+        mpr_guard_unlock(guard, self);
+    }
+    atomic_store(&mpr_family->reaper, self);
+    if (!is_idle(spare_record())) {
+        reap_thread(self, spare_record());
+        forget_thread(spare_record());
+    }
+    return true;
+}
+
+enum reaped { REAPED, REAPED_BY_ANOTHER, BUSY };
+
+static enum reaped reap(struct mpr_thread *self, struct mpr_slot *slot,
+                        uint64_t word)
 {
     struct mpr_guard *guard = &mpr_family->slots_guard;
-    mpr_guard_lock(guard, self, NULL);
+    if (mpr_guard_lock_until(guard, self, NULL, MPROC_NOWAIT) < 0) {
+        return BUSY;
+    }
     uint64_t now = atomic_load(&slot->state);
-    bool ours = now >> 32 == word >> 32 && (state_of(now) == MPR_SLOT_LIVE ||
-                                            state_of(now) == MPR_SLOT_DEAD);
-    if (ours) {
+    enum reaped done = REAPED_BY_ANOTHER;
+    if (now >> 32 == word >> 32 &&
+        (state_of(now) == MPR_SLOT_LIVE || state_of(now) == MPR_SLOT_DEAD)) {
+        done = take_reaping_over(self) ? REAPED : BUSY;
+    }
+    if (done == REAPED) {
         reap_locked(self, slot, now);
+        atomic_store(&mpr_family->reaper, NULL);
     }
     mpr_guard_unlock(guard, self);
-    return ours;
+    return done;
 }
 
 /*
@@ -465,31 +509,37 @@ static void tell_unmarked(struct mpr_slot *slot)
     }
 }
 
+static enum condition condition_at(struct mpr_slot *slot, uint64_t word)
+{
+    switch (state_of(word)) {
+    case MPR_SLOT_LIVE:
+        return condition_of(slot);
+    case MPR_SLOT_DEAD:
+        return DEAD;
+    default:
+        return NOBODY;
+    }
+}
+
 struct mpr_census mpr_slots_reap(struct mpr_thread *self)
 {
     struct mpr_census census = {0};
     uint32_t top = atomic_load(&mpr_family->slots_top);
     mpr_id own = atomic_load_explicit(&self->owner, memory_order_relaxed);
-    for (uint32_t i = 0; i < top; i++) {
+    enum reaped done = REAPED;
+    for (uint32_t i = 0; i < top && done != BUSY; i++) {
         struct mpr_slot *slot = &mpr_family->slots[i];
         if (own != 0 && slot == mpr_id_slot(own)) {
             continue; /* lives: it asks */
         }
         uint64_t word = atomic_load(&slot->state);
-        enum condition condition = DEAD;
-        switch (state_of(word)) {
-        case MPR_SLOT_FREE:
-        case MPR_SLOT_EMBRYO:
-            continue;
-        case MPR_SLOT_LIVE:
-            condition = condition_of(slot);
+        switch (condition_at(slot, word)) {
+        case NOBODY:
             break;
-        case MPR_SLOT_DEAD:
-            break;
-        }
-        switch (condition) {
         case DEAD:
-            census.reaped += reap(self, slot, word);
+            done = reap(self, slot, word);
+            census.reaped += done == REAPED;
+            census.dying |= done == BUSY;
             break;
         case DYING:
             census.dying = true;

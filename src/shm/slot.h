@@ -42,10 +42,10 @@ enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
  * `life` is locked by one thread of the process until it ends. `left` is set by
  * that thread when it ends before its process, set to told by who has told the
  * sleepers since, and cleared by the thread that locks `life` anew.
- * `pid`, `namespace`, `since_boot_ns` are written before LIVE and do not change
- * while it is; who reads them of a slot that is reused meanwhile learns it from
- * `state`. `held` counts what of others' interest the process holds beyond
- * the counts in its thread records (slot.h below).
+ * `pid`, `namespace`, `program`, `since_boot_ns` are written before LIVE and do
+ * not change while it is; who reads them of a slot that is reused meanwhile
+ * learns it from `state`. `held` counts what of others' interest the process
+ * holds beyond the counts in its thread records.
  * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
  * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
  * DEAD, which is reaped again from the start.
@@ -57,6 +57,7 @@ struct mpr_slot {
     _Atomic int32_t held;
     alignas(MPR_LINE) _Atomic mpr_id parent;
     _Atomic uint64_t namespace;
+    _Atomic uint64_t program;
     _Atomic int64_t since_boot_ns;
     _Atomic pid_t pid;
     _Atomic uint32_t thread_only; /* test mode: this slot is one thread's */
@@ -238,7 +239,8 @@ static inline struct mpr_slot *mpr_id_slot(mpr_id id)
 struct mpr_census {
     unsigned living; /* other processes that live */
     unsigned reaped;
-    bool dying;    /* one is dead by its life word, but may still run */
+    bool dying;    /* one is dead by its life word, but may still run, or is
+                      being reaped by another */
     bool unmarked; /* one whose death the kernel will not write */
 };
 

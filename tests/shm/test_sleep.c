@@ -170,6 +170,75 @@ WHITE_TEST(a_death_without_a_mark_wakes_whoever_sleeps)
     return 0;
 }
 
+/* ---- deadlines -------------------------------------------------------- */
+
+WHITE_TEST(a_passed_deadline_is_told_after_one_more_try)
+{
+    white_self();
+    _Atomic uint32_t bell = 0;
+    struct mpr_sleep sleep;
+    mpr_sleep_begin(&sleep, MPROC_NOWAIT);
+    assert_true(sleep.expired);
+    mpr_sleep_begin(&sleep, mproc_in_ms(1));
+    assert_false(sleep.expired);
+    int rounds = 0;
+    while (!sleep.expired) {
+        mpr_sleep_on(&sleep, &bell, 0);
+        rounds++;
+    }
+    assert_true(rounds >= 1);
+    return 0;
+}
+
+/* As by a ringer that is always faster: the word is never as it was seen. */
+WHITE_TEST(a_deadline_passes_though_the_bell_rings_all_the_time)
+{
+    white_self();
+    _Atomic uint32_t bell = 1;
+    struct mpr_sleep sleep;
+    mproc_deadline bound = TEST_BOUND;
+    mpr_sleep_begin(&sleep, mproc_in_ms(20));
+    while (!sleep.expired) {
+        mpr_sleep_on(&sleep, &bell, 0);
+        assert_true(mpr_os_now() < bound.at_ns);
+    }
+    return 0;
+}
+
+static int stop_while_reaping(void *unused)
+{
+    (void)unused;
+    struct mpr_thread *self = white_self();
+    mpr_guard_lock(&mpr_family->slots_guard, self, NULL);
+    raise(SIGSTOP);
+    mpr_guard_unlock(&mpr_family->slots_guard, self);
+    return 0;
+}
+
+WHITE_TEST(a_deadline_holds_while_a_reaper_is_stopped)
+{
+    struct white_stage *stage = white_stage_new();
+    white_self();
+    pid_t dead = test_fork(die_holding, stage);
+    assert_int_equal(test_wait_exit(dead), -SIGKILL);
+    pid_t stopped = test_fork(stop_while_reaping, NULL);
+    int status;
+    assert_int_equal(waitpid(stopped, &status, WUNTRACED), stopped);
+    assert_true(WIFSTOPPED(status));
+    mpr_test_deep_sleep = true;
+    _Atomic uint32_t bell = 0;
+    struct mpr_sleep sleep;
+    mproc_deadline bound = TEST_BOUND;
+    mpr_sleep_begin(&sleep, mproc_in_ms(20));
+    while (!sleep.expired) {
+        mpr_sleep_on(&sleep, &bell, 0);
+        assert_true(mpr_os_now() < bound.at_ns);
+    }
+    kill(stopped, SIGCONT);
+    assert_int_equal(test_wait_exit(stopped), 0);
+    return 0;
+}
+
 /* ---- main ------------------------------------------------------------- */
 
 int main(void)
@@ -178,6 +247,9 @@ int main(void)
         cmocka_unit_test(a_newcomer_that_dies_in_an_operation_wakes_a_sleeper),
         cmocka_unit_test(a_newcomer_that_dies_holding_wakes_a_sleeper),
         cmocka_unit_test(a_death_without_a_mark_wakes_whoever_sleeps),
+        cmocka_unit_test(a_passed_deadline_is_told_after_one_more_try),
+        cmocka_unit_test(a_deadline_passes_though_the_bell_rings_all_the_time),
+        cmocka_unit_test(a_deadline_holds_while_a_reaper_is_stopped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
