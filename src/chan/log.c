@@ -7,8 +7,8 @@
 #include "shm/heap.h"
 
 /*
- * `size` bytes of payload follow, or a struct block_ref, or nothing: a JUMP says
- * that the next record is the first of the next segment.
+ * `size` bytes of payload follow, or a struct block_ref, or nothing: a JUMP
+ * says that the next record is the first of the next segment.
  */
 struct record {
     uint32_t size;
@@ -59,8 +59,8 @@ static uint64_t load_bytes(const struct mpr_log_end *end)
 /*
  * The store that moves an end. Who sleeps on the other side announces itself,
  * then looks at seq; who moves seq looks for sleepers afterwards. Between the
- * two lies a full barrier: on x86 the unlock of the guard is one, elsewhere this
- * store and the look are ordered.
+ * two lies a full barrier: on x86 the unlock of the guard is one, elsewhere
+ * this store and the look are ordered.
  */
 static void move(struct mpr_log_end *end, size_t by, uint64_t size)
 {
@@ -137,7 +137,10 @@ static void repair_head(struct mpr_guard *guard, struct mpr_thread *hands)
         (struct mpr_log *)((char *)guard - offsetof(struct mpr_log, head));
     struct mpr_log_end *head = &log->head;
     struct record *last;
-    if (head->segment == NULL) {
+    if (log->leases != NULL) {
+        mpr_leases_repair(log->leases, load_seq(head), hands);
+    }
+    if (head->segment == NULL) { /* ended, but perhaps not its leases */
         return;
     }
     find_place(head, &last);
@@ -146,9 +149,6 @@ static void repair_head(struct mpr_guard *guard, struct mpr_thread *hands)
                block_in(record_at(head->segment, head->offset)));
     }
     settle(hands, MPR_HAND_SEGMENT, head->segment);
-    if (log->leases != NULL) {
-        mpr_leases_repair(log->leases, load_seq(head), hands);
-    }
 }
 
 __attribute__((constructor)) static void register_repairs(void)
@@ -396,7 +396,7 @@ static bool too_large(const struct mpr_log_get *get, uint64_t size)
     return false;
 }
 
-/* One try with the guard locked: the message, or the block it is in, is ours. */
+/* One try with the guard locked: the message, or its block, is ours. */
 static int get_locked(const struct mpr_log_get *get, uint64_t *size)
 {
     struct mpr_log *log = get->log;
