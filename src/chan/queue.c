@@ -25,6 +25,9 @@ static void end_queue(struct mpr_thread *self, struct mpr_thread *whose,
                       struct mpr_object *object)
 {
     struct mproc_queue *q = (struct mproc_queue *)object;
+    if (!object->prepared) { /* its maker was killed first: no guards yet */
+        return;
+    }
     mpr_log_end(&q->log, self, whose);
     if (q->log.leases != NULL) {
         end_leases(q, self, whose);
