@@ -123,7 +123,10 @@ static void repair_tail(struct mpr_guard *guard, struct mpr_thread *hands)
         return;
     }
     find_place(tail, &last);
-    settle(hands, MPR_HAND_BLOCK, block_in(last));
+    if (tail->settled != load_seq(tail)) {
+        settle(hands, MPR_HAND_BLOCK, block_in(last));
+        tail->settled = load_seq(tail);
+    }
     settle(hands, MPR_HAND_SEGMENT, tail->segment);
 }
 
@@ -134,7 +137,10 @@ static void repair_head(struct mpr_guard *guard, struct mpr_thread *hands)
         (struct mpr_log *)((char *)guard - offsetof(struct mpr_log, head));
     struct mpr_log_end *head = &log->head;
     struct record *last;
-    if (head->segment == NULL) {
+    if (log->leases != NULL) {
+        mpr_leases_repair(log->leases, load_seq(head), hands);
+    }
+    if (head->segment == NULL) { /* ended, but perhaps not its leases */
         return;
     }
     find_place(head, &last);
@@ -143,9 +149,6 @@ static void repair_head(struct mpr_guard *guard, struct mpr_thread *hands)
                block_in(record_at(head->segment, head->offset)));
     }
     settle(hands, MPR_HAND_SEGMENT, head->segment);
-    if (log->leases != NULL) {
-        mpr_leases_repair(log->leases, load_seq(head), hands);
-    }
 }
 
 __attribute__((constructor)) static void register_repairs(void)
@@ -160,6 +163,7 @@ static void init_end(struct mpr_log_end *end, struct mpr_segment *first)
 {
     end->segment = first;
     end->offset = 0;
+    end->settled = 0;
     atomic_store(&end->closed, 0);
     atomic_store(&end->seen, 0);
     atomic_store(&end->seq, 0);
@@ -285,6 +289,7 @@ static int put_locked(const struct mpr_log_put *put)
     if (put->size > MPR_LOG_INLINE) {
         mpr_hand_set(put->self, MPR_HAND_BLOCK, NULL);
     }
+    tail->settled = atomic_load_explicit(&tail->seq, memory_order_relaxed);
     return 0;
 }
 

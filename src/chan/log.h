@@ -42,13 +42,16 @@ struct mpr_segment {
  * know (head). Survives: who is killed before that store has done nothing; the
  * repair walks the segment from its base to `seq` and so finds `offset` and
  * `bytes`, and settles the hands: a block in hand that a record before the tail
- * names belongs to the log, one that a record behind the head names as well.
+ * names belongs to the log, one that a record behind the head names to its
+ * taker. `settled` is the last `seq` whose block has left the putter's hand: a
+ * record older than that may name memory that is something else by now.
  */
 struct mpr_log_end {
     alignas(MPR_LINE) struct mpr_guard guard;
     alignas(MPR_LINE) struct mpr_segment *segment;
     uint32_t offset;
     _Atomic uint32_t closed; /* tail only: no more puts */
+    uint64_t settled;        /* tail only */
     _Atomic uint64_t seen;
     alignas(MPR_LINE) _Atomic uint64_t seq;
     _Atomic uint64_t bytes;

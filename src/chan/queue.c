@@ -25,6 +25,9 @@ static void end_queue(struct mpr_thread *self, struct mpr_thread *whose,
                       struct mpr_object *object)
 {
     struct mproc_queue *q = (struct mproc_queue *)object;
+    if (!object->prepared) { /* its maker was killed first: no guards yet */
+        return;
+    }
     mpr_log_end(&q->log, self, whose);
     if (q->log.leases != NULL) {
         end_leases(q, self, whose);
@@ -378,8 +381,8 @@ int mproc_queue_shutdown(mproc_queue *q, bool immediate)
     if (err < 0) {
         return err;
     }
-    raise_shut(q, immediate ? MPR_QUEUE_DROPPED : MPR_QUEUE_SHUT);
     mpr_log_close(&q->log, call.self);
+    raise_shut(q, immediate ? MPR_QUEUE_DROPPED : MPR_QUEUE_SHUT);
     if (immediate) {
         drop_rest(&call);
     }
