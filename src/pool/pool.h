@@ -46,6 +46,7 @@ enum { MPR_TASK_ARG = 48, MPR_TASK_REPLY = 24 };
 /*
  * `word` is {serial:32 | worker:24 | state:8}. By compare-and-swap only:
  *   FREE→QUEUED            maker, all else written before
+ *   QUEUED→FREE            maker, when the log would not take it
  *   QUEUED→RUNNING         the worker
  *   QUEUED→CANCELED        maker
  *   QUEUED→UNSERVED        collector, nursery: no worker can be had for it
