@@ -202,7 +202,7 @@ static bool start_another(struct collector *c)
     if (mpr_pool_new_table(pool, c->self) < 0) {
         return false;
     }
-    pid_t pid = mpr_nursery_start(pool);
+    pid_t pid = mpr_nursery_start(pool, &pool->mine->mask);
     if (pid > 0) {
         pool->mine->nursery_pid = pid;
     }

@@ -16,6 +16,7 @@ struct nursery {
     mproc_pool *pool;
     struct mpr_thread *self;
     struct mpr_table *table;
+    const sigset_t *mask;
     unsigned failed_starts; /* since a worker became ready */
     unsigned failed_forks;  /* since one went through */
 };
@@ -153,6 +154,7 @@ static int spawn(struct nursery *n, uint32_t index)
         mpr_os_signal_default(SIGCHLD);
         mpr_who_become_named(name);
         mpr_who_set_parent(n->pool->maker_pid);
+        child.mask = *n->mask;
         mpr_child_ready(&child);
         mpr_worker_run(n->pool, n->table, index, nursery);
     }
@@ -342,9 +344,10 @@ static void leave(struct nursery *n)
     mpr_bell_ring(&pool->done.items, INT_MAX);
 }
 
-static void run(mproc_pool *pool)
+static void run(mproc_pool *pool, const sigset_t *mask)
 {
-    struct nursery n = {.pool = pool, .table = atomic_load(&pool->table)};
+    struct nursery n = {
+        .pool = pool, .table = atomic_load(&pool->table), .mask = mask};
     int err = mpr_self(&n.self);
     if (err < 0) {
         report(pool, err, 0);
@@ -356,7 +359,8 @@ static void run(mproc_pool *pool)
     leave(&n);
 }
 
-pid_t mpr_nursery_start(mproc_pool *pool)
+/* The end of a child is heard whatever the mask was. */
+pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask)
 {
     struct mpr_child child;
     int err = mpr_child_fork(MPR_CHILD_OUTLIVES, &child);
@@ -366,9 +370,10 @@ pid_t mpr_nursery_start(mproc_pool *pool)
     if (child.pid == 0) {
         mpr_who_become_named("PoolNursery");
         mpr_os_signal_ignore(SIGINT);
-        mpr_os_on_child_end(&pool->to_nursery);
+        child.mask = *mask;
         mpr_child_ready(&child);
-        run(pool);
+        mpr_os_on_child_end(&pool->to_nursery);
+        run(pool, mask);
         mpr_os_end(0);
     }
     mpr_os_close(child.pidfd);

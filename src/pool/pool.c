@@ -192,6 +192,7 @@ static int make_private(mproc_pool *pool, const mproc_pool_opts *opts)
                opts->initializer_arg_size);
         pool->initializer_arg = mine->initializer_arg;
     }
+    pthread_sigmask(SIG_SETMASK, NULL, &mine->mask);
     mine->pool = pool;
     pool->mine = mine;
     add_private(mine);
@@ -233,7 +234,7 @@ static int start(mproc_pool *pool, struct mpr_thread *self)
     if (err < 0) {
         return err;
     }
-    pid_t pid = mpr_nursery_start(pool);
+    pid_t pid = mpr_nursery_start(pool, &pool->mine->mask);
     if (pid < 0) {
         return pid;
     }

@@ -52,7 +52,8 @@ enum { MPR_TASK_ARG = 48, MPR_TASK_REPLY = 24 };
  *   QUEUED→UNSERVED        collector, nursery: no worker can be had for it
  *   RUNNING→ENDED          the worker, after status, code and reply; or, when
  *                          the worker is dead, the nursery
- *   RUNNING→QUEUED         the nursery: the rest of a batch's chunk
+ *   RUNNING→QUEUED         the nursery, or the worker at its last task: the rest
+ *                          of a batch's chunk
  *   RUNNING→CANCELLING     maker; the nursery then ends the worker
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
@@ -253,8 +254,11 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
 void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
                         struct mpr_table *table, uint32_t index, int code);
 
-/* Fork the nursery; returns its pid, or an error. */
-pid_t mpr_nursery_start(mproc_pool *pool);
+/*
+ * Fork the nursery; returns its pid, or an error. Workers begin with the signal
+ * mask `mask`, whatever thread forks.
+ */
+pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask);
 
 /* The collector thread. */
 void *mpr_collector_run(void *pool);

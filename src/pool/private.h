@@ -52,6 +52,7 @@ struct mpr_pool_private {
     bool silent;                      /* the process ends: no more callbacks */
     bool closed;                      /* the workers were told to go */
     void *initializer_arg;            /* a copy */
+    sigset_t mask;                    /* of who made the pool: the workers' */
     pid_t nursery_pid;                /* 0: reaped */
     _Atomic int32_t collector_report; /* 1: it runs; or why it cannot */
     size_t pending;
