@@ -102,6 +102,17 @@ static void settle_running(mproc_pool *pool, struct mpr_thread *self,
     }
 }
 
+/*
+ * A worker that died in mpr_worker_adopt may have in hand what its task has. It
+ * must not any more when the task ends: what is freed with the task would be
+ * freed with the hand once more.
+ */
+static void settle_hands(mproc_pool *pool, struct mpr_thread *self)
+{
+    mpr_guard_lock(&pool->replies, self, self);
+    mpr_guard_unlock(&pool->replies, self);
+}
+
 void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
                         struct mpr_table *table, uint32_t index, int code)
 {
@@ -109,6 +120,7 @@ void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
     if (entry.task == NULL) {
         return;
     }
+    settle_hands(pool, self);
     uint64_t word = atomic_load(&entry.task->word);
     if (word >> 32 != (uint32_t)entry.serial) {
         return;
