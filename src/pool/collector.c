@@ -217,6 +217,7 @@ static void take_over(struct collector *c)
     pool->mine->nursery_pid = 0;
     for (uint32_t i = 0; i < table->count; i++) {
         mpr_nursery_settle(pool, c->self, table, i, -SIGKILL);
+        atomic_store(&table->worker[i].pid, 0);
     }
     bool over = atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||
                 atomic_load(&pool->broken) || mpr_log_closed(&pool->todo);

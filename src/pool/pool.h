@@ -148,7 +148,7 @@ enum mpr_worker_state {
 
 /*
  * `pid` and the way to NONE and STARTING are the nursery's, the rest the
- * worker's. `current` is what it took last, written before the log lets it go
+ * worker's, which stores its pid as well: its nursery may die before it does. `current` is what it took last, written before the log lets it go
  * and never cleared: its serial tells whether it matters still. `id` is written
  * before the worker looks whether its nursery is still the pool's.
  */

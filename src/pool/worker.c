@@ -350,6 +350,7 @@ static int enter(mproc_reply *reply, mpr_id nursery)
     if (err < 0) {
         return err;
     }
+    atomic_store(&reply->worker->pid, mpr_os_pid());
     atomic_store(&reply->worker->id, mpr_self_id());
     if (atomic_load(&pool->nursery) != nursery) {
         mpr_os_end(0); /* nobody knows of this process any more */
