@@ -197,7 +197,9 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
 static bool start_another(struct collector *c)
 {
     mproc_pool *pool = c->pool;
-    atomic_store(&pool->report, 0);
+    if (atomic_exchange(&pool->report, 0) > 0) {
+        atomic_store(&pool->started, 1);
+    }
     atomic_store(&pool->idle, 0);
     if (mpr_pool_new_table(pool, c->self) < 0) {
         return false;

@@ -17,6 +17,7 @@ struct nursery {
     struct mpr_thread *self;
     struct mpr_table *table;
     const sigset_t *mask;
+    uint32_t begun;         /* as the table told it last */
     unsigned failed_starts; /* since a worker became ready */
     unsigned failed_forks;  /* since one went through */
 };
@@ -232,17 +233,17 @@ static int start_error(const struct mpr_worker *worker, int code, int *told)
         return MPROC_EWORKERLOST;
     case MPR_WORKER_UNFIT:
         *told = worker->code;
-        return worker->code == MPROC_EAGAIN || worker->code == MPROC_ENOMEM
-                   ? worker->code
-                   : MPROC_ETASK;
+        return worker->unfit;
     default:
         return 0;
     }
 }
 
+/* What hinders a start ends the pool; later it costs workers. */
 static void report(mproc_pool *pool, int result, int code)
 {
-    if (atomic_load(&pool->report) == 0) {
+    if (atomic_load(&pool->report) == 0 &&
+        (result > 0 || !atomic_load(&pool->started))) {
         atomic_store(&pool->report_code, code);
         atomic_store(&pool->report, result);
         mpr_bell_ring(&pool->to_maker, INT_MAX);
@@ -253,11 +254,14 @@ static void bury(struct nursery *n, uint32_t index, int code)
 {
     struct mpr_worker *worker = &n->table->worker[index];
     int told, err = start_error(worker, code, &told);
+    uint32_t begun = atomic_load(&n->table->begun);
+    if (begun != n->begun) {
+        n->begun = begun;
+        n->failed_starts = 0;
+    }
     if (err < 0) {
         n->failed_starts++;
         report(n->pool, err, told);
-    } else {
-        n->failed_starts = 0;
     }
     mpr_nursery_settle(n->pool, n->self, n->table, index, code);
     atomic_store(&worker->state, MPR_WORKER_NONE);
@@ -363,6 +367,7 @@ static void run(mproc_pool *pool, const sigset_t *mask)
     int err = mpr_self(&n.self);
     if (err < 0) {
         report(pool, err, 0);
+        atomic_store(&pool->broken, 1);
         return;
     }
     mpr_op_begin(n.self, pool);

@@ -142,7 +142,7 @@ enum mpr_worker_state {
     MPR_WORKER_NONE,
     MPR_WORKER_STARTING,
     MPR_WORKER_READY,
-    MPR_WORKER_UNFIT,  /* its initializer failed: `code` */
+    MPR_WORKER_UNFIT,  /* `unfit` says why, `code` what its initializer did */
     MPR_WORKER_RETIRED /* it leaves by itself, without a task */
 };
 
@@ -157,6 +157,7 @@ struct mpr_worker {
     _Atomic pid_t pid;
     _Atomic mpr_id id;
     struct mpr_entry current;
+    int unfit;
     int code;
 };
 
@@ -164,6 +165,7 @@ struct mpr_worker {
 struct mpr_table {
     struct mpr_table *older;
     uint32_t count;
+    _Atomic uint32_t begun; /* workers that ever became READY */
     struct mpr_worker worker[];
 };
 
@@ -178,7 +180,8 @@ struct mpr_pool_private;
  * maker, which alone may follow it.
  * `phase` and `broken` only grow; `phase` is the maker's, `broken` is told by
  * the nursery. `report` is what the nursery says of its start: 0 nothing yet,
- * 1 all workers are there, else the error. `nursery` is its id, 0 when there is
+ * 1 all workers are there, else the error, which ends it; `started`: a
+ * nursery before has reported 1, so no later one ends it. `nursery` is its id, 0 when there is
  * none; `idle` is set by a nursery that leaves with no worker left. `sweep` is
  * set when a task ended whose entry could not be put into `done` for lack of
  * memory: the collector then looks at all tasks.
@@ -205,6 +208,7 @@ struct mproc_pool {
     _Atomic uint32_t broken;
     _Atomic int32_t report;
     _Atomic int32_t report_code;
+    _Atomic uint32_t started;
     _Atomic uint32_t idle;
     struct mpr_slab *slabs;
     _Atomic uint32_t sweep;
