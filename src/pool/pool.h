@@ -180,11 +180,11 @@ struct mpr_pool_private;
  * maker, which alone may follow it.
  * `phase` and `broken` only grow; `phase` is the maker's, `broken` is told by
  * the nursery. `report` is what the nursery says of its start: 0 nothing yet,
- * 1 all workers are there, else the error, which ends it; `started`: a
- * nursery before has reported 1, so no later one ends it. `nursery` is its id, 0 when there is
- * none; `idle` is set by a nursery that leaves with no worker left. `sweep` is
- * set when a task ended whose entry could not be put into `done` for lack of
- * memory: the collector then looks at all tasks.
+ * 1 all workers are there, else the error, which ends it; `started`: a nursery
+ * before has reported 1, so no later one ends it. `nursery` is its id, 0 when
+ * there is none; `idle` is set by a nursery that leaves with no worker left.
+ * `sweep` is set when a task ended whose entry could not be put into `done` for
+ * lack of memory: the collector then looks at all tasks.
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
  * `to_nursery` and `to_maker` are bells; the collector sleeps on the bell of
