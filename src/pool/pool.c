@@ -119,6 +119,7 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     atomic_store(&pool->broken, 0);
     atomic_store(&pool->report, 0);
     atomic_store(&pool->report_code, 0);
+    atomic_store(&pool->started, 0);
     atomic_store(&pool->idle, 0);
     atomic_store(&pool->sweep, 0);
     atomic_store(&pool->nursery, 0);
@@ -192,6 +193,7 @@ static int make_private(mproc_pool *pool, const mproc_pool_opts *opts)
                opts->initializer_arg_size);
         pool->initializer_arg = mine->initializer_arg;
     }
+    pthread_sigmask(SIG_SETMASK, NULL, &mine->mask);
     mine->pool = pool;
     pool->mine = mine;
     add_private(mine);
@@ -233,7 +235,7 @@ static int start(mproc_pool *pool, struct mpr_thread *self)
     if (err < 0) {
         return err;
     }
-    pid_t pid = mpr_nursery_start(pool);
+    pid_t pid = mpr_nursery_start(pool, &pool->mine->mask);
     if (pid < 0) {
         return pid;
     }
@@ -254,6 +256,22 @@ static void free_pool(mproc_pool *pool, struct mpr_thread *self)
     remove_private(mine);
 }
 
+/* There was no collector to wait for it and for its workers. */
+static void end_nursery(mproc_pool *pool)
+{
+    struct mpr_pool_private *mine = pool->mine;
+    int code;
+    mpr_os_child_signal(mine->nursery_pid, -1, SIGKILL);
+    while (mpr_os_child_reap(mine->nursery_pid, -1, &code) == MPROC_EAGAIN) {
+        mpr_os_child_wait(-1, MPROC_FOREVER);
+    }
+    mine->nursery_pid = 0;
+    atomic_store(&pool->nursery, 0);
+    while (!mpr_pool_workers_gone(pool)) {
+        mpr_os_child_wait(-1, MPROC_FOREVER);
+    }
+}
+
 /* Ends everything that runs for the pool; not in its callback. */
 static void stop(mproc_pool *pool)
 {
@@ -262,13 +280,8 @@ static void stop(mproc_pool *pool)
     if (mine->has_collector) {
         pthread_join(mine->collector, NULL);
     }
-    if (mine->nursery_pid > 0) { /* there was no collector to wait for it */
-        int code;
-        mpr_os_child_signal(mine->nursery_pid, -1, SIGKILL);
-        while (mpr_os_child_reap(mine->nursery_pid, -1, &code) ==
-               MPROC_EAGAIN) {
-            mpr_os_child_wait(-1, MPROC_FOREVER);
-        }
+    if (mine->nursery_pid > 0) {
+        end_nursery(pool);
     }
 }
 

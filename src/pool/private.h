@@ -49,10 +49,11 @@ struct mpr_pool_private {
     pthread_t collector;
     bool has_collector;
     bool free_at_end;                 /* freed by its own callback */
-    bool silent;                      /* the process ends: no more callbacks */
+    _Atomic bool silent;              /* the process ends: no more callbacks */
     bool closed;                      /* the workers were told to go */
     void *initializer_arg;            /* a copy */
-    pid_t nursery_pid;                /* 0: reaped */
+    sigset_t mask;                    /* of who made the pool: the workers' */
+    pid_t nursery_pid;                /* 0: reaped. Under mpr_pool_lock */
     _Atomic int32_t collector_report; /* 1: it runs; or why it cannot */
     size_t pending;
     struct mpr_task *free_tasks;
@@ -77,7 +78,8 @@ int mpr_pool_take_task(mproc_pool *pool, struct mpr_thread *self,
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry);
 
-/* FREE→QUEUED and into the log. On failure the record is dropped. */
+/* FREE→QUEUED and into the log. On failure the record is dropped, else the
+ * task ends once. */
 int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry);
 
@@ -120,6 +122,12 @@ void mpr_batch_cancel(struct mproc_result *result, struct mpr_thread *self);
 
 /* A new table of workers for the pool's next nursery. ENOMEM. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);
+
+/*
+ * True once no worker of the last nursery can do anything: that is dead, and
+ * `nursery` is 0.
+ */
+bool mpr_pool_workers_gone(const mproc_pool *pool);
 
 /* The last act of the collector. */
 void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self);

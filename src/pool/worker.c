@@ -343,6 +343,7 @@ static void set_state(mproc_pool *pool, struct mpr_worker *worker,
     mpr_bell_ring(&pool->to_nursery, INT_MAX);
 }
 
+/* MPROC_ETASK: the initializer failed. */
 static int enter(mproc_reply *reply, mpr_id nursery)
 {
     mproc_pool *pool = reply->pool;
@@ -350,12 +351,16 @@ static int enter(mproc_reply *reply, mpr_id nursery)
     if (err < 0) {
         return err;
     }
+    atomic_store(&reply->worker->pid, mpr_os_pid());
     atomic_store(&reply->worker->id, mpr_self_id());
     if (atomic_load(&pool->nursery) != nursery) {
         mpr_os_end(0); /* nobody knows of this process any more */
     }
-    return pool->initializer != NULL ? pool->initializer(pool->initializer_arg)
-                                     : 0;
+    if (pool->initializer == NULL) {
+        return 0;
+    }
+    reply->worker->code = pool->initializer(pool->initializer_arg);
+    return reply->worker->code != 0 ? MPROC_ETASK : 0;
 }
 
 void mpr_worker_run(mproc_pool *pool, struct mpr_table *table, uint32_t index,
@@ -363,12 +368,13 @@ void mpr_worker_run(mproc_pool *pool, struct mpr_table *table, uint32_t index,
 {
     mproc_reply reply = {
         .pool = pool, .worker = &table->worker[index], .index = index};
-    int code = enter(&reply, nursery);
-    if (code != 0) {
-        reply.worker->code = code;
+    int err = enter(&reply, nursery);
+    if (err < 0) {
+        reply.worker->unfit = err;
         set_state(pool, reply.worker, MPR_WORKER_UNFIT);
         mpr_child_leave(1);
     }
+    atomic_fetch_add(&table->begun, 1);
     set_state(pool, reply.worker, MPR_WORKER_READY);
     work(&reply);
     set_state(pool, reply.worker, MPR_WORKER_RETIRED);
