@@ -381,8 +381,8 @@ int mproc_queue_shutdown(mproc_queue *q, bool immediate)
     if (err < 0) {
         return err;
     }
-    raise_shut(q, immediate ? MPR_QUEUE_DROPPED : MPR_QUEUE_SHUT);
     mpr_log_close(&q->log, call.self);
+    raise_shut(q, immediate ? MPR_QUEUE_DROPPED : MPR_QUEUE_SHUT);
     if (immediate) {
         drop_rest(&call);
     }
