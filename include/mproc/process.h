@@ -11,11 +11,11 @@
  * library reaps only the children that it started itself.
  *
  * A handle belongs to the process that made it: elsewhere calls answer
- * MPROC_EPERM and free does nothing. mproc_process_pid, _name, _daemon and
- * _is_alive answer in every process of the family. Every call here may be made
- * by any thread, none by a signal handler; calls do not block unless they say
- * so. A handle that is NULL or freed: MPROC_EINVAL where an int is returned,
- * else false, 0 or "".
+ * MPROC_EPERM, and free does nothing while its maker lives. mproc_process_pid,
+ * _name, _daemon and _is_alive answer in every process of the family. Every
+ * call here may be made by any thread, none by a signal handler; calls do not
+ * block unless they say so. A handle that is NULL or freed: MPROC_EINVAL where
+ * an int is returned, else false, 0 or "".
  */
 #ifndef MPROC_PROCESS_H
 #define MPROC_PROCESS_H
@@ -57,8 +57,9 @@ enum {
 /*
  * Options of a process; zero is the default.
  *
- * name      its name, copied. Default: "Process-" and its ordinal among the
- *           maker's children; a grandchild is "Process-1:2"
+ * name      its name, copied; beyond 63 bytes it is cut. Default: "Process-"
+ *           and its ordinal among the maker's children; a grandchild is
+ *           "Process-1:2"
  * daemon    1: ends with its parent and may not start children. Default 0
  * start     MPROC_START_FORK is the default
  * arg_size  bytes at `arg` that mproc_process_new copies; the function gets the
@@ -97,8 +98,11 @@ static inline int mproc_process_new(mproc_process **out, mproc_main_fn *fn,
 /*
  * Start the process: from now on the function runs there. A process is started
  * once. The child leaves by flushing its stdio, without the atexit handlers of
- * its parent; output buffered before the start is not printed twice. A running
- * process costs its maker at most one descriptor. Python: Process.start().
+ * its parent, also when the function calls exit(). Output buffered before the
+ * start is not printed twice; where the caller has more than one thread that
+ * holds for stdout and stderr, and a child that leaves with more than one
+ * flushes those. A running process costs its maker at most one descriptor.
+ * Python: Process.start().
  *
  * 0             it runs
  * MPROC_EINVAL  it was started before
@@ -173,19 +177,23 @@ MPROC_API bool mproc_process_daemon(const mproc_process *p);
  * MPROC_EINVAL  the process was not started
  * MPROC_EPERM   it is not a child of the caller
  * MPROC_EMFILE, MPROC_ENFILE  no descriptor left
+ * MPROC_ENOTSUP this system has no descriptors of processes
  */
 MPROC_API int mproc_process_fd(mproc_process *p);
 
 /*
  * End the handle; NULL is taken, in another process than its maker's nothing
- * happens. A process that still runs runs on, and is joined at exit as before.
- * Python: Process.close(), which refuses a running one.
+ * happens until the maker is dead. A process that still runs runs on, and is
+ * joined at exit as before. Python: Process.close(), which refuses a running
+ * one.
  */
 MPROC_API void mproc_process_free(mproc_process *p);
 
 /*
  * The process of the caller, never NULL; its name is "MainProcess" in the first
- * of the family. Do not free it. Python: current_process().
+ * of the family. Do not free it. The handle of the first process has a meaning
+ * in it and in what is forked from it; that of a child of a plain fork(), which
+ * has its forker's name, in that child only. Python: current_process().
  */
 MPROC_API mproc_process *mproc_process_current(void);
 
@@ -198,7 +206,8 @@ MPROC_API pid_t mproc_process_parent_pid(void);
 /*
  * The children of the caller that are alive; those that have ended are joined.
  * Stores at most `capacity` of them in `out` and returns how many there are.
- * The handles stay those that mproc_process_new gave: nothing to free here.
+ * The handles stay those that mproc_process_new gave: nothing to free here. A
+ * child whose handle was freed is not among them.
  * Python: active_children().
  */
 MPROC_API size_t mproc_active_children(mproc_process **out, size_t capacity);

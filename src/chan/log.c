@@ -396,7 +396,7 @@ static bool too_large(const struct mpr_log_get *get, uint64_t size)
     return false;
 }
 
-/* One try with the guard locked: the message, or its block, is ours. */
+/* One try with the guard locked: the message, or its block, becomes ours. */
 static int get_locked(const struct mpr_log_get *get, uint64_t *size)
 {
     struct mpr_log *log = get->log;

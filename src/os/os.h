@@ -11,6 +11,7 @@
 #define MPR_OS_OS_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -99,6 +100,16 @@ struct mpr_os_word {
 
 enum { MPR_OS_WORDS_MAX = 128 };
 
+/* The half of a 64-bit word that holds its low 32 bits: what to sleep on. */
+static inline _Atomic uint32_t *mpr_os_low_half(_Atomic uint64_t *word)
+{
+    const union {
+        uint64_t whole;
+        uint32_t half[2];
+    } one = {.whole = 1};
+    return (_Atomic uint32_t *)word + (one.half[0] == 1 ? 0 : 1);
+}
+
 /*
  * As mpr_os_wait, on up to MPR_OS_WORDS_MAX words at once. ENOTSUP: this system
  * cannot (told at once, and from then on always).
@@ -144,10 +155,23 @@ _Atomic uint32_t *mpr_os_mutex_word(pthread_mutex_t *mutex);
 /*
  * True once no thread of the process that had this pid at `since_boot_ns` can
  * run user code any more: the pid is gone or given to a younger process, or
- * the memory of all its threads is gone. About 20 us. The pid must be of this
+ * the memory of all its threads is gone. About 40 us. The pid must be of this
  * process's own namespace.
  */
 bool mpr_os_process_gone(pid_t pid, int64_t since_boot_ns);
+
+/* Names the program that this process runs, and all forks of it until they
+ * begin another; 0 where it cannot be told. */
+uint64_t mpr_os_program(void);
+
+enum mpr_os_trace {
+    MPR_OS_RUNS,
+    MPR_OS_GONE,  /* as by mpr_os_process_gone, or it runs another program */
+    MPR_OS_UNTOLD /* no descriptor left to look with, or no leave to look */
+};
+
+enum mpr_os_trace mpr_os_program_trace(pid_t pid, int64_t since_boot_ns,
+                                       uint64_t program);
 
 /* ---- forks ------------------------------------------------------------ */
 
@@ -156,5 +180,91 @@ bool mpr_os_process_gone(pid_t pid, int64_t since_boot_ns);
  * however it was forked. NULL: no memory.
  */
 void *mpr_os_page_wiped_on_fork(void);
+
+/*
+ * Fork with all signals blocked, in both; `before` gets the mask to restore by
+ * mpr_os_fork_end once either side is set up. Returns the pid, 0 in the child,
+ * or an error: EAGAIN, ENOMEM. What stdout and stderr had buffered is the
+ * parent's: the child forgets it.
+ */
+pid_t mpr_os_fork(sigset_t *before);
+void mpr_os_fork_end(const sigset_t *before);
+
+/*
+ * Write out what stdio has buffered: all streams where the caller is the only
+ * thread, else stdout and stderr, and those only if nobody is in the middle of
+ * writing to them, since a stream that another thread reads from could be
+ * waited for without end.
+ */
+void mpr_os_stdio_flush(void);
+
+/*
+ * In a forked child: exit() calls `fn` with its status, before whatever was
+ * registered so far. (musl: the status is not told, 0.) ENOMEM.
+ */
+int mpr_os_on_exit(void (*fn)(int status));
+
+/* End the process at once, with the low 8 bits of the status. */
+_Noreturn void mpr_os_end(int status);
+
+/* Who forked: what a child needs to know of it in order to end with it. */
+struct mpr_os_parent {
+    pid_t pid;
+    int pidfd;        /* opened before the fork, or -1 */
+    bool main_thread; /* the one that forked was the main thread */
+};
+
+/*
+ * In the child, before mpr_os_fork_end: SIGKILL this process when its parent
+ * ends, however that ends, and if it has ended already. Takes the pidfd over.
+ */
+void mpr_os_end_with_parent(const struct mpr_os_parent *parent);
+
+/* ---- children --------------------------------------------------------- */
+
+/*
+ * A pidfd, close-on-exec. EMFILE, ENFILE, ENOMEM, ESRCH; ENOTSUP: this system
+ * has none, or forbids them.
+ */
+int mpr_os_pidfd(pid_t pid);
+
+/* A descriptor that is readable for ever. EMFILE, ENFILE, ENOMEM. */
+int mpr_os_readable(void);
+
+void mpr_os_close(int fd);
+
+/*
+ * These take a child's pidfd, or -1, and its pid. Without pidfd this process
+ * must not have reaped the pid; with it no other process is ever meant, whoever
+ * reaped.
+ *
+ * Reap the child if it has ended. 0: *code is its exit code, or minus the
+ * signal. EAGAIN: it runs. ECHILD: it has ended and somebody else reaped it.
+ */
+int mpr_os_child_reap(pid_t pid, int pidfd, int *code);
+
+/*
+ * Blocks until the child has ended, or perhaps has (0), or the deadline passed
+ * (MPROC_ETIMEDOUT). Looks every few milliseconds without pidfd.
+ */
+int mpr_os_child_wait(int pidfd, mproc_deadline until);
+
+/* ESRCH: it has ended. EPERM: it has become another user's. */
+int mpr_os_child_signal(pid_t pid, int pidfd, int sig);
+
+/* ---- signals: for processes of the library's own, never the user's ---- */
+
+/* "SIGKILL"; constant. */
+const char *mpr_os_signal_name(int sig);
+
+void mpr_os_signal_default(int sig);
+void mpr_os_signal_ignore(int sig);
+
+/*
+ * From now on the end of a child adds 2 to the word and interrupts a sleep of
+ * this single-threaded process, so a sleep on the word's value before misses no
+ * child.
+ */
+void mpr_os_on_child_end(_Atomic uint32_t *bell);
 
 #endif

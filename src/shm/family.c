@@ -22,7 +22,7 @@ enum {
 struct mpr_family *mpr_family;
 
 static struct mpr_process_page no_page;
-struct mpr_process_page *mpr_process_page_ = &no_page;
+struct mpr_process_page *_Atomic mpr_process_page_ = &no_page;
 
 static mproc_config config;
 static pthread_mutex_t private_mutex = PTHREAD_MUTEX_INITIALIZER;

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+#include "os/process.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/deadline.h"
+#include "os/os.h"
+
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+enum {
+    WAIT_FOR_PIDFD = 3, /* P_PIDFD, absent from older headers */
+    LOOK_MS = 5,        /* where nothing tells of a child's end */
+};
+
+/* ---- forks ------------------------------------------------------------ */
+
+pid_t mpr_os_fork(sigset_t *before)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, before);
+    pid_t pid = fork();
+    if (pid == 0) {
+        mpr_os_stdio_forget();
+    }
+    return pid < 0 ? mpr_os_error() : pid;
+}
+
+void mpr_os_fork_end(const sigset_t *before)
+{
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
+void mpr_os_end(int status)
+{
+    _exit(status & 0xff);
+}
+
+static pid_t watcher_of; /* the process that has a watcher */
+
+unsigned mpr_os_helper_threads(void)
+{
+    return watcher_of == getpid();
+}
+
+static void end_killed(void)
+{
+    kill(getpid(), SIGKILL);
+    _exit(128 + SIGKILL); /* the first of a pid namespace kills itself so */
+}
+
+/* A parent of another pid namespace has the pid 0 here. */
+static bool parent_is_gone(const struct mpr_os_parent *parent)
+{
+    if (parent->pidfd >= 0) {
+        struct pollfd ended = {.fd = parent->pidfd, .events = POLLIN};
+        return ppoll(&ended, 1, &(struct timespec){0}, NULL) == 1;
+    }
+    pid_t now = getppid();
+    return now != parent->pid && now != 0;
+}
+
+static struct mpr_os_parent watched;
+
+static void *watch_parent(void *unused)
+{
+    while (!parent_is_gone(&watched)) {
+        mpr_os_child_wait(watched.pidfd, MPROC_FOREVER);
+    }
+    end_killed();
+    return unused;
+}
+
+/* Its signals are blocked, as they are in the thread that makes it. */
+static bool start_watcher(const struct mpr_os_parent *parent)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    watched = *parent;
+    if (pthread_attr_init(&attr) != 0) {
+        return false;
+    }
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    bool started = pthread_create(&thread, &attr, watch_parent, NULL) == 0;
+    pthread_attr_destroy(&attr);
+    watcher_of = started ? getpid() : 0;
+    return started;
+}
+
+/*
+ * The kernel's own signal comes when the thread that forked ends, which for any
+ * but the main one is too early: those are watched for by a thread here. It
+ * comes too early rather than never where that thread cannot be had.
+ */
+void mpr_os_end_with_parent(const struct mpr_os_parent *parent)
+{
+    if (parent->main_thread || !start_watcher(parent)) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (parent_is_gone(parent)) {
+            end_killed();
+        }
+        mpr_os_close(parent->pidfd);
+    }
+}
+
+/* ---- descriptors ------------------------------------------------------ */
+
+int mpr_os_pidfd(pid_t pid)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (fd >= 0) {
+        return fd;
+    }
+    switch (errno) {
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ESRCH:
+        return mpr_os_error();
+    default:
+        return MPROC_ENOTSUP;
+    }
+}
+
+int mpr_os_readable(void)
+{
+    int fd = eventfd(1, EFD_CLOEXEC);
+    return fd >= 0 ? fd : mpr_os_error();
+}
+
+/* Not libc's close, which is a cancellation point. */
+void mpr_os_close(int fd)
+{
+    if (fd >= 0) {
+        syscall(SYS_close, fd);
+    }
+}
+
+/* ---- children --------------------------------------------------------- */
+
+static int wait_id(int type, int id, siginfo_t *info)
+{
+    info->si_pid = 0;
+    long result = syscall(SYS_waitid, type, id, info, WEXITED | WNOHANG, NULL);
+    return result == 0 ? 0 : errno;
+}
+
+int mpr_os_child_reap(pid_t pid, int pidfd, int *code)
+{
+    siginfo_t info;
+    int err = EINVAL;
+    if (pidfd >= 0) {
+        err = wait_id(WAIT_FOR_PIDFD, pidfd, &info);
+    }
+    if (err == EINVAL || err == EBADF) { /* Linux 5.3, or closed by a user */
+        err = wait_id(P_PID, pid, &info);
+    }
+    if (err != 0) {
+        return MPROC_ECHILD;
+    }
+    if (info.si_pid == 0) {
+        return MPROC_EAGAIN;
+    }
+    *code = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+    return 0;
+}
+
+static void look_later(mproc_deadline until)
+{
+    static _Atomic uint32_t never;
+    mproc_deadline look = mpr_deadline_after(mpr_os_now(), LOOK_MS, 1e6);
+    mpr_os_wait(&never, 0, mpr_deadline_earlier(look, until));
+}
+
+static bool wait_readable(int fd, mproc_deadline until)
+{
+    struct pollfd ended = {.fd = fd, .events = POLLIN};
+    for (;;) {
+        struct timespec left = {0};
+        int64_t now = mpr_os_now();
+        if (now < until.at_ns) {
+            left.tv_sec = (time_t)((until.at_ns - now) / 1000000000);
+            left.tv_nsec = (long)((until.at_ns - now) % 1000000000);
+        }
+        bool forever = mpr_deadline_is_forever(until);
+        int n = ppoll(&ended, 1, forever ? NULL : &left, NULL);
+        if (n >= 0 || errno != EINTR) {
+            return n == 1 && (ended.revents & POLLIN);
+        }
+    }
+}
+
+int mpr_os_child_wait(int pidfd, mproc_deadline until)
+{
+    int cancel;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    bool ended = pidfd >= 0 && wait_readable(pidfd, until);
+    if (!ended && mpr_os_now() < until.at_ns) {
+        look_later(until); /* no pidfd, or no more */
+        ended = true;
+    }
+    pthread_setcancelstate(cancel, NULL);
+    return ended ? 0 : MPROC_ETIMEDOUT;
+}
+
+int mpr_os_child_signal(pid_t pid, int pidfd, int sig)
+{
+    long result = -1;
+    errno = ENOSYS;
+    if (pidfd >= 0) {
+        result = syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0);
+    }
+    if (result != 0 && (errno == ENOSYS || errno == EBADF)) {
+        result = kill(pid, sig);
+    }
+    return result == 0 ? 0 : mpr_os_error();
+}

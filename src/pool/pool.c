@@ -1,0 +1,603 @@
+/* SPDX-License-Identifier: MIT */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/options.h"
+#include "pool/private.h"
+#include "proc/child.h"
+#include "proc/who.h"
+
+enum { WORKERS_MAX = 32768, START_LOOK_MS = 50 };
+
+/* ---- this process's part ---------------------------------------------- */
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct mpr_pool_private *pools;
+
+void mpr_pool_lock(void)
+{
+    pthread_mutex_lock(&mutex);
+}
+
+void mpr_pool_unlock(void)
+{
+    pthread_mutex_unlock(&mutex);
+}
+
+/* The pools of a parent are nothing to its child. */
+static void forget_parent(void)
+{
+    mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    pools = NULL;
+    mpr_pool_in_callback = NULL;
+}
+
+static int hook_forks(void)
+{
+    static bool hooked;
+    mpr_pool_lock();
+    if (!hooked) {
+        hooked =
+            pthread_atfork(mpr_pool_lock, mpr_pool_unlock, forget_parent) == 0;
+    }
+    bool done = hooked;
+    mpr_pool_unlock();
+    return done ? 0 : MPROC_ENOMEM;
+}
+
+/* Without its nursery no worker lives on. Callbacks are over. */
+static void end_pools(void)
+{
+    mpr_pool_lock();
+    for (struct mpr_pool_private *mine = pools; mine; mine = mine->next) {
+        mine->silent = true;
+        atomic_store(&mine->pool->phase, MPR_POOL_TERMINATED);
+        if (mine->nursery_pid > 0) {
+            mpr_os_child_signal(mine->nursery_pid, -1, SIGKILL);
+        }
+    }
+    mpr_pool_unlock();
+}
+
+/* ---- the object ------------------------------------------------------- */
+
+static bool end_one_block(mproc_pool *pool, struct mpr_thread *self,
+                          struct mpr_thread *whose)
+{
+    mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
+    mpr_guard_lock(&pool->replies, self, whose);
+    struct mpr_table *table = atomic_load(&pool->table);
+    struct mpr_slab *slab = pool->slabs;
+    if (table != NULL) {
+        mpr_hand_set(whose, MPR_HAND_BLOCK, table);
+        atomic_store(&pool->table, table->older);
+    } else if (slab != NULL) {
+        mpr_hand_set(whose, MPR_HAND_BLOCK, slab);
+        pool->slabs = slab->next;
+    }
+    mpr_guard_unlock(&pool->replies, self);
+    return table != NULL || slab != NULL;
+}
+
+static void end_pool(struct mpr_thread *self, struct mpr_thread *whose,
+                     struct mpr_object *object)
+{
+    mproc_pool *pool = (mproc_pool *)object;
+    mpr_log_end(&pool->todo, self, whose);
+    mpr_log_end(&pool->done, self, whose);
+    while (end_one_block(pool, self, whose)) {
+    }
+}
+
+static const struct mpr_object_class pool_class = {
+    .type = MPR_POOL, .size = sizeof(mproc_pool), .end = end_pool};
+
+__attribute__((constructor)) static void register_class(void)
+{
+    mpr_object_register(&pool_class);
+    mpr_child_on_end(end_pools);
+}
+
+static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
+{
+    if (!pool->object.prepared) {
+        mpr_guard_init(&pool->replies, MPR_GUARD_POOL);
+    }
+    mpr_log_init(&pool->todo, pool->object.prepared);
+    mpr_log_init(&pool->done, pool->object.prepared);
+    pool->object.prepared = 1;
+    pool->maker = mpr_self_id();
+    pool->maker_pid = mpr_os_pid();
+    pool->workers = (uint32_t)opts->workers;
+    pool->max_tasks = opts->max_tasks_per_child;
+    pool->initializer = opts->initializer;
+    pool->initializer_arg = opts->initializer_arg;
+    pool->mine = NULL;
+    pool->slabs = NULL;
+    atomic_store(&pool->phase, MPR_POOL_OPEN);
+    atomic_store(&pool->broken, 0);
+    atomic_store(&pool->report, 0);
+    atomic_store(&pool->report_code, 0);
+    atomic_store(&pool->started, 0);
+    atomic_store(&pool->idle, 0);
+    atomic_store(&pool->sweep, 0);
+    atomic_store(&pool->nursery, 0);
+    atomic_store(&pool->table, NULL);
+    atomic_store(&pool->adopting, NULL);
+    atomic_store(&pool->to_nursery, 0);
+    atomic_store(&pool->to_maker, 0);
+}
+
+/* ---- making ----------------------------------------------------------- */
+
+static int read_options(mproc_pool_opts *opts, const mproc_pool_opts *theirs,
+                        size_t size)
+{
+    int err = mpr_options_read(opts, sizeof *opts, theirs, size);
+    if (err < 0) {
+        return err;
+    }
+    if (opts->start < MPROC_START_FORK || opts->start > MPROC_START_SPAWN) {
+        return MPROC_EINVAL;
+    }
+    if (opts->max_rss_per_child != 0 || opts->retries != 0 ||
+        opts->max_pending != 0 || opts->grace_s != 0 || opts->start != 0 ||
+        opts->manual_dispatch != 0) {
+        return MPROC_ENOTSUP;
+    }
+    if (opts->workers == 0) {
+        opts->workers = mproc_cpu_count();
+    }
+    return opts->initializer_arg_size > 0 && opts->initializer_arg == NULL
+               ? MPROC_EINVAL
+               : 0;
+}
+
+static void add_private(struct mpr_pool_private *mine)
+{
+    mpr_pool_lock();
+    mine->next = pools;
+    pools = mine;
+    mpr_pool_unlock();
+}
+
+static void remove_private(struct mpr_pool_private *mine)
+{
+    mpr_pool_lock();
+    for (struct mpr_pool_private **at = &pools; *at; at = &(*at)->next) {
+        if (*at == mine) {
+            *at = mine->next;
+            break;
+        }
+    }
+    mpr_pool_unlock();
+    free(mine->initializer_arg);
+    free(mine);
+}
+
+/* The workers get their copy by the fork, as everything else. */
+static int make_private(mproc_pool *pool, const mproc_pool_opts *opts)
+{
+    struct mpr_pool_private *mine = calloc(1, sizeof *mine);
+    if (mine == NULL) {
+        return MPROC_ENOMEM;
+    }
+    if (opts->initializer_arg_size > 0) {
+        mine->initializer_arg = calloc(1, opts->initializer_arg_size + 1);
+        if (mine->initializer_arg == NULL) {
+            free(mine);
+            return MPROC_ENOMEM;
+        }
+        memcpy(mine->initializer_arg, opts->initializer_arg,
+               opts->initializer_arg_size);
+        pool->initializer_arg = mine->initializer_arg;
+    }
+    pthread_sigmask(SIG_SETMASK, NULL, &mine->mask);
+    mine->pool = pool;
+    pool->mine = mine;
+    add_private(mine);
+    return 0;
+}
+
+/* Its signals are blocked: handlers run in the user's threads. */
+static int start_collector(mproc_pool *pool)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int err =
+        pthread_create(&pool->mine->collector, NULL, mpr_collector_run, pool);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pool->mine->has_collector = err == 0;
+    return err == 0 ? 0 : MPROC_EAGAIN;
+}
+
+static int attempt_start(void *user)
+{
+    mproc_pool *pool = user;
+    int collector = atomic_load(&pool->mine->collector_report);
+    int nursery = atomic_load(&pool->report);
+    if (collector < 0 || nursery < 0) {
+        return collector < 0 ? collector : nursery;
+    }
+    return collector > 0 && nursery > 0 ? 1 : MPROC_ETIMEDOUT;
+}
+
+/*
+ * The processes first, then the thread: they are forked from a process that has
+ * no thread of ours. The collector tells when a nursery ended before it said
+ * anything.
+ */
+static int start(mproc_pool *pool, struct mpr_thread *self)
+{
+    int err = mpr_pool_new_table(pool, self);
+    if (err < 0) {
+        return err;
+    }
+    pid_t pid = mpr_nursery_start(pool, &pool->mine->mask);
+    if (pid < 0) {
+        return pid;
+    }
+    pool->mine->nursery_pid = pid;
+    err = start_collector(pool);
+    if (err < 0) {
+        return err;
+    }
+    int started = mpr_sleep_until(&pool->to_maker, MPROC_FOREVER,
+                                  MPROC_ETIMEDOUT, attempt_start, pool);
+    return started < 0 ? started : 0;
+}
+
+static void free_pool(mproc_pool *pool, struct mpr_thread *self)
+{
+    struct mpr_pool_private *mine = pool->mine;
+    mpr_object_end(self, pool, MPR_POOL);
+    remove_private(mine);
+}
+
+/* There was no collector to wait for it and for its workers. */
+static void end_nursery(mproc_pool *pool)
+{
+    struct mpr_pool_private *mine = pool->mine;
+    int code;
+    mpr_os_child_signal(mine->nursery_pid, -1, SIGKILL);
+    while (mpr_os_child_reap(mine->nursery_pid, -1, &code) == MPROC_EAGAIN) {
+        mpr_os_child_wait(-1, MPROC_FOREVER);
+    }
+    mine->nursery_pid = 0;
+    atomic_store(&pool->nursery, 0);
+    while (!mpr_pool_workers_gone(pool)) {
+        mpr_os_child_wait(-1, MPROC_FOREVER);
+    }
+}
+
+/* Ends everything that runs for the pool; not in its callback. */
+static void stop(mproc_pool *pool)
+{
+    struct mpr_pool_private *mine = pool->mine;
+    mproc_pool_terminate(pool);
+    if (mine->has_collector) {
+        pthread_join(mine->collector, NULL);
+    }
+    if (mine->nursery_pid > 0) {
+        end_nursery(pool);
+    }
+}
+
+static int make_pool(mproc_pool **out, struct mpr_thread *self,
+                     const mproc_pool_opts *opts)
+{
+    mproc_pool *pool = mpr_object_new(self, MPR_POOL);
+    if (pool == NULL) {
+        return MPROC_ENOMEM;
+    }
+    init_pool(pool, opts);
+    int err = make_private(pool, opts);
+    if (err < 0) {
+        mpr_object_drop(self, pool);
+        return err;
+    }
+    /* Live before there are processes that use it: a maker that is killed
+     * from here on leaves it to them, not to who reaps the maker. */
+    mpr_object_publish(self, pool);
+    err = start(pool, self);
+    if (err < 0) {
+        stop(pool);
+        free_pool(pool, self);
+        return err;
+    }
+    *out = pool;
+    return 0;
+}
+
+int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
+                         size_t size)
+{
+    mproc_pool_opts opts;
+    struct mpr_thread *self;
+    if (out == NULL) {
+        return MPROC_EINVAL;
+    }
+    int err = read_options(&opts, theirs, size);
+    if (err == 0 && opts.workers > WORKERS_MAX) {
+        err = MPROC_EAGAIN;
+    }
+    if (err == 0 && mpr_who_is_daemonic()) {
+        err = MPROC_EPERM;
+    }
+    if (err < 0 || (err = hook_forks()) < 0 || (err = mpr_self(&self)) < 0) {
+        return err;
+    }
+    uintptr_t outer = mpr_op_begin(self, &opts);
+    err = make_pool(out, self, &opts);
+    mpr_op_end(self, outer);
+    return err;
+}
+
+int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self)
+{
+    if (!mpr_object_is(pool, MPR_POOL)) {
+        return MPROC_EINVAL;
+    }
+    int err = mpr_self(self);
+    if (err < 0) {
+        return err;
+    }
+    return pool->maker == mpr_self_id() ? 0 : MPROC_EPERM;
+}
+
+/* ---- closing and ending ----------------------------------------------- */
+
+void mpr_pool_close_if_done(mproc_pool *pool, struct mpr_thread *self)
+{
+    mpr_pool_lock();
+    bool done = pool->mine->pending == 0 &&
+                atomic_load(&pool->phase) != MPR_POOL_OPEN &&
+                !pool->mine->closed;
+    pool->mine->closed |= done;
+    mpr_pool_unlock();
+    if (done) {
+        mpr_log_close(&pool->todo, self);
+        mpr_bell_ring(&pool->to_nursery, INT_MAX);
+        mpr_bell_ring(&pool->done.items, INT_MAX);
+    }
+}
+
+static int end_phase(mproc_pool *p, uint32_t to)
+{
+    struct mpr_thread *self;
+    int err = mpr_pool_check(p, &self);
+    if (err < 0) {
+        return err;
+    }
+    mpr_pool_lock();
+    if (atomic_load(&p->phase) < to) {
+        atomic_store(&p->phase, to);
+    }
+    mpr_pool_unlock();
+    mpr_pool_close_if_done(p, self);
+    mpr_bell_ring(&p->to_nursery, INT_MAX);
+    mpr_bell_ring(&p->done.items, INT_MAX);
+    return 0;
+}
+
+int mproc_pool_close(mproc_pool *p)
+{
+    return end_phase(p, MPR_POOL_CLOSED);
+}
+
+int mproc_pool_terminate(mproc_pool *p)
+{
+    return end_phase(p, MPR_POOL_TERMINATED);
+}
+
+static int attempt_join(void *user)
+{
+    mproc_pool *pool = user;
+    return atomic_load(&pool->mine->ended) ? 0 : MPROC_ETIMEDOUT;
+}
+
+int mproc_pool_join(mproc_pool *p, mproc_deadline until)
+{
+    struct mpr_thread *self;
+    int err = mpr_pool_check(p, &self);
+    if (err < 0) {
+        return err;
+    }
+    if (atomic_load(&p->phase) == MPR_POOL_OPEN) {
+        return MPROC_EINVAL;
+    }
+    if (mpr_pool_in_callback == p) {
+        return MPROC_EDEADLK;
+    }
+    uintptr_t outer = mpr_op_begin(self, p);
+    err =
+        mpr_sleep_until(&p->to_maker, until, MPROC_ETIMEDOUT, attempt_join, p);
+    mpr_op_end(self, outer);
+    return err;
+}
+
+void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self)
+{
+    bool free_it = pool->mine->free_at_end;
+    atomic_store(&pool->mine->ended, 1);
+    mpr_bell_ring(&pool->to_maker, INT_MAX);
+    if (free_it) {
+        pthread_detach(pthread_self());
+        free_pool(pool, self);
+    }
+}
+
+/* In its own callback nobody can be waited for: the collector frees it. */
+void mproc_pool_free(mproc_pool *p)
+{
+    struct mpr_thread *self;
+    if (mpr_pool_check(p, &self) < 0) {
+        return;
+    }
+    if (mpr_pool_in_callback == p) {
+        p->mine->free_at_end = true;
+        mproc_pool_terminate(p);
+        return;
+    }
+    stop(p);
+    free_pool(p, self);
+}
+
+size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out, size_t capacity)
+{
+    struct mpr_thread *self;
+    size_t count = 0;
+    if (mpr_pool_check(p, &self) < 0) {
+        return 0;
+    }
+    mpr_pool_lock();
+    const struct mpr_table *table = atomic_load(&p->table);
+    for (uint32_t i = 0; i < table->count; i++) {
+        pid_t pid = atomic_load(&table->worker[i].pid);
+        if (pid != 0) {
+            if (count < capacity && out != NULL) {
+                out[count] = pid;
+            }
+            count++;
+        }
+    }
+    mpr_pool_unlock();
+    return count;
+}
+
+/* ---- one task --------------------------------------------------------- */
+
+static int read_call(mproc_call *call, const mproc_call *theirs, size_t size)
+{
+    if (theirs == NULL) {
+        return MPROC_EINVAL;
+    }
+    int err = mpr_options_read(call, sizeof *call, theirs, size);
+    if (err < 0) {
+        return err;
+    }
+    if (call->timeout_s != 0 || call->priority != 0) {
+        return MPROC_ENOTSUP;
+    }
+    bool wrong = call->fn == NULL ||
+                 (call->arg == NULL && call->arg_size > 0) ||
+                 call->arg_size >= SIZE_MAX / 2;
+    return wrong ? MPROC_EINVAL : 0;
+}
+
+/* The argument, with its NUL, in the record or in a block of its own. */
+static int copy_arg(struct mpr_thread *self, struct mpr_task *task,
+                    const mproc_call *call)
+{
+    char *copy = task->inline_arg;
+    if (call->arg_size >= MPR_TASK_ARG) {
+        copy = mpr_heap_alloc(self, call->arg_size + 1, MPR_HAND_BLOCK);
+        if (copy == NULL) {
+            return MPROC_ENOMEM;
+        }
+    }
+    if (call->arg_size > 0) {
+        memcpy(copy, call->arg, call->arg_size);
+    }
+    copy[call->arg_size] = '\0';
+    task->arg = copy;
+    task->arg_size = call->arg_size;
+    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    return 0;
+}
+
+static int submit_call(mproc_pool *pool, struct mpr_thread *self,
+                       const mproc_call *call, struct mproc_result *result)
+{
+    struct mpr_entry entry;
+    int err = mpr_pool_take_task(pool, self, &entry);
+    if (err < 0) {
+        return err;
+    }
+    struct mpr_task *task = entry.task;
+    task->fn = call->fn;
+    task->callback = call->callback;
+    task->error_callback = call->error_callback;
+    task->user = call->user;
+    task->result = result;
+    if (result != NULL) {
+        result->entry = entry;
+    }
+    err = copy_arg(self, task, call);
+    if (err < 0) {
+        mpr_pool_drop_task(pool, self, &entry);
+        return err;
+    }
+    return mpr_pool_submit(pool, self, &entry);
+}
+
+static int apply_async(mproc_pool *pool, struct mpr_thread *self,
+                       const mproc_call *call, struct mproc_result **out)
+{
+    struct mproc_result *result = NULL;
+    int err = out != NULL ? mpr_result_new(pool, self, &result) : 0;
+    if (err < 0) {
+        return err;
+    }
+    err = submit_call(pool, self, call, result);
+    if (err == 0 && out != NULL) {
+        *out = result;
+    } else if (result != NULL) {
+        mpr_result_release(self, result);
+        mpr_result_release(self, result);
+    }
+    return err;
+}
+
+int mproc_pool_apply_async_sized(mproc_pool *p, const mproc_call *theirs,
+                                 size_t size, mproc_result **out,
+                                 mproc_deadline until)
+{
+    mproc_call call;
+    struct mpr_thread *self;
+    (void)until; /* there is always room */
+    int err = mpr_pool_check(p, &self);
+    if (err == 0) {
+        err = read_call(&call, theirs, size);
+    }
+    if (err < 0) {
+        return err;
+    }
+    uintptr_t outer = mpr_op_begin(self, p);
+    err = apply_async(p, self, &call, out);
+    mpr_op_end(self, outer);
+    return err;
+}
+
+int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
+                           size_t call_size, void *out, size_t size,
+                           mproc_deadline until)
+{
+    mproc_result *result;
+    struct mpr_thread *self;
+    if (out == NULL && size > 0) {
+        return MPROC_EINVAL;
+    }
+    if (p != NULL && mpr_pool_in_callback == p) {
+        return MPROC_EDEADLK;
+    }
+    int err = mproc_pool_apply_async_sized(p, call, call_size, &result, until);
+    if (err < 0 || (err = mpr_self(&self)) < 0) {
+        return err;
+    }
+    err = mproc_result_wait(result, until);
+    if (err == MPROC_ETIMEDOUT) {
+        mpr_pool_cancel(p, self, &result->entry);
+        mproc_result_wait(result, MPROC_FOREVER);
+    }
+    if (err == 0 || result->outcome.status != MPROC_ECANCELED) {
+        err = result->outcome.status;
+    }
+    if (err == 0 && out != NULL) {
+        err = mproc_result_get(result, out, size, NULL, MPROC_FOREVER);
+    }
+    mproc_result_free(result);
+    return err;
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a pool is made of, for the files of this layer.
+ *
+ * Three kinds of processes. The maker submits; its collector thread takes what
+ * has ended, fills results and runs callbacks. The nursery, a single-threaded
+ * child of the maker, forks the workers, waits for them by pid, says how the
+ * task of a dead one ended, and replaces it. Workers take tasks and answer.
+ *
+ * A task has one word of ownership; all of death, cancel and success are
+ * compare-and-swaps on it, so each task ends exactly once. What travels through
+ * the logs `todo` and `done` names a task with a serial: an entry that is there
+ * twice, or came too late, is told by it and skipped, so whoever is in doubt
+ * whether an entry was written writes it again.
+ */
+#ifndef MPR_POOL_POOL_H
+#define MPR_POOL_POOL_H
+
+#include <mproc/pool.h>
+
+#include "chan/log.h"
+#include "shm/object.h"
+
+struct mpr_task;
+
+/* ---- tasks ------------------------------------------------------------ */
+
+enum mpr_task_state {
+    MPR_TASK_FREE,
+    MPR_TASK_QUEUED,
+    MPR_TASK_RUNNING,    /* by the worker in the word */
+    MPR_TASK_CANCELLING, /* was running; its worker will be ended */
+    MPR_TASK_ENDED,      /* `status` says how; the collector takes it */
+    MPR_TASK_CANCELED,   /* ended, with MPROC_ECANCELED */
+    MPR_TASK_UNSERVED,   /* ended, with MPROC_EBROKEN */
+};
+
+/* How a log names a task. Zero is none. */
+struct mpr_entry {
+    struct mpr_task *task;
+    uint64_t serial;
+};
+
+enum { MPR_TASK_ARG = 48, MPR_TASK_REPLY = 24 };
+
+/*
+ * `word` is {serial:32 | worker:24 | state:8}. By compare-and-swap only:
+ *   FREE→QUEUED            maker, all else written before
+ *   QUEUED→FREE            maker, when the log would not take it
+ *   QUEUED→RUNNING         the worker
+ *   QUEUED→CANCELED        maker
+ *   QUEUED→UNSERVED        collector, nursery: no worker can be had for it
+ *   RUNNING→ENDED          the worker, after status, code and reply; or, when
+ *                          the worker is dead, the nursery
+ *   RUNNING→QUEUED         the nursery, or the worker at its last task: the rest
+ *                          of a batch's chunk
+ *   RUNNING→CANCELLING     maker; the nursery then ends the worker
+ *   RUNNING→CANCELED       the nursery, when it ended the worker
+ *   CANCELLING→CANCELED    the same
+ *   the last three→FREE    collector; the serial goes up
+ * `status`, `code`, `worker`, `reply`, `error` belong to the worker while it is
+ * RUNNING and to who ends it in its place once the worker is dead. The rest is
+ * the maker's. `arg`, `reply` and `error` are heap blocks of the task's own
+ * unless they point into it.
+ * Locks: none. Publishes: `word`. Survives: a worker killed with a block in
+ * hand for `reply` or `error`: see mproc_pool.adopting.
+ */
+struct mpr_task {
+    _Atomic uint64_t word;
+    mproc_task_fn *fn;
+    const void *arg;
+    size_t arg_size;
+    void *reply;
+    size_t reply_size;
+    char *error;
+    int status;
+    int code;
+    pid_t worker;
+    uint32_t reserved;
+    struct mpr_chunk *chunk; /* of a batch, else NULL */
+    struct mproc_result *result;
+    mproc_done_fn *callback;
+    mproc_done_fn *error_callback;
+    void *user; /* while FREE: the next free one */
+    alignas(16) char inline_arg[MPR_TASK_ARG];
+    alignas(8) char inline_reply[MPR_TASK_REPLY];
+};
+
+static_assert(sizeof(struct mpr_task) <= 208, "a pending task is small");
+
+/* Items of a batch that travel together; the data follow it in its block. */
+struct mpr_chunk {
+    size_t first; /* index in the batch */
+    size_t count;
+    const char *in;
+    size_t in_size;
+    char *item; /* NULL: items lie where they are used; else room for one */
+    char *out;  /* NULL: not wanted */
+    size_t out_size;
+    int *status;       /* one an item; MPR_ITEM_PENDING until it has ended */
+    _Atomic size_t at; /* the item that runs, the first that has not ended */
+    size_t lost; /* 1 + the item whose worker was lost, 0 while one runs it */
+    size_t bad;  /* the first bad item, count when there is none */
+    int bad_code;
+    pid_t bad_worker;
+};
+
+enum { MPR_ITEM_PENDING = 0x7fffffff };
+
+static inline uint64_t mpr_task_word(uint32_t serial, uint32_t worker,
+                                     enum mpr_task_state state)
+{
+    return (uint64_t)serial << 32 | (uint64_t)worker << 8 | state;
+}
+
+static inline enum mpr_task_state mpr_task_state(uint64_t word)
+{
+    return (enum mpr_task_state)(word & 0xff);
+}
+
+static inline uint64_t mpr_task_word_by(const struct mpr_entry *entry,
+                                        uint32_t worker,
+                                        enum mpr_task_state state)
+{
+    bool has = state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING;
+    return mpr_task_word((uint32_t)entry->serial, has ? worker : 0, state);
+}
+
+/* `worker` counts where one of the two states has a worker. */
+static inline bool mpr_task_move(const struct mpr_entry *entry, uint32_t worker,
+                                 enum mpr_task_state from,
+                                 enum mpr_task_state to)
+{
+    uint64_t word = mpr_task_word_by(entry, worker, from);
+    uint64_t moved = mpr_task_word_by(entry, worker, to);
+    return atomic_compare_exchange_strong(&entry->task->word, &word, moved);
+}
+
+/* ---- workers ---------------------------------------------------------- */
+
+enum mpr_worker_state {
+    MPR_WORKER_NONE,
+    MPR_WORKER_STARTING,
+    MPR_WORKER_READY,
+    MPR_WORKER_UNFIT,  /* `unfit` says why, `code` what its initializer did */
+    MPR_WORKER_RETIRED /* it leaves by itself, without a task */
+};
+
+/*
+ * `pid` and the way to NONE and STARTING are the nursery's, the rest the
+ * worker's, which stores its pid as well: its nursery may die before it does. `current` is what it took last, written before the log lets it go
+ * and never cleared: its serial tells whether it matters still. `id` is written
+ * before the worker looks whether its nursery is still the pool's.
+ */
+struct mpr_worker {
+    alignas(MPR_LINE) _Atomic uint32_t state;
+    _Atomic pid_t pid;
+    _Atomic mpr_id id;
+    struct mpr_entry current;
+    int unfit;
+    int code;
+};
+
+/* The workers of one nursery; a new nursery makes a new table. */
+struct mpr_table {
+    struct mpr_table *older;
+    uint32_t count;
+    _Atomic uint32_t begun; /* workers that ever became READY */
+    struct mpr_worker worker[];
+};
+
+/* ---- the pool --------------------------------------------------------- */
+
+enum mpr_pool_phase { MPR_POOL_OPEN, MPR_POOL_CLOSED, MPR_POOL_TERMINATED };
+
+struct mpr_pool_private;
+
+/*
+ * Up to `initializer_arg` set once, by the maker. `mine` is memory of the
+ * maker, which alone may follow it.
+ * `phase` and `broken` only grow; `phase` is the maker's, `broken` is told by
+ * the nursery. `report` is what the nursery says of its start: 0 nothing yet,
+ * 1 all workers are there, else the error, which ends it; `started`: a nursery
+ * before has reported 1, so no later one ends it. `nursery` is its id, 0 when
+ * there is none; `idle` is set by a nursery that leaves with no worker left.
+ * `sweep` is set when a task ended whose entry could not be put into `done` for
+ * lack of memory: the collector then looks at all tasks.
+ * `adopting` is the task into which, under `replies`, a block moves from the
+ * hand of the thread named there: a block that the task names is the task's.
+ * `to_nursery` and `to_maker` are bells; the collector sleeps on the bell of
+ * `done`.
+ * Locks: `replies`, and the logs' own. Publishes: each word for itself.
+ * Survives: workers hold nothing but a guard for some instructions; a nursery's
+ * work is taken up by the next one, from the workers' `current`. `slabs` and
+ * `table` are the maker's, and are emptied under `replies` at the end.
+ */
+struct mproc_pool {
+    struct mpr_object object;
+    mpr_id maker;
+    pid_t maker_pid;
+    uint32_t workers;
+    struct mpr_pool_private *mine;
+    size_t max_tasks;
+    mproc_main_fn *initializer;
+    void *initializer_arg;
+
+    _Atomic uint32_t phase;
+    _Atomic uint32_t broken;
+    _Atomic int32_t report;
+    _Atomic int32_t report_code;
+    _Atomic uint32_t started;
+    _Atomic uint32_t idle;
+    struct mpr_slab *slabs;
+    _Atomic uint32_t sweep;
+    _Atomic mpr_id nursery;
+    struct mpr_table *_Atomic table;
+    _Atomic uint32_t to_nursery;
+    _Atomic uint32_t to_maker;
+
+    alignas(MPR_LINE) struct mpr_guard replies;
+    struct mpr_task *_Atomic adopting;
+
+    struct mpr_log todo;
+    struct mpr_log done;
+};
+
+/* Records of tasks, in one block. */
+struct mpr_slab {
+    struct mpr_slab *next;
+    alignas(MPR_LINE) struct mpr_task tasks[];
+};
+
+/* ---- the parts -------------------------------------------------------- */
+
+/* Put an entry into a log, for ever trying: ENOMEM, ESHUTDOWN. */
+int mpr_pool_post(struct mpr_log *log, struct mpr_thread *self,
+                  const struct mpr_entry *entry);
+
+/* Tell the collector of a task that has ended, in whatever way it takes. */
+void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
+                         const struct mpr_entry *entry);
+
+/* The life of a worker process; `index` in the table. */
+_Noreturn void mpr_worker_run(mproc_pool *pool, struct mpr_table *table,
+                              uint32_t index, mpr_id nursery);
+
+/*
+ * Worker: move the block in MPR_HAND_BLOCK to where `*place` in the task is,
+ * whose old one, if it is a block, is freed.
+ */
+void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
+                      struct mpr_task *task, void **place);
+
+/*
+ * A worker is dead, by `code` (exit code, or minus the signal): say how its
+ * task ended. Everything may be repeated.
+ */
+void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
+                        struct mpr_table *table, uint32_t index, int code);
+
+/*
+ * Fork the nursery; returns its pid, or an error. Workers begin with the signal
+ * mask `mask`, whatever thread forks.
+ */
+pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask);
+
+/* The collector thread. */
+void *mpr_collector_run(void *pool);
+
+#endif

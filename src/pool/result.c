@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+#include <string.h>
+
+#include "pool/private.h"
+
+/* ---- life ------------------------------------------------------------- */
+
+static void end_result(struct mpr_thread *self, struct mpr_thread *whose,
+                       struct mpr_object *object)
+{
+    (void)self;
+    (void)whose;
+    mpr_bell_ring(&((struct mproc_result *)object)->bell, INT_MAX);
+}
+
+static const struct mpr_object_class result_class = {
+    .type = MPR_RESULT, .size = sizeof(struct mproc_result), .end = end_result};
+
+__attribute__((constructor)) static void register_class(void)
+{
+    mpr_object_register(&result_class);
+}
+
+int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
+                   struct mproc_result **out)
+{
+    struct mproc_result *result = mpr_object_new(self, MPR_RESULT);
+    if (result == NULL) {
+        return MPROC_ENOMEM;
+    }
+    result->maker = mpr_self_id();
+    result->pool = pool;
+    result->users = 2;
+    atomic_store(&result->freed, 0);
+    atomic_store(&result->ended, 0);
+    atomic_store(&result->bell, 0);
+    result->entry = (struct mpr_entry){0};
+    result->batch = NULL;
+    result->outcome = (mproc_outcome){.data = "", .error = ""};
+    result->reply = NULL;
+    result->error = NULL;
+    mpr_object_publish(self, result);
+    *out = result;
+    return 0;
+}
+
+void mpr_result_release(struct mpr_thread *self, struct mproc_result *result)
+{
+    mpr_pool_lock();
+    bool last = --result->users == 0;
+    mpr_pool_unlock();
+    if (last) {
+        void *reply = result->reply;
+        char *error = result->error;
+        struct mpr_batch_state *batch = result->batch;
+        mpr_object_end(self, result, MPR_RESULT);
+        if (reply != NULL) {
+            mpr_heap_free(self, reply);
+        }
+        if (error != NULL) {
+            mpr_heap_free(self, error);
+        }
+        free(batch);
+    }
+}
+
+void mpr_result_set_ended(struct mproc_result *result)
+{
+    atomic_store(&result->ended, 1);
+    mpr_bell_ring(&result->bell, INT_MAX);
+}
+
+static bool has_ended(const struct mproc_result *result)
+{
+    return atomic_load_explicit(&((struct mproc_result *)result)->ended,
+                                memory_order_acquire) != 0;
+}
+
+/* ---- waiting ---------------------------------------------------------- */
+
+static int attempt(void *user)
+{
+    return has_ended(user) ? 0 : MPROC_ETIMEDOUT;
+}
+
+int mpr_result_await(struct mproc_result *result, mproc_deadline until)
+{
+    if (has_ended(result)) {
+        return 0;
+    }
+    if (mpr_pool_in_callback != NULL && mpr_pool_in_callback == result->pool) {
+        return MPROC_EDEADLK;
+    }
+    return mpr_sleep_until(&result->bell, until, MPROC_ETIMEDOUT, attempt,
+                           result);
+}
+
+static int check(const mproc_result *result, struct mpr_thread **self)
+{
+    if (!mpr_object_is(result, MPR_RESULT) || atomic_load(&result->freed)) {
+        return MPROC_EINVAL;
+    }
+    int err = mpr_self(self);
+    if (err < 0) {
+        return err;
+    }
+    return result->maker == mpr_self_id() ? 0 : MPROC_EPERM;
+}
+
+int mproc_result_wait(mproc_result *r, mproc_deadline until)
+{
+    struct mpr_thread *self;
+    int err = check(r, &self);
+    if (err < 0) {
+        return err;
+    }
+    uintptr_t outer = mpr_op_begin(self, r);
+    err = mpr_result_await(r, until);
+    mpr_op_end(self, outer);
+    return err;
+}
+
+bool mproc_result_ready(const mproc_result *r)
+{
+    struct mpr_thread *self;
+    return check(r, &self) == 0 && has_ended(r);
+}
+
+bool mproc_result_successful(const mproc_result *r)
+{
+    return mproc_result_ready(r) && r->outcome.status == MPROC_OK;
+}
+
+const mproc_outcome *mproc_result_outcome(const mproc_result *r)
+{
+    return mproc_result_ready(r) ? &r->outcome : NULL;
+}
+
+/* The reply of a task that ended well, by the rules of mproc_queue_get. */
+static int hand_out(const mproc_outcome *outcome, void *buf, size_t capacity,
+                    size_t *size)
+{
+    bool fits =
+        size == NULL ? outcome->size == capacity : outcome->size <= capacity;
+    if (size != NULL) {
+        *size = outcome->size;
+    }
+    if (!fits) {
+        return MPROC_EMSGSIZE;
+    }
+    if (outcome->size > 0) {
+        memcpy(buf, outcome->data, outcome->size);
+    }
+    return 0;
+}
+
+int mproc_result_get(mproc_result *r, void *buf, size_t capacity, size_t *size,
+                     mproc_deadline until)
+{
+    if (mpr_object_is(r, MPR_RESULT) && buf == NULL && capacity > 0) {
+        return MPROC_EINVAL;
+    }
+    int err = mproc_result_wait(r, until);
+    if (err < 0) {
+        return err;
+    }
+    if (r->outcome.status != MPROC_OK) {
+        return r->outcome.status;
+    }
+    return r->batch != NULL ? 0 : hand_out(&r->outcome, buf, capacity, size);
+}
+
+/* ---- freeing ---------------------------------------------------------- */
+
+void mproc_result_free(mproc_result *r)
+{
+    struct mpr_thread *self;
+    if (check(r, &self) < 0 || atomic_exchange(&r->freed, 1)) {
+        return;
+    }
+    if (r->batch != NULL && !has_ended(r)) {
+        mpr_batch_cancel(r, self);
+        if (mpr_pool_in_callback != r->pool) {
+            mpr_result_await(r, MPROC_FOREVER);
+        }
+    }
+    mpr_result_release(self, r);
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT */
+/* Records of tasks, as the maker has them. */
+#include "pool/private.h"
+
+enum { SLAB_SIZE = 65536 };
+
+static size_t tasks_in_slab(void)
+{
+    return (SLAB_SIZE - sizeof(struct mpr_slab)) / sizeof(struct mpr_task);
+}
+
+int mpr_pool_post(struct mpr_log *log, struct mpr_thread *self,
+                  const struct mpr_entry *entry)
+{
+    struct mpr_log_put put = {log, self, entry, sizeof *entry, MPROC_FOREVER};
+    int err = mpr_log_put(&put);
+    mpr_log_put_done(&put);
+    return err;
+}
+
+void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
+                         const struct mpr_entry *entry)
+{
+    if (mpr_pool_post(&pool->done, self, entry) < 0) {
+        atomic_store(&pool->sweep, 1);
+        mpr_bell_ring(&pool->done.items, INT_MAX);
+    }
+}
+
+/* Locked. Fresh records are FREE with serial 0. */
+static bool add_slab(mproc_pool *pool, struct mpr_thread *self)
+{
+    struct mpr_slab *slab = mpr_heap_alloc(self, SLAB_SIZE, MPR_HAND_BLOCK);
+    if (slab == NULL) {
+        return false;
+    }
+    for (size_t i = tasks_in_slab(); i-- > 0;) {
+        struct mpr_task *task = &slab->tasks[i];
+        atomic_store(&task->word, mpr_task_word(1, 0, MPR_TASK_FREE));
+        task->user = pool->mine->free_tasks;
+        pool->mine->free_tasks = task;
+    }
+    mpr_guard_lock(&pool->replies, self, self);
+    slab->next = pool->slabs;
+    pool->slabs = slab;
+    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    mpr_guard_unlock(&pool->replies, self);
+    return true;
+}
+
+int mpr_pool_may_submit(const mproc_pool *pool)
+{
+    if (atomic_load(&pool->phase) != MPR_POOL_OPEN) {
+        return MPROC_ESHUTDOWN;
+    }
+    return atomic_load(&pool->broken) ? MPROC_EBROKEN : 0;
+}
+
+static void begin_task(struct mpr_task *task)
+{
+    task->fn = NULL;
+    task->arg = NULL;
+    task->arg_size = 0;
+    task->reply = NULL;
+    task->reply_size = 0;
+    task->error = NULL;
+    task->status = MPROC_OK;
+    task->code = 0;
+    task->worker = 0;
+    task->chunk = NULL;
+    task->result = NULL;
+    task->callback = NULL;
+    task->error_callback = NULL;
+    task->user = NULL;
+}
+
+int mpr_pool_take_task(mproc_pool *pool, struct mpr_thread *self,
+                       struct mpr_entry *entry)
+{
+    mpr_pool_lock();
+    int err = mpr_pool_may_submit(pool);
+    if (err == 0 && pool->mine->free_tasks == NULL && !add_slab(pool, self)) {
+        err = MPROC_ENOMEM;
+    }
+    if (err == 0) {
+        struct mpr_task *task = pool->mine->free_tasks;
+        pool->mine->free_tasks = task->user;
+        pool->mine->pending++;
+        entry->task = task;
+        entry->serial = atomic_load(&task->word) >> 32;
+        begin_task(task);
+    }
+    mpr_pool_unlock();
+    return err;
+}
+
+static void free_block(struct mpr_thread *self, void *block,
+                       const void *not_a_block)
+{
+    if (block != NULL && block != not_a_block) {
+        mpr_heap_free(self, block);
+    }
+}
+
+void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
+                        const struct mpr_entry *entry)
+{
+    struct mpr_task *task = entry->task;
+    free_block(self, (void *)task->arg, task->inline_arg);
+    free_block(self, task->reply, task->inline_reply);
+    free_block(self, task->error, NULL);
+    free_block(self, task->chunk, NULL);
+    atomic_store(&task->word,
+                 mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE));
+    mpr_pool_lock();
+    task->user = pool->mine->free_tasks;
+    pool->mine->free_tasks = task;
+    pool->mine->pending--;
+    mpr_pool_unlock();
+    mpr_pool_close_if_done(pool, self);
+}
+
+/*
+ * A task that could not be put into the log may have ended all the same: once
+ * it is QUEUED, a collector without workers ends it, and drops it.
+ */
+int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
+                    const struct mpr_entry *entry)
+{
+    mpr_task_move(entry, 0, MPR_TASK_FREE, MPR_TASK_QUEUED);
+    int err = mpr_pool_post(&pool->todo, self, entry);
+    if (err < 0) {
+        if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
+            return 0;
+        }
+        mpr_pool_drop_task(pool, self, entry);
+    }
+    return err;
+}
+
+void mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
+                     const struct mpr_entry *entry)
+{
+    uint64_t word = atomic_load(&entry->task->word);
+    while (word >> 32 == (uint32_t)entry->serial) {
+        uint32_t worker = (uint32_t)word >> 8;
+        if (mpr_task_state(word) == MPR_TASK_QUEUED) {
+            if (mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_CANCELED)) {
+                mpr_pool_tell_ended(pool, self, entry);
+                return;
+            }
+        } else if (mpr_task_state(word) != MPR_TASK_RUNNING) {
+            return;
+        } else if (mpr_task_move(entry, worker, MPR_TASK_RUNNING,
+                                 MPR_TASK_CANCELLING)) {
+            mpr_bell_ring(&pool->to_nursery, INT_MAX);
+            return;
+        }
+        word = atomic_load(&entry->task->word);
+    }
+}
+
+void mpr_pool_each_task(mproc_pool *pool,
+                        void (*fn)(const struct mpr_entry *entry, void *user),
+                        void *user)
+{
+    mpr_pool_lock();
+    struct mpr_slab *slab = pool->slabs;
+    mpr_pool_unlock();
+    for (; slab != NULL; slab = slab->next) {
+        for (size_t i = 0; i < tasks_in_slab(); i++) {
+            struct mpr_task *task = &slab->tasks[i];
+            fn(&(struct mpr_entry){task, atomic_load(&task->word) >> 32}, user);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT */
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pool/pool.h"
+#include "proc/child.h"
+
+/* The task that this process runs, and what it has said so far. */
+struct mproc_reply {
+    mproc_pool *pool;
+    struct mpr_thread *self;
+    struct mpr_worker *worker;
+    uint32_t index;
+    struct mpr_entry entry;
+    char *memory; /* the reply: in the task, or for an item in `scratch` */
+    size_t size;
+    size_t capacity;
+    bool failed;
+    int code;
+    char *scratch;
+    size_t scratch_capacity;
+    size_t ran;
+};
+
+static struct mproc_reply *running;
+
+/* ---- what a task says ------------------------------------------------- */
+
+/* Under `replies`: a block that the pool names is no longer in hand. */
+static bool is_the_pools(const mproc_pool *pool, const void *block)
+{
+    const struct mpr_task *task = atomic_load(&pool->adopting);
+    return block == pool->slabs || block == atomic_load(&pool->table) ||
+           (task != NULL && (block == task->reply || block == task->error));
+}
+
+static void repair_replies(struct mpr_guard *guard, struct mpr_thread *hands)
+{
+    mproc_pool *pool =
+        (mproc_pool *)((char *)guard - offsetof(mproc_pool, replies));
+    for (int i = 0; hands != NULL && i < 2; i++) {
+        enum mpr_hand hand = i == 0 ? MPR_HAND_BLOCK : MPR_HAND_SECOND;
+        void *p = mpr_hand(hands, hand);
+        if (p != NULL && is_the_pools(pool, p)) {
+            mpr_hand_set(hands, hand, NULL);
+        }
+    }
+}
+
+__attribute__((constructor)) static void register_repair(void)
+{
+    mpr_guard_on_repair(MPR_GUARD_POOL, repair_replies);
+}
+
+void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
+                      struct mpr_task *task, void **place)
+{
+    bool block = *place != NULL && *place != task->inline_reply;
+    mpr_guard_lock(&pool->replies, self, self);
+    atomic_store(&pool->adopting, task);
+    if (block) {
+        mpr_hand_set(self, MPR_HAND_SECOND, *place);
+    }
+    atomic_signal_fence(memory_order_seq_cst);
+    *(void *volatile *)place = mpr_hand(self, MPR_HAND_BLOCK);
+    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    mpr_guard_unlock(&pool->replies, self);
+    mpr_heap_free_hand(self, self, MPR_HAND_SECOND);
+}
+
+/* Replies of a batch's items are private until they are known to fit. */
+static bool reserve_scratch(mproc_reply *reply, size_t size)
+{
+    if (size >= reply->scratch_capacity) {
+        char *larger = realloc(reply->scratch, size + 64);
+        if (larger == NULL) {
+            return false;
+        }
+        reply->scratch = larger;
+        reply->scratch_capacity = size + 64;
+    }
+    reply->memory = reply->scratch;
+    reply->capacity = reply->scratch_capacity - 1;
+    return true;
+}
+
+static bool reserve_in_task(mproc_reply *reply, size_t size)
+{
+    struct mpr_task *task = reply->entry.task;
+    if (size < MPR_TASK_REPLY && task->reply == NULL) {
+        task->reply = task->inline_reply;
+        reply->memory = task->inline_reply;
+        reply->capacity = MPR_TASK_REPLY - 1;
+        return true;
+    }
+    char *block = mpr_heap_alloc(reply->self, size + 1, MPR_HAND_BLOCK);
+    if (block == NULL) {
+        return false;
+    }
+    mpr_worker_adopt(reply->pool, reply->self, task, &task->reply);
+    reply->memory = block;
+    reply->capacity = size;
+    return true;
+}
+
+void *mproc_reply_reserve(mproc_reply *reply, size_t size)
+{
+    if (reply == NULL || size >= SIZE_MAX / 2) {
+        return NULL;
+    }
+    if (reply->memory == NULL || size > reply->capacity) {
+        bool had = reply->entry.task->chunk != NULL
+                       ? reserve_scratch(reply, size)
+                       : reserve_in_task(reply, size);
+        if (!had) {
+            return NULL;
+        }
+    }
+    reply->memory[size] = '\0';
+    reply->size = size;
+    return reply->memory;
+}
+
+int mproc_reply_set(mproc_reply *reply, const void *data, size_t size)
+{
+    if (reply == NULL || (data == NULL && size > 0)) {
+        return MPROC_EINVAL;
+    }
+    void *memory = mproc_reply_reserve(reply, size);
+    if (memory == NULL) {
+        return MPROC_ENOMEM;
+    }
+    if (size > 0) {
+        memmove(memory, data, size);
+    }
+    return 0;
+}
+
+/* The first text stays: of a batch's chunk it is the first bad item's. */
+int mproc_reply_fail(mproc_reply *reply, int code, const char *fmt, ...)
+{
+    va_list args;
+    if (reply == NULL) {
+        return code;
+    }
+    struct mpr_task *task = reply->entry.task;
+    bool first = task->chunk == NULL || task->chunk->bad == task->chunk->count;
+    reply->failed = true;
+    reply->code = code;
+    va_start(args, fmt);
+    int length = fmt != NULL ? vsnprintf(NULL, 0, fmt, args) : -1;
+    va_end(args);
+    if (length < 0 || !first) {
+        return code;
+    }
+    char *text =
+        mpr_heap_alloc(reply->self, (size_t)length + 1, MPR_HAND_BLOCK);
+    if (text != NULL) {
+        va_start(args, fmt);
+        vsnprintf(text, (size_t)length + 1, fmt, args);
+        va_end(args);
+        mpr_worker_adopt(reply->pool, reply->self, task, (void **)&task->error);
+    }
+    return code;
+}
+
+static bool still_ours(const mproc_reply *reply)
+{
+    return atomic_load(&reply->entry.task->word) ==
+           mpr_task_word((uint32_t)reply->entry.serial, reply->index,
+                         MPR_TASK_RUNNING);
+}
+
+bool mproc_task_canceled(void)
+{
+    return running != NULL && !still_ours(running);
+}
+
+/* ---- running ---------------------------------------------------------- */
+
+static int call(mproc_reply *reply, const void *arg, size_t size)
+{
+    reply->memory = NULL;
+    reply->size = 0;
+    reply->capacity = 0;
+    reply->failed = false;
+    int code = reply->entry.task->fn(arg, size, reply);
+    if (!reply->failed) {
+        reply->code = code;
+    }
+    reply->ran++;
+    return reply->failed || code != 0 ? MPROC_ETASK : MPROC_OK;
+}
+
+static void run_single(mproc_reply *reply)
+{
+    struct mpr_task *task = reply->entry.task;
+    task->status = call(reply, task->arg, task->arg_size);
+    task->code = task->status == MPROC_ETASK ? reply->code : 0;
+    task->reply_size = reply->size;
+}
+
+/*
+ * Items that the library carried lie packed: each is copied to where any type
+ * may lie, with a NUL behind it.
+ */
+static const void *item_of(const struct mpr_chunk *chunk, size_t i)
+{
+    const char *item = chunk->in + i * chunk->in_size;
+    if (chunk->item == NULL) {
+        return item;
+    }
+    memcpy(chunk->item, item, chunk->in_size);
+    chunk->item[chunk->in_size] = '\0';
+    return chunk->item;
+}
+
+static int run_item(mproc_reply *reply, struct mpr_chunk *chunk, size_t i)
+{
+    int status = call(reply, item_of(chunk, i), chunk->in_size);
+    if (status == MPROC_OK && chunk->out != NULL) {
+        if (reply->size != chunk->out_size) {
+            return MPROC_EMSGSIZE;
+        }
+        if (reply->size > 0) {
+            memcpy(chunk->out + i * chunk->out_size, reply->memory,
+                   reply->size);
+        }
+    }
+    return status;
+}
+
+/* Returns false when it stopped before the end, at the worker's last task. */
+static bool run_chunk(mproc_reply *reply)
+{
+    mproc_pool *pool = reply->pool;
+    struct mpr_chunk *chunk = reply->entry.task->chunk;
+    size_t i = atomic_load(&chunk->at);
+    chunk->lost = 0;
+    for (; i < chunk->count && still_ours(reply); i++) {
+        if (pool->max_tasks != 0 && reply->ran >= pool->max_tasks) {
+            return false;
+        }
+        int status = run_item(reply, chunk, i);
+        if (status != MPROC_OK && chunk->bad == chunk->count) {
+            chunk->bad_code = status == MPROC_ETASK ? reply->code : 0;
+            chunk->bad_worker = mpr_os_pid();
+            chunk->bad = i;
+        }
+        chunk->status[i] = status;
+        atomic_store_explicit(&chunk->at, i + 1, memory_order_release);
+    }
+    return true;
+}
+
+/* The rest of a chunk goes to another worker. */
+static bool hand_on(mproc_reply *reply)
+{
+    return mpr_task_move(&reply->entry, reply->index, MPR_TASK_RUNNING,
+                         MPR_TASK_QUEUED) &&
+           mpr_pool_post(&reply->pool->todo, reply->self, &reply->entry) == 0;
+}
+
+/*
+ * Returns false when this worker must leave: its task was cancelled, and who
+ * cancelled it will end this process.
+ */
+static bool run(mproc_reply *reply)
+{
+    struct mpr_task *task = reply->entry.task;
+    task->worker = mpr_os_pid();
+    bool whole = true;
+    running = reply;
+    if (task->chunk == NULL) {
+        run_single(reply);
+    } else {
+        whole = run_chunk(reply);
+    }
+    running = NULL;
+    if (!whole) {
+        return hand_on(reply);
+    }
+    if (!mpr_task_move(&reply->entry, reply->index, MPR_TASK_RUNNING,
+                       MPR_TASK_ENDED)) {
+        return false;
+    }
+    mpr_pool_tell_ended(reply->pool, reply->self, &reply->entry);
+    return true;
+}
+
+/* ---- taking ----------------------------------------------------------- */
+
+/*
+ * What is taken stands in the table before the log lets it go, so that the
+ * nursery knows of it whenever this process dies.
+ */
+static int attempt_take(void *user)
+{
+    mproc_reply *reply = user;
+    struct mpr_log *todo = &reply->pool->todo;
+    struct mpr_log_get get = {.log = todo,
+                              .self = reply->self,
+                              .data = &reply->worker->current,
+                              .capacity = sizeof(struct mpr_entry),
+                              .until = MPROC_FOREVER};
+    bool closed = mpr_log_closed(todo);
+    int err = mpr_log_get(&get);
+    return err == MPROC_EEMPTY && closed ? MPROC_ESHUTDOWN : err;
+}
+
+static bool take(mproc_reply *reply)
+{
+    uintptr_t outer = mpr_op_begin(reply->self, reply->pool);
+    int err = mpr_sleep_until(&reply->pool->todo.items, MPROC_FOREVER,
+                              MPROC_EEMPTY, attempt_take, reply);
+    mpr_op_end(reply->self, outer);
+    reply->entry = reply->worker->current;
+    return err == 0;
+}
+
+static void work(mproc_reply *reply)
+{
+    mproc_pool *pool = reply->pool;
+    while ((pool->max_tasks == 0 || reply->ran < pool->max_tasks) &&
+           take(reply)) {
+        bool ours = mpr_task_move(&reply->entry, reply->index, MPR_TASK_QUEUED,
+                                  MPR_TASK_RUNNING);
+        if (ours && !run(reply)) {
+            break;
+        }
+    }
+}
+
+/* ---- the life of a worker --------------------------------------------- */
+
+static void set_state(mproc_pool *pool, struct mpr_worker *worker,
+                      enum mpr_worker_state state)
+{
+    atomic_store(&worker->state, state);
+    mpr_bell_ring(&pool->to_nursery, INT_MAX);
+}
+
+/* MPROC_ETASK: the initializer failed. */
+static int enter(mproc_reply *reply, mpr_id nursery)
+{
+    mproc_pool *pool = reply->pool;
+    int err = mpr_self(&reply->self);
+    if (err < 0) {
+        return err;
+    }
+    atomic_store(&reply->worker->pid, mpr_os_pid());
+    atomic_store(&reply->worker->id, mpr_self_id());
+    if (atomic_load(&pool->nursery) != nursery) {
+        mpr_os_end(0); /* nobody knows of this process any more */
+    }
+    if (pool->initializer == NULL) {
+        return 0;
+    }
+    reply->worker->code = pool->initializer(pool->initializer_arg);
+    return reply->worker->code != 0 ? MPROC_ETASK : 0;
+}
+
+void mpr_worker_run(mproc_pool *pool, struct mpr_table *table, uint32_t index,
+                    mpr_id nursery)
+{
+    mproc_reply reply = {
+        .pool = pool, .worker = &table->worker[index], .index = index};
+    int err = enter(&reply, nursery);
+    if (err < 0) {
+        reply.worker->unfit = err;
+        set_state(pool, reply.worker, MPR_WORKER_UNFIT);
+        mpr_child_leave(1);
+    }
+    atomic_fetch_add(&table->begun, 1);
+    set_state(pool, reply.worker, MPR_WORKER_READY);
+    work(&reply);
+    set_state(pool, reply.worker, MPR_WORKER_RETIRED);
+    mpr_child_leave(0);
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+#include "proc/child.h"
+
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "proc/children.h"
+
+enum { END_HOOKS_MAX = 4 };
+static mpr_child_end_fn *end_hooks[END_HOOKS_MAX];
+
+void mpr_child_on_end(mpr_child_end_fn *fn)
+{
+    for (int i = 0; i < END_HOOKS_MAX; i++) {
+        if (end_hooks[i] == NULL) {
+            end_hooks[i] = fn;
+            return;
+        }
+    }
+    MPR_CHECK(!"too many end hooks");
+}
+
+static void end_children(void)
+{
+    for (int i = 0; i < END_HOOKS_MAX && end_hooks[i] != NULL; i++) {
+        end_hooks[i]();
+    }
+    mpr_children_end();
+}
+
+void mpr_child_leave(int status)
+{
+    end_children();
+    mpr_os_stdio_flush();
+    mpr_os_end(status);
+}
+
+/*
+ * Registered once: a fork inherits what is registered, and in a forked child
+ * there are no children to end but its own.
+ */
+static int end_children_at_exit(void)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    static bool registered;
+    pthread_mutex_lock(&mutex);
+    registered = registered || atexit(end_children) == 0;
+    bool done = registered;
+    pthread_mutex_unlock(&mutex);
+    return done ? 0 : MPROC_ENOMEM;
+}
+
+static void set_up(enum mpr_child_bond bond, const struct mpr_os_parent *parent)
+{
+    mpr_os_on_exit(mpr_child_leave);
+    mpr_children_forget();
+    if (bond == MPR_CHILD_ENDS_WITH_PARENT) {
+        mpr_os_end_with_parent(parent);
+    } else {
+        mpr_os_close(parent->pidfd);
+    }
+}
+
+/*
+ * The pidfd of this process, needed for the bond, also keeps a place for the
+ * child's: that cannot be opened before the fork, and must not fail after it.
+ * (Another thread may snatch the place: then there is none.)
+ */
+int mpr_child_fork(enum mpr_child_bond bond, struct mpr_child *out)
+{
+    struct mpr_os_parent parent = {.pid = mpr_os_pid()};
+    parent.main_thread = parent.pid == mpr_os_tid();
+    int err = end_children_at_exit();
+    if (err < 0) {
+        return err;
+    }
+    parent.pidfd = mpr_os_pidfd(parent.pid);
+    if (parent.pidfd < 0 && parent.pidfd != MPROC_ENOTSUP) {
+        return parent.pidfd;
+    }
+    mpr_os_stdio_flush();
+    out->pidfd = -1;
+    out->pid = mpr_os_fork(&out->mask);
+    if (out->pid == 0) {
+        set_up(bond, &parent);
+        return 0;
+    }
+    mpr_os_close(parent.pidfd);
+    if (out->pid > 0) {
+        int pidfd = mpr_os_pidfd(out->pid);
+        out->pidfd = pidfd >= 0 ? pidfd : -1;
+    }
+    mpr_os_fork_end(&out->mask);
+    return out->pid < 0 ? out->pid : 0;
+}
+
+void mpr_child_ready(const struct mpr_child *child)
+{
+    mpr_os_fork_end(&child->mask);
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: MIT */
+#include "proc/children.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/deadline.h"
+
+enum { GRACE_S = 2 }; /* between asking a daemonic child to end and ending it */
+
+struct list {
+    struct mpr_child_record *first;
+    struct mpr_child_record *last;
+};
+
+static struct {
+    pthread_mutex_t mutex;
+    pid_t pid; /* of the process whose children these are */
+    mpr_id id;
+    struct list running; /* by start */
+    struct list others;
+    bool found_dead;
+} mine = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static void lock(void)
+{
+    pthread_mutex_lock(&mine.mutex);
+}
+
+static void unlock(void)
+{
+    pthread_mutex_unlock(&mine.mutex);
+}
+
+/* The list stays, for mpr_children_forget. */
+static void unlock_in_child(void)
+{
+    mine.pid = -1;
+    unlock();
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+    pthread_atfork(lock, unlock, unlock_in_child);
+}
+
+/*
+ * A child that was forked plainly does not close the descriptors: it may have
+ * closed them itself, and given their numbers to something else.
+ */
+static void disown(void)
+{
+    mine.pid = mpr_os_pid();
+    mine.id = 0;
+    mine.running = (struct list){NULL, NULL};
+    mine.others = (struct list){NULL, NULL};
+    mine.found_dead = false;
+}
+
+void mpr_children_enter(void)
+{
+    lock();
+    if (mine.pid != mpr_os_pid()) {
+        disown();
+    }
+}
+
+void mpr_children_leave(void)
+{
+    struct mpr_thread *self;
+    bool found_dead = mine.found_dead;
+    mine.found_dead = false;
+    unlock();
+    if (found_dead && mpr_self(&self) == 0) {
+        mpr_slots_reap(self);
+    }
+}
+
+bool mpr_children_mine(const struct mproc_process *p)
+{
+    if (mine.id == 0) {
+        mine.id = mpr_process_page_->id;
+    }
+    return p->maker == mine.id;
+}
+
+/* ---- records ---------------------------------------------------------- */
+
+static void append(struct list *list, struct mpr_child_record *child)
+{
+    child->next = NULL;
+    child->prev = list->last;
+    *(list->last != NULL ? &list->last->next : &list->first) = child;
+    list->last = child;
+}
+
+static void take_out(struct list *list, struct mpr_child_record *child)
+{
+    *(child->prev != NULL ? &child->prev->next : &list->first) = child->next;
+    *(child->next != NULL ? &child->next->prev : &list->last) = child->prev;
+}
+
+static void move(struct mpr_child_record *child, bool running)
+{
+    take_out(running ? &mine.others : &mine.running, child);
+    append(running ? &mine.running : &mine.others, child);
+    child->running = running;
+}
+
+void mpr_children_free_record(struct mpr_child_record *child)
+{
+    free(child->arg);
+    free(child);
+}
+
+struct mpr_child_record *mpr_children_record(const void *arg, size_t arg_size)
+{
+    struct mpr_child_record *child = calloc(1, sizeof *child);
+    if (child == NULL) {
+        return NULL;
+    }
+    child->pidfd = -1;
+    if (arg_size > 0) {
+        child->arg = malloc(arg_size);
+        if (child->arg == NULL) {
+            free(child);
+            return NULL;
+        }
+        memcpy(child->arg, arg, arg_size);
+    }
+    return child;
+}
+
+void mpr_children_add(struct mpr_child_record *child)
+{
+    append(&mine.others, child);
+}
+
+void mpr_children_runs(struct mpr_child_record *child, pid_t pid, int pidfd)
+{
+    child->pid = pid;
+    child->pidfd = pidfd;
+    move(child, true);
+}
+
+static void close_unused(struct mpr_child_record *child)
+{
+    if (!child->running && child->users == 0 && !child->shown) {
+        mpr_os_close(child->pidfd);
+        child->pidfd = -1;
+    }
+}
+
+void mpr_children_release(struct mpr_child_record *child)
+{
+    child->users--;
+    close_unused(child);
+    if (!child->running && child->users == 0 && child->handle == NULL) {
+        take_out(&mine.others, child);
+        mpr_children_free_record(child);
+    }
+}
+
+void mpr_children_orphan(struct mpr_child_record *child)
+{
+    child->handle = NULL;
+    child->shown = false;
+    child->users++;
+    mpr_children_release(child);
+}
+
+struct mpr_child_record *mpr_children_first(void)
+{
+    return mine.running.first;
+}
+
+/* ---- their ends ------------------------------------------------------- */
+
+bool mpr_children_collect(struct mpr_child_record *child)
+{
+    int code = 0;
+    if (!child->running) {
+        return true;
+    }
+    int err = mpr_os_child_reap(child->pid, child->pidfd, &code);
+    if (err == MPROC_EAGAIN) {
+        return false;
+    }
+    mine.found_dead = true;
+    move(child, false);
+    if (child->handle != NULL) {
+        mpr_process_has_ended(child->handle, err, code);
+    }
+    close_unused(child);
+    return true;
+}
+
+bool mpr_children_collect_all(bool orphans)
+{
+    bool any = false;
+    for (struct mpr_child_record *c = mine.running.first, *next; c != NULL;
+         c = next) {
+        next = c->next;
+        if (orphans && c->handle != NULL) {
+            continue;
+        }
+        c->users++;
+        any |= mpr_children_collect(c);
+        mpr_children_release(c);
+    }
+    return any;
+}
+
+/*
+ * A tracer's eyes on the child may keep it from being reaped although its pidfd
+ * says that it has ended: the pidfd is not asked twice then.
+ */
+static bool await(struct mpr_child_record *child, mproc_deadline until)
+{
+    bool expired = mpr_deadline_is_nowait(until);
+    bool ask_pidfd = true;
+    while (!mpr_children_collect(child)) {
+        if (expired) {
+            return false;
+        }
+        int pidfd = ask_pidfd ? child->pidfd : -1;
+        unlock();
+        expired = mpr_os_child_wait(pidfd, until) == MPROC_ETIMEDOUT;
+        lock();
+        ask_pidfd = expired;
+    }
+    return true;
+}
+
+bool mpr_children_await(struct mpr_child_record *child, mproc_deadline until)
+{
+    child->users++;
+    bool ended = await(child, until);
+    mpr_children_release(child);
+    return ended;
+}
+
+int mpr_children_signal(struct mpr_child_record *child, int sig)
+{
+    if (mpr_children_collect(child)) {
+        return 0;
+    }
+    int err = mpr_os_child_signal(child->pid, child->pidfd, sig);
+    return err == MPROC_ESRCH ? 0 : err;
+}
+
+int mpr_children_fd(struct mpr_child_record *child)
+{
+    if (child->pidfd < 0) {
+        bool ended = mpr_children_collect(child);
+        int fd = ended ? mpr_os_readable() : mpr_os_pidfd(child->pid);
+        if (fd < 0) {
+            return fd;
+        }
+        child->pidfd = fd;
+    }
+    child->shown = true;
+    return child->pidfd;
+}
+
+/* ---- the end of this process ------------------------------------------ */
+
+static struct mpr_child_record *first_daemon(void)
+{
+    struct mpr_child_record *c = mine.running.first;
+    while (c != NULL && !c->daemon) {
+        c = c->next;
+    }
+    return c;
+}
+
+static void signal_daemons(int sig)
+{
+    for (struct mpr_child_record *c = mine.running.first; c != NULL;
+         c = c->next) {
+        if (c->daemon) {
+            mpr_os_child_signal(c->pid, c->pidfd, sig);
+        }
+    }
+}
+
+static void end_daemons(void)
+{
+    struct mpr_child_record *c;
+    mproc_deadline grace = mpr_deadline_after(mpr_os_now(), GRACE_S, 1e9);
+    signal_daemons(SIGTERM);
+    while ((c = first_daemon()) != NULL && mpr_children_await(c, grace)) {
+    }
+    signal_daemons(SIGKILL);
+    while ((c = first_daemon()) != NULL) {
+        mpr_children_await(c, MPROC_FOREVER);
+    }
+}
+
+void mpr_children_end(void)
+{
+    mpr_children_enter();
+    while (mine.running.first != NULL) {
+        if (first_daemon() != NULL) {
+            end_daemons();
+        } else {
+            mpr_children_await(mine.running.first, MPROC_FOREVER);
+        }
+    }
+    mpr_children_leave();
+}
+
+/* What has users stays: this process's own argument is among it. */
+static void forget(struct list *list)
+{
+    for (struct mpr_child_record *c = list->first, *next; c; c = next) {
+        next = c->next;
+        mpr_os_close(c->pidfd);
+        if (c->users == 0) {
+            mpr_children_free_record(c);
+        }
+    }
+}
+
+void mpr_children_forget(void)
+{
+    lock();
+    if (mine.pid != mpr_os_pid()) {
+        forget(&mine.running);
+        forget(&mine.others);
+        disown();
+    }
+    unlock();
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The children of the calling process: private memory under one mutex. A
+ * forked child has none.
+ *
+ * Each handle that is made here has a record, which lasts until the handle is
+ * freed and its process reaped. Only who holds the mutex reaps, so a status is
+ * taken once, and a pid in a running record is not another process's, unless
+ * somebody outside the library reaps children that are not theirs.
+ */
+#ifndef MPR_PROC_CHILDREN_H
+#define MPR_PROC_CHILDREN_H
+
+#include "proc/process.h"
+
+/* Fields change only under the mutex; `pid`, `daemon` not once it runs. */
+struct mpr_child_record {
+    struct mpr_child_record *next; /* in one of the lists */
+    struct mpr_child_record *prev;
+    struct mproc_process *handle; /* NULL: freed */
+    void *arg;                    /* the copy of the argument, or NULL */
+    unsigned users;               /* threads that use it unlocked */
+    pid_t pid;                    /* 0: not started */
+    int pidfd;                    /* -1: none, or no longer */
+    bool daemon;
+    bool running;
+    bool shown; /* the user was told the pidfd */
+};
+
+/*
+ * Lock. From here until mpr_children_leave no user code runs, and nothing is
+ * waited for.
+ */
+void mpr_children_enter(void);
+
+/* Unlock, and give back what those who were found dead had in hand. */
+void mpr_children_leave(void);
+
+/* All below: locked. */
+
+/* The record of a handle that belongs to the calling process. */
+bool mpr_children_mine(const struct mproc_process *p);
+
+/* The record of a handle that is being made belongs to this process now. */
+void mpr_children_add(struct mpr_child_record *child);
+
+/* Set the child's start in its record and put it among those that run. */
+void mpr_children_runs(struct mpr_child_record *child, pid_t pid, int pidfd);
+
+/* True once it has ended: reaps it, and writes its end into the handle. */
+bool mpr_children_collect(struct mpr_child_record *child);
+
+/*
+ * Collect all that have ended; with `orphans` only those whose handle was
+ * freed. True if any.
+ */
+bool mpr_children_collect_all(bool orphans);
+
+/*
+ * Unlocks while it waits for the child's end. False: the deadline passed.
+ * Afterwards the record is gone if its handle is.
+ */
+bool mpr_children_await(struct mpr_child_record *child, mproc_deadline until);
+
+/* MPROC_ESRCH counts as sent. */
+int mpr_children_signal(struct mpr_child_record *child, int sig);
+
+/* A descriptor to show to the user. EMFILE, ENFILE, ENOMEM, ENOTSUP. */
+int mpr_children_fd(struct mpr_child_record *child);
+
+/* The handle is gone. Frees the record once nobody needs it. */
+void mpr_children_orphan(struct mpr_child_record *child);
+
+/* One user less. As above. */
+void mpr_children_release(struct mpr_child_record *child);
+
+/* The first of those that run; NULL: there is none. */
+struct mpr_child_record *mpr_children_first(void);
+
+/* ---- not locked ------------------------------------------------------- */
+
+/* A record, with a copy of the argument if that has a size. NULL: no memory. */
+struct mpr_child_record *mpr_children_record(const void *arg, size_t arg_size);
+void mpr_children_free_record(struct mpr_child_record *child);
+
+/* Terminate the daemonic ones, then wait for all. */
+void mpr_children_end(void);
+
+/* In a new child: close and forget what its parent knew of its children. */
+void mpr_children_forget(void);
+
+#endif

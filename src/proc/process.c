@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: MIT */
+#include "proc/process.h"
+
+#include <stdio.h>
+
+#include "base/options.h"
+#include "proc/child.h"
+#include "proc/children.h"
+#include "proc/who.h"
+
+static const struct mpr_object_class process_class = {
+    .type = MPR_PROCESS,
+    .size = sizeof(struct mproc_process),
+    .end = NULL, /* what it owns is its maker's private memory */
+};
+
+__attribute__((constructor)) static void register_class(void)
+{
+    mpr_object_register(&process_class);
+}
+
+/* A handle that was not freed. */
+static bool is_process(const mproc_process *p)
+{
+    return mpr_who_is_static(p) || mpr_object_is(p, MPR_PROCESS);
+}
+
+/* ---- the state word --------------------------------------------------- */
+
+enum { CODE_SHIFT = 8, CODE_BIAS = 256 };
+
+void mpr_process_has_ended(struct mproc_process *p, int err, int code)
+{
+    uint32_t state = MPR_PROCESS_LOST;
+    if (err == 0) {
+        state = (uint32_t)(code + CODE_BIAS) << CODE_SHIFT | MPR_PROCESS_ENDED;
+    }
+    atomic_store(&p->state, state);
+}
+
+static int code_of(uint32_t state)
+{
+    return (int)(state >> CODE_SHIFT) - CODE_BIAS;
+}
+
+void mpr_process_runs(struct mproc_process *p, pid_t pid)
+{
+    uint32_t starting = MPR_PROCESS_STARTING;
+    atomic_store(&p->since_boot_ns, mpr_os_boot_now());
+    atomic_store(&p->pid, pid);
+    atomic_compare_exchange_strong(&p->state, &starting, MPR_PROCESS_RUNS);
+}
+
+/* ---- making one ------------------------------------------------------- */
+
+static void name_it(struct mproc_process *p, const char *name)
+{
+    char by_ordinal[MPR_NAME_SIZE];
+    mpr_who_next_path(p->path);
+    if (name == NULL) {
+        snprintf(by_ordinal, sizeof by_ordinal, "Process-%s", p->path);
+        name = by_ordinal;
+    }
+    mpr_who_copy_name(p->name, name);
+}
+
+static int check_options(mproc_main_fn *fn, const void *arg,
+                         const mproc_process_opts *opts)
+{
+    if (fn == NULL || (arg == NULL && opts->arg_size > 0)) {
+        return MPROC_EINVAL;
+    }
+    return opts->start == MPROC_START_FORK ? 0 : MPROC_ENOTSUP;
+}
+
+static void give_record(struct mproc_process *p,
+                        struct mpr_child_record *record)
+{
+    p->maker = mpr_process_page_->id;
+    p->record = record;
+    atomic_store(&p->state, MPR_PROCESS_MADE);
+    atomic_store(&p->id, 0);
+    atomic_store(&p->pid, 0);
+    record->handle = p;
+    record->daemon = p->daemon != 0;
+    mpr_children_enter();
+    mpr_children_add(record);
+    mpr_children_leave();
+}
+
+int mproc_process_new_sized(mproc_process **out, mproc_main_fn *fn, void *arg,
+                            const mproc_process_opts *theirs, size_t size)
+{
+    mproc_process_opts opts;
+    struct mpr_thread *self;
+    int err = mpr_options_read(&opts, sizeof opts, theirs, size);
+    if (err == 0) {
+        err = out == NULL ? MPROC_EINVAL : check_options(fn, arg, &opts);
+    }
+    if (err < 0) {
+        return err;
+    }
+    err = mpr_self(&self);
+    if (err < 0) {
+        return err;
+    }
+    struct mpr_child_record *record = mpr_children_record(arg, opts.arg_size);
+    if (record == NULL) {
+        return MPROC_ENOMEM;
+    }
+    struct mproc_process *p = mpr_object_new(self, MPR_PROCESS);
+    if (p == NULL) {
+        mpr_children_free_record(record);
+        return MPROC_ENOMEM;
+    }
+    p->fn = fn;
+    p->arg = record->arg != NULL ? record->arg : arg;
+    p->daemon = opts.daemon != 0;
+    name_it(p, opts.name);
+    give_record(p, record);
+    mpr_object_publish(self, p);
+    *out = p;
+    return 0;
+}
+
+/*
+ * Lock, for a call that is the maker's: EINVAL, EPERM: not locked. The handle
+ * stays live until mpr_children_leave.
+ */
+static int enter_mine(const mproc_process *p)
+{
+    struct mpr_thread *self;
+    int err = MPROC_EINVAL;
+    if (!is_process(p)) {
+        return err;
+    }
+    (void)mpr_self(&self); /* whoever has no record is no maker */
+    mpr_children_enter();
+    if (is_process(p)) {
+        bool mine = !mpr_who_is_static(p) && mpr_children_mine(p);
+        err = mine ? 0 : MPROC_EPERM;
+    }
+    if (err == 0 && p->record == NULL) { /* another thread is freeing it */
+        err = MPROC_EINVAL;
+    }
+    if (err < 0) {
+        mpr_children_leave();
+    }
+    return err;
+}
+
+/*
+ * As above, for a process that was started. (The child may tell that it runs
+ * before its record does.)
+ */
+static int enter_started(const mproc_process *p)
+{
+    int err = enter_mine(p);
+    if (err == 0 && p->record->pid == 0) {
+        mpr_children_leave();
+        err = MPROC_EINVAL;
+    }
+    return err;
+}
+
+/*
+ * A child that still runs has its own copies of what it needs. A handle whose
+ * maker has died may be freed by anyone.
+ */
+void mproc_process_free(mproc_process *p)
+{
+    struct mpr_thread *self;
+    if (!mpr_object_is(p, MPR_PROCESS) || mpr_self(&self) < 0) {
+        return;
+    }
+    switch (enter_mine(p)) {
+    case 0:
+        mpr_children_orphan(p->record);
+        p->record = NULL; /* another thread may have got here too */
+        mpr_children_leave();
+        break;
+    case MPROC_EPERM:
+        if (!mpr_id_is_dead(p->maker)) {
+            return;
+        }
+        break;
+    default:
+        return;
+    }
+    mpr_object_end(self, p, MPR_PROCESS);
+}
+
+/* ---- starting --------------------------------------------------------- */
+
+struct plan {
+    struct mproc_process *handle; /* which may be freed any time: */
+    uint64_t tag;                 /* then it has not this tag any more */
+    mproc_main_fn *fn;
+    void *arg;
+};
+
+_Noreturn static void run(const struct plan *plan,
+                          const struct mpr_child *child)
+{
+    struct mpr_thread *self;
+    struct mproc_process *p = plan->handle;
+    mpr_who_become(p, plan->tag);
+    bool entered = mpr_self(&self) == 0;
+    if (mpr_object_unchanged(p, plan->tag)) {
+        atomic_store(&p->id, entered ? mpr_self_id() : 0);
+        mpr_process_runs(p, mpr_os_pid());
+    }
+    mpr_child_ready(child);
+    mpr_child_leave(plan->fn(plan->arg));
+}
+
+static int try_fork(bool daemon, struct mpr_child *child)
+{
+    struct mpr_thread *self;
+    int err = mpr_self(&self);
+    if (err < 0) {
+        return err;
+    }
+    if (!mpr_slots_room(self)) {
+        return MPROC_EAGAIN;
+    }
+    return mpr_child_fork(
+        daemon ? MPR_CHILD_ENDS_WITH_PARENT : MPR_CHILD_OUTLIVES, child);
+}
+
+/* Refused for want of processes or descriptors: ended children have some. */
+static int fork_child(bool daemon, struct mpr_child *child)
+{
+    int err = try_fork(daemon, child);
+    if (err == MPROC_EAGAIN || err == MPROC_EMFILE || err == MPROC_ENFILE) {
+        mpr_children_enter();
+        bool again = mpr_children_collect_all(false);
+        mpr_children_leave();
+        if (again) {
+            err = try_fork(daemon, child);
+        }
+    }
+    return err;
+}
+
+/* The record has this thread as its user, so it stays. */
+static int start(const struct plan *plan, struct mpr_child_record *record)
+{
+    struct mpr_child child;
+    int err = fork_child(record->daemon, &child);
+    if (err == 0 && child.pid == 0) {
+        run(plan, &child);
+    }
+    mpr_children_enter();
+    struct mproc_process *p = record->handle;
+    if (err == 0) {
+        mpr_children_runs(record, child.pid, child.pidfd);
+        if (p != NULL) {
+            mpr_process_runs(p, child.pid);
+        }
+    } else if (p != NULL) {
+        atomic_store(&p->state, MPR_PROCESS_MADE);
+    }
+    mpr_children_release(record);
+    mpr_children_leave();
+    return err;
+}
+
+/* Locked. From here on nobody else starts it. */
+static int begin_start(struct mproc_process *p)
+{
+    if (mpr_process_phase(p) != MPR_PROCESS_MADE) {
+        return MPROC_EINVAL;
+    }
+    if (mpr_who_is_daemonic()) {
+        return MPROC_EPERM;
+    }
+    p->record->users++;
+    atomic_store(&p->state, MPR_PROCESS_STARTING);
+    return 0;
+}
+
+int mproc_process_start(mproc_process *p)
+{
+    int err = enter_mine(p);
+    if (err < 0) {
+        return err;
+    }
+    mpr_children_collect_all(true);
+    err = begin_start(p);
+    struct mpr_child_record *record = p->record;
+    struct plan plan = {p, mpr_object_tag(p, MPR_PROCESS), p->fn, p->arg};
+    mpr_children_leave();
+    return err < 0 ? err : start(&plan, record);
+}
+
+/* ---- its end ---------------------------------------------------------- */
+
+int mproc_process_join(mproc_process *p, mproc_deadline until)
+{
+    int err = enter_started(p);
+    if (err < 0) {
+        bool myself = err == MPROC_EPERM && p == mproc_process_current();
+        return myself ? MPROC_EDEADLK : err;
+    }
+    bool ended = mpr_children_await(p->record, until);
+    mpr_children_leave();
+    return ended ? 0 : MPROC_ETIMEDOUT;
+}
+
+/* Asked by another than the maker, or of a process whose maker has died. */
+static bool lives(const mproc_process *p)
+{
+    mpr_id id = atomic_load(&p->id);
+    pid_t pid = atomic_load(&p->pid);
+    if (id != 0) {
+        return !mpr_id_is_dead(id);
+    }
+    return pid == mpr_os_pid() ||
+           !mpr_os_process_gone(pid, atomic_load(&p->since_boot_ns));
+}
+
+bool mproc_process_is_alive(mproc_process *p)
+{
+    int err = enter_started(p);
+    if (err == 0) {
+        bool ended = mpr_children_collect(p->record);
+        mpr_children_leave();
+        return !ended;
+    }
+    return err == MPROC_EPERM && mpr_process_phase(p) == MPR_PROCESS_RUNS &&
+           lives(p);
+}
+
+int mproc_process_exitcode(mproc_process *p, int *out)
+{
+    int err = out == NULL ? MPROC_EINVAL : enter_started(p);
+    if (err < 0) {
+        return err;
+    }
+    mpr_children_collect(p->record);
+    uint32_t state = atomic_load(&p->state);
+    mpr_children_leave();
+    switch ((enum mpr_process_phase)(state & 0xff)) {
+    case MPR_PROCESS_ENDED:
+        *out = code_of(state);
+        return 0;
+    case MPR_PROCESS_LOST:
+        return MPROC_ECHILD;
+    default:
+        return MPROC_EAGAIN;
+    }
+}
+
+static int send_signal(mproc_process *p, int sig)
+{
+    int err = enter_started(p);
+    if (err == 0) {
+        err = mpr_children_signal(p->record, sig);
+        mpr_children_leave();
+    }
+    return err;
+}
+
+int mproc_process_terminate(mproc_process *p)
+{
+    return send_signal(p, SIGTERM);
+}
+
+int mproc_process_kill(mproc_process *p)
+{
+    return send_signal(p, SIGKILL);
+}
+
+int mproc_process_interrupt(mproc_process *p)
+{
+    return send_signal(p, SIGINT);
+}
+
+int mproc_process_fd(mproc_process *p)
+{
+    int err = enter_started(p);
+    if (err < 0) {
+        return err;
+    }
+    int fd = mpr_children_fd(p->record);
+    mpr_children_leave();
+    return fd;
+}
+
+/* ---- what it is ------------------------------------------------------- */
+
+pid_t mproc_process_pid(const mproc_process *p)
+{
+    return is_process(p) ? atomic_load(&p->pid) : 0;
+}
+
+const char *mproc_process_name(const mproc_process *p)
+{
+    return is_process(p) ? p->name : "";
+}
+
+bool mproc_process_daemon(const mproc_process *p)
+{
+    return is_process(p) && p->daemon;
+}
+
+size_t mproc_active_children(mproc_process **out, size_t capacity)
+{
+    size_t count = 0;
+    mpr_children_enter();
+    mpr_children_collect_all(false);
+    for (struct mpr_child_record *c = mpr_children_first(); c; c = c->next) {
+        if (c->handle == NULL) {
+            continue;
+        }
+        if (out != NULL && count < capacity) {
+            out[count] = c->handle;
+        }
+        count++;
+    }
+    mpr_children_leave();
+    return count;
+}
