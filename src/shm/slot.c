@@ -549,7 +549,7 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
             tell_unmarked(slot);
             break;
         case ALIVE:
-            census.living += id_of(slot, word) != mpr_self_id();
+            census.living++;
             break;
         }
     }
