@@ -589,7 +589,7 @@ int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
     }
     err = mproc_result_wait(result, until);
     if (err == MPROC_ETIMEDOUT) {
-        mpr_pool_cancel(p, self, &result->entry);
+        mpr_result_cancel(result, self);
         mproc_result_wait(result, MPROC_FOREVER);
     }
     if (err == 0 || result->outcome.status != MPROC_ECANCELED) {

@@ -117,8 +117,18 @@ int mpr_result_await(struct mproc_result *result, mproc_deadline until);
 bool mpr_batch_collect(struct mpr_thread *self, struct mproc_result *result,
                        struct mpr_task *task, const mproc_outcome *outcome);
 
-/* Cancel what of the batch has not ended. */
-void mpr_batch_cancel(struct mproc_result *result, struct mpr_thread *self);
+/*
+ * Cancel what has not ended, of one task or of a batch. Its pool may be gone if
+ * it all has.
+ */
+void mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
+
+/*
+ * Cancel a batch; returns once its arrays are no longer touched. In a callback,
+ * which cannot wait, only those in the shared heap still are, by the workers
+ * that run an item.
+ */
+void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
 
 /* A new table of workers for the pool's next nursery. ENOMEM. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);
