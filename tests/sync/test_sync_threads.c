@@ -19,7 +19,7 @@
 #include "sync/condition.h"
 #include "sync/lock.h"
 
-enum { THREADS = 4, ROUNDS = 20000 };
+enum { THREADS = 4, ROUNDS = 10000 };
 
 typedef void *thread_fn(void *arg);
 
