@@ -71,12 +71,11 @@ static inline int mpr_hold_release(struct mpr_thread *self,
     uintptr_t outer = mpr_op_begin(self, of->object);
     int err = 0;
     do {
-        if (mpr_unlikely(word == MPR_HOLD_ENDED)) {
+        bool other = (word & ~MPR_HOLD_WAITERS) != mpr_self_id();
+        if (mpr_unlikely(word == MPR_HOLD_ENDED || (word == 0 && !mine))) {
             err = MPROC_EINVAL;
-        } else if (mine && (word & ~MPR_HOLD_WAITERS) != mpr_self_id()) {
+        } else if (mine && other) {
             err = MPROC_EPERM;
-        } else if (mpr_unlikely(word == 0)) {
-            err = MPROC_EINVAL;
         }
     } while (mpr_likely(err == 0) &&
              !atomic_compare_exchange_weak_explicit(&hold->word, &word, 0,
