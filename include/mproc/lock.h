@@ -109,6 +109,9 @@ MPROC_API void mproc_rlock_free(mproc_rlock *l);
  * Without either a unit may be a signal rather than a resource, so what a dead
  * process had acquired stays acquired. With either, a release gives back a unit
  * of the calling process, else the one held longest.
+ *
+ * Limits: a value of 2147483647; with either option a start value of 65536, and
+ * with `recover` 1024 units more than at the start.
  */
 typedef struct mproc_semaphore_opts {
     int bounded;
@@ -126,7 +129,7 @@ MPROC_API int mproc_semaphore_new_sized(mproc_semaphore **out, unsigned value,
  * Semaphore(), BoundedSemaphore().
  *
  * 0              *out is the semaphore; end it with mproc_semaphore_free
- * MPROC_EINVAL   out is NULL, or the value is too large
+ * MPROC_EINVAL   out is NULL, or the value is above its limit
  * MPROC_ENOMEM   the shared heap is full
  * MPROC_ENOTSUP  an option that this version does not know is set
  */
@@ -151,8 +154,9 @@ MPROC_API int mproc_semaphore_acquire(mproc_semaphore *s, mproc_deadline until);
  * semaphore that is not bounded, a signal handler may too. Python:
  * Semaphore.release().
  *
- * 0             there is one unit more
- * MPROC_EINVAL  bounded, and at its start value
+ * 0                there is one unit more
+ * MPROC_EINVAL     bounded, and at its start value
+ * MPROC_EOVERFLOW  not bounded, and at its limit
  */
 MPROC_API int mproc_semaphore_release(mproc_semaphore *s);
 
@@ -228,7 +232,10 @@ static inline mproc_with_ mproc_with_semaphore_(mproc_semaphore *s)
 
 #ifdef __cplusplus
 extern "C++" {
-inline mproc_with_ mproc_with_of_(mproc_lock *l) { return mproc_with_lock_(l); }
+inline mproc_with_ mproc_with_of_(mproc_lock *l)
+{
+    return mproc_with_lock_(l);
+}
 
 inline mproc_with_ mproc_with_of_(mproc_rlock *l)
 {
@@ -243,8 +250,13 @@ inline mproc_with_ mproc_with_of_(mproc_semaphore *s)
 class mproc_with_guard_
 {
   public:
-    explicit mproc_with_guard_(const mproc_with_ &w) : with(w) {}
-    ~mproc_with_guard_() { mproc_with_end_(&with); }
+    explicit mproc_with_guard_(const mproc_with_ &w) : with(w)
+    {
+    }
+    ~mproc_with_guard_()
+    {
+        mproc_with_end_(&with);
+    }
     mproc_with_guard_(const mproc_with_guard_ &) = delete;
     mproc_with_guard_ &operator=(const mproc_with_guard_ &) = delete;
 
@@ -273,18 +285,18 @@ class mproc_with_guard_
  * others do not have this macro. Python: with l:
  */
 #ifdef __cplusplus
-#define MPROC_WITH_AS_(name, l)                                                \
-    for (mproc_with_guard_ name(mproc_with_of_(l)); name.with.turns > 0;       \
+#define MPROC_WITH_AS_(name, l)                                          \
+    for (mproc_with_guard_ name(mproc_with_of_(l)); name.with.turns > 0; \
          name.with.turns = 0)
 #elif defined(__GNUC__) || defined(__clang__)
-#define MPROC_WITH_OF_(l)                                                      \
-    _Generic((l), mproc_lock *                                                 \
-             : mproc_with_lock_, mproc_rlock *                                 \
-             : mproc_with_rlock_, mproc_semaphore *                            \
+#define MPROC_WITH_OF_(l)                           \
+    _Generic((l), mproc_lock *                      \
+             : mproc_with_lock_, mproc_rlock *      \
+             : mproc_with_rlock_, mproc_semaphore * \
              : mproc_with_semaphore_ MPROC_WITH_MORE_)(l)
-#define MPROC_WITH_AS_(name, l)                                                \
-    for (mproc_with_ name                                                      \
-         __attribute__((cleanup(mproc_with_end_))) = MPROC_WITH_OF_(l);        \
+#define MPROC_WITH_AS_(name, l)                                         \
+    for (mproc_with_ name                                               \
+         __attribute__((cleanup(mproc_with_end_))) = MPROC_WITH_OF_(l); \
          name.turns > 0; name.turns = 0)
 #endif
 #ifdef MPROC_WITH_AS_

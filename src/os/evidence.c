@@ -21,74 +21,116 @@
 #define SYS_pidfd_open 434
 #endif
 
-enum thread_state { THREAD_GONE, THREAD_RUNS, THREAD_YOUNGER, THREAD_UNKNOWN };
+enum thread_state {
+    THREAD_GONE,
+    THREAD_RUNS,
+    THREAD_YOUNGER, /* its pid was given to another process */
+    THREAD_UNKNOWN
+};
 
-/* Fields of /proc/PID/task/TID/stat, counted from 1; the name may hold
- * anything, so counting starts behind its last parenthesis, at field 3. */
-static enum thread_state parse_stat(const char *text, int64_t since_boot_ns)
+/* What is known of the process in question. */
+struct wanted {
+    pid_t pid;
+    int64_t since_boot_ns;
+    uint64_t program; /* 0: any */
+};
+
+/* Fields of /proc/PID/task/TID/stat, counted from 1. */
+enum { STAT_STATE = 3, STAT_START = 22, STAT_SIZE = 23, STAT_STACK = 28 };
+
+struct stat_fields {
+    char state;
+    unsigned long long start, size, stack;
+};
+
+/* The name, field 2, may hold anything: count from its last parenthesis. */
+static bool read_fields(const char *text, struct stat_fields *out)
 {
     const char *at = strrchr(text, ')');
     if (at == NULL || at[1] == '\0') {
-        return THREAD_UNKNOWN;
+        return false;
     }
     at += 2;
-    char letter = *at;
-    unsigned long long start = 0, vsize = 0;
-    int field = 3;
-    for (; *at != '\0' && field < 23; field++) {
-        if (field == 22) {
-            start = strtoull(at, NULL, 10);
+    out->state = *at;
+    for (int field = STAT_STATE; *at != '\0'; field++) {
+        unsigned long long value = strtoull(at, NULL, 10);
+        if (field == STAT_START) {
+            out->start = value;
+        } else if (field == STAT_SIZE) {
+            out->size = value;
+        } else if (field == STAT_STACK) {
+            out->stack = value;
+            return true;
         }
         at += strcspn(at, " ");
         at += *at == ' ';
     }
-    if (field < 23) {
-        return THREAD_UNKNOWN;
-    }
-    vsize = strtoull(at, NULL, 10);
-    int64_t tick_ns = 1000000000 / sysconf(_SC_CLK_TCK);
-    if ((int64_t)start * tick_ns > since_boot_ns + tick_ns) {
-        return THREAD_YOUNGER;
-    }
-    return vsize == 0 || letter == 'X' ? THREAD_GONE : THREAD_RUNS;
-}
-
-static enum thread_state thread_state(int task_dir, const char *tid,
-                                      int64_t since_boot_ns)
-{
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "%.20s/stat", tid);
-    int fd = openat(task_dir, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return errno == ENOENT ? THREAD_GONE : THREAD_UNKNOWN;
-    }
-    ssize_t size = read(fd, text, sizeof text - 1);
-    int err = errno;
-    close(fd);
-    if (size <= 0) {
-        return size < 0 && err == ESRCH ? THREAD_GONE : THREAD_UNKNOWN;
-    }
-    text[size] = '\0';
-    return parse_stat(text, since_boot_ns);
+    return false;
 }
 
 /*
- * The first thread's date is the process's. A younger one further on is a
- * thread that was started since: it runs.
+ * Where the stack of a program begins is chosen when it is started, by chance,
+ * and stays so in every fork. 0 where it is kept from us.
  */
-static enum thread_state all_threads(DIR *tasks, pid_t pid,
-                                     int64_t since_boot_ns)
+static enum thread_state parse_stat(const char *text, bool leader,
+                                    const struct wanted *wanted)
+{
+    struct stat_fields is;
+    if (!read_fields(text, &is)) {
+        return THREAD_UNKNOWN;
+    }
+    int64_t tick_ns = 1000000000 / sysconf(_SC_CLK_TCK);
+    if (leader &&
+        (int64_t)is.start * tick_ns > wanted->since_boot_ns + tick_ns) {
+        return THREAD_YOUNGER;
+    }
+    bool other_program =
+        wanted->program != 0 && is.stack != 0 && is.stack != wanted->program;
+    bool gone = is.size == 0 || is.state == 'X' || other_program;
+    return gone ? THREAD_GONE : THREAD_RUNS;
+}
+
+static ssize_t read_file(int dir, const char *path, char *text, size_t size)
+{
+    errno = 0;
+    int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return -1;
+    }
+    ssize_t got = read(fd, text, size - 1);
+    int err = errno;
+    close(fd);
+    errno = err;
+    text[got > 0 ? got : 0] = '\0';
+    return got;
+}
+
+static enum thread_state thread_state(int tasks, const char *tid,
+                                      const struct wanted *wanted)
+{
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "%.20s/stat", tid);
+    if (read_file(tasks, path, text, sizeof text) <= 0) {
+        return errno == ENOENT || errno == ESRCH ? THREAD_GONE : THREAD_UNKNOWN;
+    }
+    return parse_stat(text, strtol(tid, NULL, 10) == wanted->pid, wanted);
+}
+
+/* `listing` gets a number that tells one list of threads from another. */
+static enum thread_state all_threads(DIR *tasks, const struct wanted *wanted,
+                                     uint64_t *listing)
 {
     enum thread_state all = THREAD_GONE;
+    *listing = 0;
     for (const struct dirent *e; (e = readdir(tasks)) != NULL;) {
         if (e->d_name[0] == '.') {
             continue;
         }
-        bool leader = strtol(e->d_name, NULL, 10) == pid;
-        enum thread_state one = thread_state(
-            dirfd(tasks), e->d_name, leader ? since_boot_ns : INT64_MAX / 2);
+        uint64_t tid = strtoull(e->d_name, NULL, 10);
+        *listing += (tid + 1) * UINT64_C(0x9e3779b97f4a7c15);
+        enum thread_state one = thread_state(dirfd(tasks), e->d_name, wanted);
         if (one == THREAD_YOUNGER) {
-            return THREAD_GONE;
+            return one;
         }
         if (one != THREAD_GONE) {
             all = one;
@@ -97,33 +139,87 @@ static enum thread_state all_threads(DIR *tasks, pid_t pid,
     return all;
 }
 
-static bool gone_by_pidfd(pid_t pid)
+/*
+ * A listed thread may start another and end before it is looked at. So nobody
+ * is left only when a second list is the same as one whose threads were all
+ * found gone.
+ */
+static enum thread_state listed_threads(DIR *tasks, const struct wanted *wanted)
+{
+    enum { LOOKS = 4 };
+    uint64_t before = 0;
+    for (int i = 0; i < LOOKS; i++) {
+        uint64_t listing;
+        enum thread_state all = all_threads(tasks, wanted, &listing);
+        if (all == THREAD_YOUNGER) {
+            return THREAD_GONE;
+        }
+        if (all != THREAD_GONE || (i > 0 && listing == before)) {
+            return all;
+        }
+        before = listing;
+        rewinddir(tasks);
+    }
+    return THREAD_RUNS;
+}
+
+static enum mpr_os_trace trace_by_pidfd(pid_t pid)
 {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (fd < 0) {
-        return errno == ESRCH || (kill(pid, 0) != 0 && errno == ESRCH);
+        bool gone = errno == ESRCH || (kill(pid, 0) != 0 && errno == ESRCH);
+        return gone ? MPR_OS_GONE : MPR_OS_UNTOLD;
     }
     struct pollfd ended = {.fd = fd, .events = POLLIN};
     bool gone = poll(&ended, 1, 0) == 1;
     close(fd);
-    return gone;
+    return gone ? MPR_OS_GONE : MPR_OS_RUNS;
+}
+
+static enum mpr_os_trace trace_of(const struct wanted *wanted)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%ld/task", (long)wanted->pid);
+    DIR *tasks = opendir(path);
+    if (tasks == NULL) {
+        return trace_by_pidfd(wanted->pid);
+    }
+    enum thread_state all = listed_threads(tasks, wanted);
+    closedir(tasks);
+    if (all == THREAD_UNKNOWN) {
+        return trace_by_pidfd(wanted->pid);
+    }
+    return all == THREAD_GONE ? MPR_OS_GONE : MPR_OS_RUNS;
+}
+
+enum mpr_os_trace mpr_os_program_trace(pid_t pid, int64_t since_boot_ns,
+                                       uint64_t program)
+{
+    struct wanted wanted = {pid, since_boot_ns, program};
+    int saved = errno;
+    enum mpr_os_trace trace = trace_of(&wanted);
+    errno = saved;
+    return trace;
 }
 
 bool mpr_os_process_gone(pid_t pid, int64_t since_boot_ns)
 {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%ld/task", (long)pid);
+    return mpr_os_program_trace(pid, since_boot_ns, 0) == MPR_OS_GONE;
+}
+
+uint64_t mpr_os_program(void)
+{
+    static _Atomic uint64_t known; /* it is the same in every fork */
+    uint64_t program = atomic_load_explicit(&known, memory_order_relaxed);
+    struct stat_fields is;
+    char text[1024];
     int saved = errno;
-    DIR *tasks = opendir(path);
-    bool gone;
-    if (tasks != NULL) {
-        enum thread_state all = all_threads(tasks, pid, since_boot_ns);
-        closedir(tasks);
-        gone =
-            all == THREAD_GONE || (all == THREAD_UNKNOWN && gone_by_pidfd(pid));
-    } else {
-        gone = gone_by_pidfd(pid);
+    if (program == 0 &&
+        read_file(AT_FDCWD, "/proc/self/stat", text, sizeof text) > 0 &&
+        read_fields(text, &is)) {
+        program = is.stack;
+        atomic_store_explicit(&known, program, memory_order_relaxed);
     }
     errno = saved;
-    return gone;
+    return program;
 }

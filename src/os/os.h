@@ -100,6 +100,16 @@ struct mpr_os_word {
 
 enum { MPR_OS_WORDS_MAX = 128 };
 
+/* The half of a 64-bit word that holds its low 32 bits: what to sleep on. */
+static inline _Atomic uint32_t *mpr_os_low_half(_Atomic uint64_t *word)
+{
+    const union {
+        uint64_t whole;
+        uint32_t half[2];
+    } one = {.whole = 1};
+    return (_Atomic uint32_t *)word + (one.half[0] == 1 ? 0 : 1);
+}
+
 /*
  * As mpr_os_wait, on up to MPR_OS_WORDS_MAX words at once. ENOTSUP: this system
  * cannot (told at once, and from then on always).
@@ -145,10 +155,23 @@ _Atomic uint32_t *mpr_os_mutex_word(pthread_mutex_t *mutex);
 /*
  * True once no thread of the process that had this pid at `since_boot_ns` can
  * run user code any more: the pid is gone or given to a younger process, or
- * the memory of all its threads is gone. About 20 us. The pid must be of this
+ * the memory of all its threads is gone. About 40 us. The pid must be of this
  * process's own namespace.
  */
 bool mpr_os_process_gone(pid_t pid, int64_t since_boot_ns);
+
+/* Names the program that this process runs, and all forks of it until they
+ * begin another; 0 where it cannot be told. */
+uint64_t mpr_os_program(void);
+
+enum mpr_os_trace {
+    MPR_OS_RUNS,
+    MPR_OS_GONE,  /* as by mpr_os_process_gone, or it runs another program */
+    MPR_OS_UNTOLD /* no descriptor left to look with, or no leave to look */
+};
+
+enum mpr_os_trace mpr_os_program_trace(pid_t pid, int64_t since_boot_ns,
+                                       uint64_t program);
 
 /* ---- forks ------------------------------------------------------------ */
 

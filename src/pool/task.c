@@ -12,7 +12,11 @@ static size_t tasks_in_slab(void)
 int mpr_pool_post(struct mpr_log *log, struct mpr_thread *self,
                   const struct mpr_entry *entry)
 {
-    struct mpr_log_put put = {log, self, entry, sizeof *entry, MPROC_FOREVER};
+    struct mpr_log_put put = {.log = log,
+                              .self = self,
+                              .data = entry,
+                              .size = sizeof *entry,
+                              .until = MPROC_FOREVER};
     int err = mpr_log_put(&put);
     mpr_log_put_done(&put);
     return err;

@@ -2,17 +2,23 @@
 #include "proc/children.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/deadline.h"
 
 enum { GRACE_S = 2 }; /* between asking a daemonic child to end and ending it */
 
+struct list {
+    struct mpr_child_record *first;
+    struct mpr_child_record *last;
+};
+
 static struct {
     pthread_mutex_t mutex;
     pid_t pid; /* of the process whose children these are */
     mpr_id id;
-    struct mpr_child_record *first;
-    struct mpr_child_record *last;
+    struct list running; /* by start */
+    struct list others;
     bool found_dead;
 } mine = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
@@ -29,8 +35,8 @@ static void unlock(void)
 /* The list stays, for mpr_children_forget. */
 static void unlock_in_child(void)
 {
-    pthread_mutex_init(&mine.mutex, NULL);
     mine.pid = -1;
+    unlock();
 }
 
 __attribute__((constructor)) static void begin(void)
@@ -46,8 +52,8 @@ static void disown(void)
 {
     mine.pid = mpr_os_pid();
     mine.id = 0;
-    mine.first = NULL;
-    mine.last = NULL;
+    mine.running = (struct list){NULL, NULL};
+    mine.others = (struct list){NULL, NULL};
     mine.found_dead = false;
 }
 
@@ -80,6 +86,63 @@ bool mpr_children_mine(const struct mproc_process *p)
 
 /* ---- records ---------------------------------------------------------- */
 
+static void append(struct list *list, struct mpr_child_record *child)
+{
+    child->next = NULL;
+    child->prev = list->last;
+    *(list->last != NULL ? &list->last->next : &list->first) = child;
+    list->last = child;
+}
+
+static void take_out(struct list *list, struct mpr_child_record *child)
+{
+    *(child->prev != NULL ? &child->prev->next : &list->first) = child->next;
+    *(child->next != NULL ? &child->next->prev : &list->last) = child->prev;
+}
+
+static void move(struct mpr_child_record *child, bool running)
+{
+    take_out(running ? &mine.others : &mine.running, child);
+    append(running ? &mine.running : &mine.others, child);
+    child->running = running;
+}
+
+void mpr_children_free_record(struct mpr_child_record *child)
+{
+    free(child->arg);
+    free(child);
+}
+
+struct mpr_child_record *mpr_children_record(const void *arg, size_t arg_size)
+{
+    struct mpr_child_record *child = calloc(1, sizeof *child);
+    if (child == NULL) {
+        return NULL;
+    }
+    child->pidfd = -1;
+    if (arg_size > 0) {
+        child->arg = malloc(arg_size);
+        if (child->arg == NULL) {
+            free(child);
+            return NULL;
+        }
+        memcpy(child->arg, arg, arg_size);
+    }
+    return child;
+}
+
+void mpr_children_add(struct mpr_child_record *child)
+{
+    append(&mine.others, child);
+}
+
+void mpr_children_runs(struct mpr_child_record *child, pid_t pid, int pidfd)
+{
+    child->pid = pid;
+    child->pidfd = pidfd;
+    move(child, true);
+}
+
 static void close_unused(struct mpr_child_record *child)
 {
     if (!child->running && child->users == 0 && !child->shown) {
@@ -93,7 +156,8 @@ void mpr_children_release(struct mpr_child_record *child)
     child->users--;
     close_unused(child);
     if (!child->running && child->users == 0 && child->handle == NULL) {
-        free(child);
+        take_out(&mine.others, child);
+        mpr_children_free_record(child);
     }
 }
 
@@ -105,27 +169,9 @@ void mpr_children_orphan(struct mpr_child_record *child)
     mpr_children_release(child);
 }
 
-void mpr_children_add(struct mpr_child_record *child, pid_t pid, int pidfd)
-{
-    child->pid = pid;
-    child->pidfd = pidfd;
-    child->running = true;
-    child->next = NULL;
-    child->prev = mine.last;
-    *(mine.last != NULL ? &mine.last->next : &mine.first) = child;
-    mine.last = child;
-}
-
-static void remove_ended(struct mpr_child_record *child)
-{
-    *(child->prev != NULL ? &child->prev->next : &mine.first) = child->next;
-    *(child->next != NULL ? &child->next->prev : &mine.last) = child->prev;
-    child->running = false;
-}
-
 struct mpr_child_record *mpr_children_first(void)
 {
-    return mine.first;
+    return mine.running.first;
 }
 
 /* ---- their ends ------------------------------------------------------- */
@@ -141,7 +187,7 @@ bool mpr_children_collect(struct mpr_child_record *child)
         return false;
     }
     mine.found_dead = true;
-    remove_ended(child);
+    move(child, false);
     if (child->handle != NULL) {
         mpr_process_has_ended(child->handle, err, code);
     }
@@ -152,7 +198,8 @@ bool mpr_children_collect(struct mpr_child_record *child)
 bool mpr_children_collect_all(bool orphans)
 {
     bool any = false;
-    for (struct mpr_child_record *c = mine.first, *next; c != NULL; c = next) {
+    for (struct mpr_child_record *c = mine.running.first, *next; c != NULL;
+         c = next) {
         next = c->next;
         if (orphans && c->handle != NULL) {
             continue;
@@ -220,7 +267,7 @@ int mpr_children_fd(struct mpr_child_record *child)
 
 static struct mpr_child_record *first_daemon(void)
 {
-    struct mpr_child_record *c = mine.first;
+    struct mpr_child_record *c = mine.running.first;
     while (c != NULL && !c->daemon) {
         c = c->next;
     }
@@ -229,7 +276,8 @@ static struct mpr_child_record *first_daemon(void)
 
 static void signal_daemons(int sig)
 {
-    for (struct mpr_child_record *c = mine.first; c != NULL; c = c->next) {
+    for (struct mpr_child_record *c = mine.running.first; c != NULL;
+         c = c->next) {
         if (c->daemon) {
             mpr_os_child_signal(c->pid, c->pidfd, sig);
         }
@@ -252,25 +300,34 @@ static void end_daemons(void)
 void mpr_children_end(void)
 {
     mpr_children_enter();
-    while (mine.first != NULL) {
+    while (mine.running.first != NULL) {
         if (first_daemon() != NULL) {
             end_daemons();
         } else {
-            mpr_children_await(mine.first, MPROC_FOREVER);
+            mpr_children_await(mine.running.first, MPROC_FOREVER);
         }
     }
     mpr_children_leave();
+}
+
+/* What has users stays: this process's own argument is among it. */
+static void forget(struct list *list)
+{
+    for (struct mpr_child_record *c = list->first, *next; c; c = next) {
+        next = c->next;
+        mpr_os_close(c->pidfd);
+        if (c->users == 0) {
+            mpr_children_free_record(c);
+        }
+    }
 }
 
 void mpr_children_forget(void)
 {
     lock();
     if (mine.pid != mpr_os_pid()) {
-        for (struct mpr_child_record *c = mine.first, *next; c; c = next) {
-            next = c->next;
-            mpr_os_close(c->pidfd);
-            free(c);
-        }
+        forget(&mine.running);
+        forget(&mine.others);
         disown();
     }
     unlock();

@@ -3,10 +3,10 @@
  * The children of the calling process: private memory under one mutex. A
  * forked child has none.
  *
- * Each child has a record from before its fork until it has been reaped and its
- * handle freed. Only who holds the mutex reaps, so a status is taken once, and
- * a pid that is in a running record is not another process's, unless somebody
- * outside the library reaps children that are not theirs.
+ * Each handle that is made here has a record, which lasts until the handle is
+ * freed and its process reaped. Only who holds the mutex reaps, so a status is
+ * taken once, and a pid in a running record is not another process's, unless
+ * somebody outside the library reaps children that are not theirs.
  */
 #ifndef MPR_PROC_CHILDREN_H
 #define MPR_PROC_CHILDREN_H
@@ -15,12 +15,13 @@
 
 /* Fields change only under the mutex; `pid`, `daemon` not once it runs. */
 struct mpr_child_record {
-    struct mpr_child_record *next; /* of those that run, by start */
+    struct mpr_child_record *next; /* in one of the lists */
     struct mpr_child_record *prev;
     struct mproc_process *handle; /* NULL: freed */
+    void *arg;                    /* the copy of the argument, or NULL */
     unsigned users;               /* threads that use it unlocked */
-    pid_t pid;
-    int pidfd; /* -1: none, or no longer */
+    pid_t pid;                    /* 0: not started */
+    int pidfd;                    /* -1: none, or no longer */
     bool daemon;
     bool running;
     bool shown; /* the user was told the pidfd */
@@ -40,8 +41,11 @@ void mpr_children_leave(void);
 /* The record of a handle that belongs to the calling process. */
 bool mpr_children_mine(const struct mproc_process *p);
 
+/* The record of a handle that is being made belongs to this process now. */
+void mpr_children_add(struct mpr_child_record *child);
+
 /* Set the child's start in its record and put it among those that run. */
-void mpr_children_add(struct mpr_child_record *child, pid_t pid, int pidfd);
+void mpr_children_runs(struct mpr_child_record *child, pid_t pid, int pidfd);
 
 /* True once it has ended: reaps it, and writes its end into the handle. */
 bool mpr_children_collect(struct mpr_child_record *child);
@@ -74,6 +78,10 @@ void mpr_children_release(struct mpr_child_record *child);
 struct mpr_child_record *mpr_children_first(void);
 
 /* ---- not locked ------------------------------------------------------- */
+
+/* A record, with a copy of the argument if that has a size. NULL: no memory. */
+struct mpr_child_record *mpr_children_record(const void *arg, size_t arg_size);
+void mpr_children_free_record(struct mpr_child_record *child);
 
 /* Terminate the daemonic ones, then wait for all. */
 void mpr_children_end(void);

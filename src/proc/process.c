@@ -2,8 +2,6 @@
 #include "proc/process.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/options.h"
 #include "proc/child.h"
@@ -75,6 +73,21 @@ static int check_options(mproc_main_fn *fn, const void *arg,
     return opts->start == MPROC_START_FORK ? 0 : MPROC_ENOTSUP;
 }
 
+static void give_record(struct mproc_process *p,
+                        struct mpr_child_record *record)
+{
+    p->maker = mpr_process_page_->id;
+    p->record = record;
+    atomic_store(&p->state, MPR_PROCESS_MADE);
+    atomic_store(&p->id, 0);
+    atomic_store(&p->pid, 0);
+    record->handle = p;
+    record->daemon = p->daemon != 0;
+    mpr_children_enter();
+    mpr_children_add(record);
+    mpr_children_leave();
+}
+
 int mproc_process_new_sized(mproc_process **out, mproc_main_fn *fn, void *arg,
                             const mproc_process_opts *theirs, size_t size)
 {
@@ -84,35 +97,27 @@ int mproc_process_new_sized(mproc_process **out, mproc_main_fn *fn, void *arg,
     if (err == 0) {
         err = out == NULL ? MPROC_EINVAL : check_options(fn, arg, &opts);
     }
-    if (err == 0) {
-        err = mpr_self(&self);
-    }
     if (err < 0) {
         return err;
     }
-    void *copy = NULL;
-    if (opts.arg_size > 0) {
-        copy = malloc(opts.arg_size);
-        if (copy == NULL) {
-            return MPROC_ENOMEM;
-        }
-        arg = memcpy(copy, arg, opts.arg_size);
+    err = mpr_self(&self);
+    if (err < 0) {
+        return err;
+    }
+    struct mpr_child_record *record = mpr_children_record(arg, opts.arg_size);
+    if (record == NULL) {
+        return MPROC_ENOMEM;
     }
     struct mproc_process *p = mpr_object_new(self, MPR_PROCESS);
     if (p == NULL) {
-        free(copy);
+        mpr_children_free_record(record);
         return MPROC_ENOMEM;
     }
-    p->maker = mpr_process_page_->id;
     p->fn = fn;
-    p->arg = arg;
-    p->copy = copy;
-    p->record = NULL;
+    p->arg = record->arg != NULL ? record->arg : arg;
     p->daemon = opts.daemon != 0;
-    atomic_store(&p->state, MPR_PROCESS_MADE);
-    atomic_store(&p->id, 0);
-    atomic_store(&p->pid, 0);
     name_it(p, opts.name);
+    give_record(p, record);
     mpr_object_publish(self, p);
     *out = p;
     return 0;
@@ -125,16 +130,18 @@ int mproc_process_new_sized(mproc_process **out, mproc_main_fn *fn, void *arg,
 static int enter_mine(const mproc_process *p)
 {
     struct mpr_thread *self;
+    int err = MPROC_EINVAL;
     if (!is_process(p)) {
-        return MPROC_EINVAL;
+        return err;
     }
     (void)mpr_self(&self); /* whoever has no record is no maker */
     mpr_children_enter();
-    int err = 0;
-    if (!is_process(p)) {
+    if (is_process(p)) {
+        bool mine = !mpr_who_is_static(p) && mpr_children_mine(p);
+        err = mine ? 0 : MPROC_EPERM;
+    }
+    if (err == 0 && p->record == NULL) { /* another thread is freeing it */
         err = MPROC_EINVAL;
-    } else if (mpr_who_is_static(p) || !mpr_children_mine(p)) {
-        err = MPROC_EPERM;
     }
     if (err < 0) {
         mpr_children_leave();
@@ -149,7 +156,7 @@ static int enter_mine(const mproc_process *p)
 static int enter_started(const mproc_process *p)
 {
     int err = enter_mine(p);
-    if (err == 0 && (p->record == NULL || p->record->pid == 0)) {
+    if (err == 0 && p->record->pid == 0) {
         mpr_children_leave();
         err = MPROC_EINVAL;
     }
@@ -168,12 +175,8 @@ void mproc_process_free(mproc_process *p)
     }
     switch (enter_mine(p)) {
     case 0:
-        if (p->record != NULL) {
-            mpr_children_orphan(p->record);
-            p->record = NULL;
-        }
-        free(p->copy);
-        p->copy = NULL;
+        mpr_children_orphan(p->record);
+        p->record = NULL; /* another thread may have got here too */
         mpr_children_leave();
         break;
     case MPROC_EPERM:
@@ -251,13 +254,11 @@ static int start(const struct plan *plan, struct mpr_child_record *record)
     mpr_children_enter();
     struct mproc_process *p = record->handle;
     if (err == 0) {
-        mpr_children_add(record, child.pid, child.pidfd);
+        mpr_children_runs(record, child.pid, child.pidfd);
         if (p != NULL) {
             mpr_process_runs(p, child.pid);
         }
     } else if (p != NULL) {
-        p->record = NULL;
-        record->handle = NULL;
         atomic_store(&p->state, MPR_PROCESS_MADE);
     }
     mpr_children_release(record);
@@ -274,15 +275,7 @@ static int begin_start(struct mproc_process *p)
     if (mpr_who_is_daemonic()) {
         return MPROC_EPERM;
     }
-    struct mpr_child_record *record = calloc(1, sizeof *record);
-    if (record == NULL) {
-        return MPROC_ENOMEM;
-    }
-    record->handle = p;
-    record->users = 1;
-    record->pidfd = -1;
-    record->daemon = p->daemon != 0;
-    p->record = record;
+    p->record->users++;
     atomic_store(&p->state, MPR_PROCESS_STARTING);
     return 0;
 }

@@ -24,14 +24,13 @@ enum mpr_process_phase {
 };
 
 /*
- * `maker`, `fn`, `arg`, `daemon`, `path`, `name` are written before the handle
- * is live and do not change. `path` is the ordinals that a default name ends
- * with. `copy` and `record` point into the maker's private memory and mean
- * nothing elsewhere; `record` is set while there is a child, under the mutex of
- * the maker's children (children.h).
- * `state`: by the maker, under that mutex. `pid`, `since_boot_ns` and RUNS are
- * written by the maker and by the child, who ever is first, with like values;
- * `id` by the child.
+ * All but the words named below are written before the handle is live and do
+ * not change. `path` is the ordinals that a default name ends with. `record`
+ * points into the maker's private memory (children.h) and means nothing
+ * elsewhere.
+ * `state`: by the maker, under its children's mutex. `pid`, `since_boot_ns` and
+ * RUNS are written by the maker and by the child, who ever is first, with like
+ * values; `id` by the child.
  * Publishes: `state`, after `pid` and `since_boot_ns`. Survives: a maker killed
  * while STARTING leaves what the child writes; one killed later leaves RUNS for
  * ever, so others ask the system whether the process lives.
@@ -41,7 +40,6 @@ struct mproc_process {
     mpr_id maker;
     mproc_main_fn *fn;
     void *arg;
-    void *copy;
     struct mpr_child_record *record;
     uint32_t daemon;
     _Atomic uint32_t state;

@@ -28,15 +28,20 @@ struct mpr_object_shelf;
  * Written once by its maker before any other process can see it; from then on
  * only the counters change.
  *
- * `deaths` counts the deaths that others may have to know of. Every sleeper
- * sleeps on it too, in its deep stage.
+ * `deaths` counts the deaths that others may have to know of, and the births
+ * of those whose deaths they will have to know of. Every sleeper sleeps on it
+ * too, in its deep stage.
  * Locks: none. Publishes: each add, before a wake of all. Survives: a reaper
  * killed between add and wake leaves a slot that is still DEAD; whoever reaps
- * it again adds and wakes again.
+ * it again adds and wakes again. Who is killed there at its birth has done
+ * nothing that anybody sleeps for.
  *
  * `slots_top` and `threads_top` bound what a scan must look at; they only
  * grow. A slot below slots_top has its life mutex initialised. Locks: slots by
  * `slots_guard`; threads by compare-and-swap.
+ *
+ * `reaper` is the record of who reaps. Locks: slots_guard. Survives: a dead
+ * reaper's record stays here until another has repaired the guard noted in it.
  */
 struct mpr_family {
     uint64_t magic;
@@ -49,6 +54,7 @@ struct mpr_family {
     struct mpr_heap *heap;
     struct mpr_object_shelf *shelves; /* of MPR_OBJECT_TYPES */
     alignas(MPR_LINE) struct mpr_guard slots_guard;
+    struct mpr_thread *_Atomic reaper;
     _Atomic uint32_t slots_top;
     _Atomic uint32_t threads_top;
     alignas(MPR_LINE) _Atomic uint32_t deaths;

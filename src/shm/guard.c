@@ -34,10 +34,11 @@ static void note(struct mpr_thread *self, struct mpr_guard *guard,
     }
 }
 
+/* Release: who finds them settled, without the lock, finds them as settled. */
 static void set_hands(struct mpr_guard *guard, struct mpr_thread *hands)
 {
     atomic_signal_fence(memory_order_seq_cst);
-    atomic_store_explicit(&guard->hands, hands, memory_order_relaxed);
+    atomic_store_explicit(&guard->hands, hands, memory_order_release);
     atomic_signal_fence(memory_order_seq_cst);
 }
 

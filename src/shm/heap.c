@@ -678,10 +678,18 @@ void mpr_heap_free_hand(struct mpr_thread *self, struct mpr_thread *whose,
         return;
     }
     MPR_CHECK(span_of(p, &span));
-    if (kind_of(load_word(&heap()->spans[span])) == SPAN_LARGE) {
+    switch (kind_of(load_word(&heap()->spans[span]))) {
+    case SPAN_LARGE:
         run_free(self, whose, hand, span);
-    } else {
+        break;
+    case SPAN_CLASS:
         class_free(self, whose, hand, p, span);
+        break;
+    default:
+        /* freed by one who was killed before it emptied the hand: the repair
+         * empties it */
+        mpr_guard_lock(&heap()->guard, self, NULL);
+        mpr_guard_unlock(&heap()->guard, self);
     }
 }
 

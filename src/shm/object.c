@@ -76,7 +76,7 @@ static void shelve_span(void *span, void *user)
     }
 }
 
-/* A hand on a free cell is empty. */
+/* A hand on a free cell is empty, and one that was to end a live object. */
 static void settle_hand(struct mpr_thread *hands, enum mpr_hand hand,
                         enum mpr_object_type type)
 {
@@ -85,8 +85,10 @@ static void settle_hand(struct mpr_thread *hands, enum mpr_hand hand,
         return;
     }
     uint64_t tag = atomic_load(&object->tag);
-    if (state_of(tag) == MPR_OBJECT_FREE &&
-        (tag == 0 || type_of(tag) == type)) {
+    bool empty =
+        state_of(tag) == MPR_OBJECT_FREE ||
+        (hand == MPR_HAND_OBJECT_END && state_of(tag) == MPR_OBJECT_LIVE);
+    if (empty && (tag == 0 || type_of(tag) == type)) {
         mpr_hand_set(hands, hand, NULL);
     }
 }
@@ -191,6 +193,24 @@ void mpr_object_drop(struct mpr_thread *self, void *object)
     finish(self, self, MPR_HAND_OBJECT_NEW);
 }
 
+/*
+ * Under the guard, so that a hand on an object that is ENDING tells who ends
+ * it, also when two tried and one was killed.
+ */
+static bool take_to_end(struct mpr_thread *self, struct mpr_object *object,
+                        uint64_t live)
+{
+    struct mpr_object_shelf *shelf = shelf_of(type_of(live));
+    mpr_guard_lock(&shelf->guard, self, self);
+    bool ours = atomic_load(&object->tag) == live;
+    if (ours) {
+        mpr_hand_set(self, MPR_HAND_OBJECT_END, object);
+        set_state(object, MPR_OBJECT_ENDING);
+    }
+    mpr_guard_unlock(&shelf->guard, self);
+    return ours;
+}
+
 bool mpr_object_end(struct mpr_thread *self, void *handle,
                     enum mpr_object_type type)
 {
@@ -199,14 +219,10 @@ bool mpr_object_end(struct mpr_thread *self, void *handle,
     if (live == 0) {
         return false;
     }
-    uint64_t ending = (live & ~UINT64_C(0xff)) | MPR_OBJECT_ENDING;
     uintptr_t outer = mpr_op_begin(self, object);
-    mpr_hand_set(self, MPR_HAND_OBJECT_END, object);
-    bool ours = atomic_compare_exchange_strong(&object->tag, &live, ending);
+    bool ours = take_to_end(self, object, live);
     if (ours) {
         finish(self, self, MPR_HAND_OBJECT_END);
-    } else {
-        mpr_hand_set(self, MPR_HAND_OBJECT_END, NULL);
     }
     mpr_op_end(self, outer);
     return ours;
@@ -214,16 +230,10 @@ bool mpr_object_end(struct mpr_thread *self, void *handle,
 
 void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead)
 {
-    struct mpr_object *made = mpr_hand(dead, MPR_HAND_OBJECT_NEW);
-    if (made != NULL) {
+    if (mpr_hand(dead, MPR_HAND_OBJECT_NEW) != NULL) {
         finish(self, dead, MPR_HAND_OBJECT_NEW);
     }
-    struct mpr_object *ended = mpr_hand(dead, MPR_HAND_OBJECT_END);
-    if (ended != NULL) {
-        if (state_of(atomic_load(&ended->tag)) == MPR_OBJECT_ENDING) {
-            finish(self, dead, MPR_HAND_OBJECT_END);
-        } else {
-            mpr_hand_set(dead, MPR_HAND_OBJECT_END, NULL);
-        }
+    if (mpr_hand(dead, MPR_HAND_OBJECT_END) != NULL) {
+        finish(self, dead, MPR_HAND_OBJECT_END);
     }
 }

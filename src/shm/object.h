@@ -32,8 +32,8 @@ enum mpr_object_state {
 
 /*
  * First member of every object. `tag` is {generation:32 | magic:16 | type:8 |
- * state:8}. FREE→MAKING and to FREE under the type's guard; MAKING→LIVE by the
- * maker; LIVE→ENDING by compare-and-swap by the one who ends it.
+ * state:8}. FREE→MAKING, LIVE→ENDING and to FREE under the type's guard;
+ * MAKING→LIVE by the maker.
  * `next_free` is a cache under the type's guard. `prepared` is set once what
  * lasts over reuse (mutexes) is initialised.
  * Publishes: `tag`. Survives: what is MAKING or ENDING stands in a hand of its

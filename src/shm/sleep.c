@@ -105,12 +105,17 @@ static void sleep_deep(struct mpr_sleep *sleep, _Atomic uint32_t *word,
 void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
                          uint32_t seen, mpr_id holder)
 {
+    /* Not only by a sleep that times out: there may be none, time and again. */
+    int64_t began = mpr_os_now();
+    if (began >= sleep->until.at_ns) {
+        sleep->expired = true;
+        return;
+    }
     uint32_t deaths = atomic_load(&mpr_family->deaths);
     if (deaths != sleep->deaths) {
         sleep->deaths = deaths;
         return;
     }
-    int64_t began = mpr_os_now();
     if (sleep->deep_at_ns == 0) {
         sleep->deep_at_ns = began + SHALLOW_MS * INT64_C(1000000);
     }

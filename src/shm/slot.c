@@ -54,10 +54,11 @@ static mpr_id id_of(const struct mpr_slot *slot, uint64_t word)
 static void describe(struct mpr_slot *slot)
 {
     slot->namespace = mpr_os_pid_namespace();
+    slot->program = mpr_os_program();
     slot->since_boot_ns = mpr_os_boot_now();
     slot->pid = mpr_os_pid();
     slot->thread_only = slot_per_thread;
-    atomic_store_explicit(&slot->left, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->left, MPR_STAYS, memory_order_relaxed);
     atomic_store_explicit(&slot->held, 0, memory_order_relaxed);
 }
 
@@ -76,10 +77,13 @@ static bool claim(struct mpr_slot *slot)
     case MPR_OS_LOCKED:
         break;
     }
-    describe(slot);
-    uint64_t live = state_word((uint32_t)(word >> 32) + 1, MPR_SLOT_LIVE);
-    if (atomic_compare_exchange_strong(&slot->state, &word, live)) {
-        return true;
+    /* Another may have claimed it since, and died: what it told stays. */
+    if (atomic_load(&slot->state) == word) {
+        describe(slot);
+        uint64_t live = state_word((uint32_t)(word >> 32) + 1, MPR_SLOT_LIVE);
+        if (atomic_compare_exchange_strong(&slot->state, &word, live)) {
+            return true;
+        }
     }
     mpr_os_mutex_unlock(&slot->life);
     return false;
@@ -117,21 +121,29 @@ static struct mpr_slot *claim_any(void)
     return NULL;
 }
 
+/* The first record is nobody's: for who reaps before it has one. */
+static struct mpr_thread *spare_record(void)
+{
+    return &mpr_family->threads[0];
+}
+
 static struct mpr_thread *claim_thread(mpr_id id)
 {
-    static _Atomic uint64_t *serials; /* in the first, never claimed, record */
     struct mpr_family *family = mpr_family;
-    serials = (_Atomic uint64_t *)&family->threads[0].serial;
+    _Atomic uint64_t *serials = (_Atomic uint64_t *)&spare_record()->serial;
     for (uint32_t i = 1; i < family->threads_max; i++) {
         struct mpr_thread *thread = &family->threads[i];
         mpr_id nobody = 0;
-        if (atomic_load_explicit(&thread->owner, memory_order_relaxed) != 0 ||
-            !atomic_compare_exchange_strong(&thread->owner, &nobody, id)) {
+        if (atomic_load_explicit(&thread->owner, memory_order_relaxed) != 0) {
             continue;
         }
+        /* first in reach of reapers, then owned */
         uint32_t top = atomic_load(&family->threads_top);
         while (top <= i && !atomic_compare_exchange_weak(&family->threads_top,
                                                          &top, i + 1)) {
+        }
+        if (!atomic_compare_exchange_strong(&thread->owner, &nobody, id)) {
+            continue;
         }
         thread->tid = mpr_os_tid();
         thread->serial = atomic_fetch_add(serials, 1) + 1;
@@ -155,17 +167,18 @@ static bool take_life_over(struct mpr_slot *slot)
     case MPR_OS_LOCKED:
         break;
     }
-    atomic_store(&slot->left, 0);
+    atomic_store(&slot->left, MPR_STAYS);
     return true;
 }
 
-static _Thread_local struct mpr_slot *life_of_mine;
+/* The process whose life mutex this thread locked. */
+static _Thread_local mpr_id life_of_mine;
 
 static int claim_slot(struct mpr_process_page *page, mpr_id *id)
 {
     if (page->slot != NULL && !slot_per_thread) {
         if (atomic_load(&page->slot->left) && take_life_over(page->slot)) {
-            life_of_mine = page->slot;
+            life_of_mine = page->id;
         }
         *id = page->id;
         return 0;
@@ -174,8 +187,9 @@ static int claim_slot(struct mpr_process_page *page, mpr_id *id)
     if (slot == NULL) {
         return MPROC_EAGAIN;
     }
-    life_of_mine = slot;
     *id = id_of(slot, atomic_load(&slot->state));
+    life_of_mine = *id;
+    mpr_deaths_tell(); /* who sleeps does not watch this life yet */
     if (page->slot == NULL) {
         page->id = *id;
         page->slot = slot;
@@ -225,8 +239,7 @@ int mpr_self_claim_(struct mpr_thread **out)
             break;
         }
         /* full: perhaps of dead ones */
-        struct mpr_thread nobody = {0};
-        if (mpr_slots_reap(&nobody).reaped == 0) {
+        if (mpr_slots_reap(spare_record()).reaped == 0) {
             break;
         }
         err = 0;
@@ -237,10 +250,34 @@ int mpr_self_claim_(struct mpr_thread **out)
     return err;
 }
 
+/* Nothing in hand, no guard, in no operation. */
+static bool is_idle(struct mpr_thread *thread)
+{
+    uintptr_t any = atomic_load(&thread->op) | atomic_load(&thread->guard);
+    for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
+        any |= (uintptr_t)mpr_hand(thread, (enum mpr_hand)hand);
+    }
+    return any == 0;
+}
+
 /*
- * A thread ends. What it holds for its process stays counted; who locked the
- * life mutex says that its end is not the process's, before the kernel writes
- * that death.
+ * What a thread held for its process stays counted. While it is counted twice
+ * the thread is in an operation: the count means nothing then.
+ */
+static void give_record_back(struct mpr_thread *thread, struct mpr_slot *slot)
+{
+    uintptr_t outer = mpr_op_begin(thread, slot);
+    atomic_fetch_add(&slot->held, atomic_load(&thread->held));
+    atomic_store(&thread->held, 0);
+    mpr_op_end(thread, outer);
+    atomic_store_explicit(&thread->owner, 0, memory_order_release);
+}
+
+/*
+ * A thread ends. One that ends in the midst of a call, which is possible in the
+ * user's code that a call runs, leaves its record to the reaper. Who locked
+ * the life mutex says that its end is not the process's, before the kernel
+ * writes that death.
  */
 static void thread_ends(void *value)
 {
@@ -253,18 +290,16 @@ static void thread_ends(void *value)
         return;
     }
     struct mpr_slot *slot = mpr_id_slot(self->id);
-    atomic_fetch_add(&slot->held, atomic_load(&thread->held));
-    atomic_store(&thread->held, 0);
-    if (life_of_mine == slot && !slot->thread_only) {
+    if (life_of_mine == self->id && !slot->thread_only) {
         mpr_private_lock();
-        atomic_store(&slot->left, 1);
+        atomic_store(&slot->left, MPR_LEFT);
         page->token = 0;
         mpr_private_unlock();
     }
-    life_of_mine = NULL;
+    life_of_mine = 0;
     *self = (struct mpr_self){0};
-    if (!slot->thread_only) {
-        atomic_store_explicit(&thread->owner, 0, memory_order_release);
+    if (!slot->thread_only && is_idle(thread)) {
+        give_record_back(thread, slot);
     }
 }
 
@@ -275,7 +310,17 @@ int mpr_slots_hook_threads(void)
 
 /* ---- who is dead ------------------------------------------------------ */
 
-enum condition { ALIVE, DYING, UNMARKED, DEAD };
+enum condition { NOBODY, ALIVE, DYING, UNMARKED, DEAD };
+
+/*
+ * By a living thread. (A claimer that was late unlocks the mutex of a dead one:
+ * no owner, and no death written.)
+ */
+static bool is_owned(uint32_t life)
+{
+    return (life & ~(MPR_OS_WORD_WAITERS | MPR_OS_WORD_DIED)) != 0 &&
+           !(life & MPR_OS_WORD_DIED);
+}
 
 /* Of the process whose id the slot's state named when `word` was read. */
 static enum condition condition_of(struct mpr_slot *slot)
@@ -283,8 +328,7 @@ static enum condition condition_of(struct mpr_slot *slot)
     _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
     if (life != NULL) {
         uint32_t value = atomic_load_explicit(life, memory_order_acquire);
-        bool owned = (value & ~(MPR_OS_WORD_WAITERS | MPR_OS_WORD_DIED)) != 0;
-        if (mpr_likely(owned && !(value & MPR_OS_WORD_DIED))) {
+        if (mpr_likely(is_owned(value))) {
             return ALIVE;
         }
     }
@@ -295,10 +339,16 @@ static enum condition condition_of(struct mpr_slot *slot)
     if (slot->namespace != mpr_os_pid_namespace()) {
         return left ? UNMARKED : DEAD; /* its pid says nothing here */
     }
-    if (mpr_os_process_gone(slot->pid, slot->since_boot_ns)) {
+    enum mpr_os_trace trace =
+        mpr_os_program_trace(slot->pid, slot->since_boot_ns, slot->program);
+    if (trace == MPR_OS_GONE) {
         return DEAD;
     }
-    return left || life == NULL ? UNMARKED : DYING;
+    if (left || life == NULL) {
+        return UNMARKED;
+    }
+    /* The kernel has written a death, and nothing speaks against it. */
+    return trace == MPR_OS_UNTOLD ? DEAD : DYING;
 }
 
 static enum condition condition_of_id(mpr_id id)
@@ -360,6 +410,9 @@ static void forget_thread(struct mpr_thread *dead)
     atomic_store(&dead->op, 0);
     atomic_store(&dead->guard, 0);
     atomic_store(&dead->held, 0);
+    for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
+        mpr_hand_set(dead, (enum mpr_hand)hand, NULL);
+    }
     atomic_store(&dead->owner, 0);
 }
 
@@ -372,11 +425,11 @@ static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
                  state_word((uint32_t)(word >> 32), MPR_SLOT_DEAD));
     uint32_t top = atomic_load(&mpr_family->threads_top);
     struct mpr_thread *threads = mpr_family->threads;
-    int32_t held = atomic_load(&slot->held);
+    uint32_t held = (uint32_t)atomic_load(&slot->held);
     bool owes = false;
     for (uint32_t i = 1; i < top; i++) {
         if (atomic_load(&threads[i].owner) == dead) {
-            held += atomic_load(&threads[i].held);
+            held += (uint32_t)atomic_load(&threads[i].held);
             owes |= atomic_load(&threads[i].op) != 0;
             reap_thread(self, &threads[i]);
         }
@@ -396,47 +449,104 @@ static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
                  state_word((uint32_t)(word >> 32), MPR_SLOT_FREE));
 }
 
-static bool reap(struct mpr_thread *self, struct mpr_slot *slot, uint64_t word)
+/*
+ * The last reaper may have been killed inside a guard while it settled the
+ * hands of a dead one: these tell the truth once that guard is repaired. False:
+ * somebody holds the guard, for long.
+ */
+static bool take_reaping_over(struct mpr_thread *self)
+{
+    struct mpr_thread *last = atomic_load(&mpr_family->reaper);
+    struct mpr_guard *guard =
+        last != NULL ? (struct mpr_guard *)atomic_load(&last->guard) : NULL;
+    if (guard != NULL) {
+        if (mpr_guard_lock_until(guard, self, NULL, MPROC_NOWAIT) < 0) {
+            return false;
+        }
+        mpr_guard_unlock(guard, self);
+    }
+    atomic_store(&mpr_family->reaper, self);
+    if (!is_idle(spare_record())) {
+        reap_thread(self, spare_record());
+        forget_thread(spare_record());
+    }
+    return true;
+}
+
+enum reaped { REAPED, REAPED_BY_ANOTHER, BUSY };
+
+static enum reaped reap(struct mpr_thread *self, struct mpr_slot *slot,
+                        uint64_t word)
 {
     struct mpr_guard *guard = &mpr_family->slots_guard;
-    mpr_guard_lock(guard, self, NULL);
+    if (mpr_guard_lock_until(guard, self, NULL, MPROC_NOWAIT) < 0) {
+        return BUSY;
+    }
     uint64_t now = atomic_load(&slot->state);
-    bool ours = now >> 32 == word >> 32 && (state_of(now) == MPR_SLOT_LIVE ||
-                                            state_of(now) == MPR_SLOT_DEAD);
-    if (ours) {
+    enum reaped done = REAPED_BY_ANOTHER;
+    if (now >> 32 == word >> 32 &&
+        (state_of(now) == MPR_SLOT_LIVE || state_of(now) == MPR_SLOT_DEAD)) {
+        done = take_reaping_over(self) ? REAPED : BUSY;
+    }
+    if (done == REAPED) {
         reap_locked(self, slot, now);
+        atomic_store(&mpr_family->reaper, NULL);
     }
     mpr_guard_unlock(guard, self);
-    return ours;
+    return done;
+}
+
+/*
+ * The kernel woke one sleeper when the thread ended, and will wake none when
+ * the process does: from now on all must look for themselves.
+ */
+static void tell_unmarked(struct mpr_slot *slot)
+{
+    uint32_t left = MPR_LEFT;
+    if (atomic_load(&slot->left) == left) {
+        mpr_deaths_tell();
+        atomic_compare_exchange_strong(&slot->left, &left, MPR_LEFT_TOLD);
+    }
+}
+
+static enum condition condition_at(struct mpr_slot *slot, uint64_t word)
+{
+    switch (state_of(word)) {
+    case MPR_SLOT_LIVE:
+        return condition_of(slot);
+    case MPR_SLOT_DEAD:
+        return DEAD;
+    default:
+        return NOBODY;
+    }
 }
 
 struct mpr_census mpr_slots_reap(struct mpr_thread *self)
 {
     struct mpr_census census = {0};
     uint32_t top = atomic_load(&mpr_family->slots_top);
-    for (uint32_t i = 0; i < top; i++) {
+    mpr_id own = atomic_load_explicit(&self->owner, memory_order_relaxed);
+    enum reaped done = REAPED;
+    for (uint32_t i = 0; i < top && done != BUSY; i++) {
         struct mpr_slot *slot = &mpr_family->slots[i];
-        uint64_t word = atomic_load(&slot->state);
-        enum condition condition = DEAD;
-        switch (state_of(word)) {
-        case MPR_SLOT_FREE:
-        case MPR_SLOT_EMBRYO:
-            continue;
-        case MPR_SLOT_LIVE:
-            condition = condition_of(slot);
-            break;
-        case MPR_SLOT_DEAD:
-            break;
+        if (own != 0 && slot == mpr_id_slot(own)) {
+            continue; /* lives: it asks */
         }
-        switch (condition) {
+        uint64_t word = atomic_load(&slot->state);
+        switch (condition_at(slot, word)) {
+        case NOBODY:
+            break;
         case DEAD:
-            census.reaped += reap(self, slot, word);
+            done = reap(self, slot, word);
+            census.reaped += done == REAPED;
+            census.dying |= done == BUSY;
             break;
         case DYING:
             census.dying = true;
             break;
         case UNMARKED:
             census.unmarked = true;
+            tell_unmarked(slot);
             break;
         case ALIVE:
             census.living++;
@@ -475,11 +585,11 @@ unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead)
             continue;
         }
         uint32_t value = atomic_load(life);
-        while (!(value & (MPR_OS_WORD_WAITERS | MPR_OS_WORD_DIED)) &&
+        while (is_owned(value) && !(value & MPR_OS_WORD_WAITERS) &&
                !atomic_compare_exchange_weak(life, &value,
                                              value | MPR_OS_WORD_WAITERS)) {
         }
-        if (value & MPR_OS_WORD_DIED) {
+        if (!is_owned(value)) {
             *dead |= !atomic_load(&slot->left);
             continue;
         }

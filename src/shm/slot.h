@@ -32,17 +32,20 @@ enum mpr_slot_state {
     MPR_SLOT_DEAD
 };
 
+enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
+
 /*
  * `state` is {generation:32 | enum mpr_slot_state:32} and the truth of whose
  * slot this is. FREE→LIVE by who locked `life`, as its last store; LIVE→DEAD
  * and DEAD→FREE by a reaper under the family's slots_guard; FREE→EMBRYO by the
  * parent of a child to be, EMBRYO→LIVE by that child, both by compare-and-swap.
  * `life` is locked by one thread of the process until it ends. `left` is set by
- * that thread when it ends before its process, and cleared by the thread that
- * locks `life` anew.
- * `pid`, `namespace`, `since_boot_ns` are written before LIVE and do not change
- * while it is. `held` counts what of others' interest the process holds beyond
- * the counts in its thread records (slot.h below).
+ * that thread when it ends before its process, set to told by who has told the
+ * sleepers since, and cleared by the thread that locks `life` anew.
+ * `pid`, `namespace`, `program`, `since_boot_ns` are written before LIVE and do
+ * not change while it is; who reads them of a slot that is reused meanwhile
+ * learns it from `state`. `held` counts what of others' interest the process
+ * holds beyond the counts in its thread records.
  * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
  * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
  * DEAD, which is reaped again from the start.
@@ -53,10 +56,11 @@ struct mpr_slot {
     _Atomic uint32_t left;
     _Atomic int32_t held;
     alignas(MPR_LINE) _Atomic mpr_id parent;
-    uint64_t namespace;
-    int64_t since_boot_ns;
-    pid_t pid;
-    uint32_t thread_only; /* test mode: this slot is one thread's */
+    _Atomic uint64_t namespace;
+    _Atomic uint64_t program;
+    _Atomic int64_t since_boot_ns;
+    _Atomic pid_t pid;
+    _Atomic uint32_t thread_only; /* test mode: this slot is one thread's */
 };
 
 /*
@@ -85,6 +89,9 @@ enum mpr_hand {
  * that name this process as holder, written before the holding begins and
  * after it has ended.
  * `serial` differs for every thread that ever had a record.
+ * `wait`, `wait_for` and `wait_ticket` say which condition the thread waits on;
+ * they belong to sync/waiters.c, and to whoever notifies. They outlast the
+ * claim, since `wait` counts the waits of all who had the record.
  * Locks: none. Publishes: each word for itself. Survives: read by reapers only
  * after the process can run no more.
  */
@@ -96,6 +103,9 @@ struct mpr_thread {
     pid_t tid;
     uint64_t serial;
     _Atomic uintptr_t hand[MPR_HAND_COUNT];
+    _Atomic uint64_t wait;
+    _Atomic uint64_t wait_ticket;
+    const void *_Atomic wait_for;
 };
 
 static_assert(sizeof(struct mpr_slot) == 2 * MPR_LINE, "two lines a slot");
@@ -109,18 +119,29 @@ struct mpr_self {
     mpr_id id;
 };
 
-/* Of this process; zeroed in a forked child. `token` 0: not claimed. */
+/*
+ * Of this process; zeroed in a forked child. `token` 0: not claimed. Any thread
+ * reads it, to compare it with its own; the rest is under the private mutex.
+ */
 struct mpr_process_page {
-    uint64_t token;
+    _Atomic uint64_t token;
     mpr_id id;
     struct mpr_slot *slot;
 };
 
 extern _Thread_local struct mpr_self mpr_self_
     __attribute__((tls_model("initial-exec")));
-extern struct mpr_process_page *mpr_process_page_;
+extern struct mpr_process_page *_Atomic mpr_process_page_;
 
 int mpr_self_claim_(struct mpr_thread **out);
+
+static inline bool mpr_self_is_claimed_(void)
+{
+    const struct mpr_process_page *page =
+        atomic_load_explicit(&mpr_process_page_, memory_order_relaxed);
+    uint64_t token = atomic_load_explicit(&page->token, memory_order_relaxed);
+    return mpr_self_.token == token && token != 0;
+}
 
 /*
  * The record of the calling thread; claims it, the process's slot and the
@@ -129,8 +150,7 @@ int mpr_self_claim_(struct mpr_thread **out);
  */
 static inline int mpr_self(struct mpr_thread **out)
 {
-    if (mpr_likely(mpr_self_.token == mpr_process_page_->token &&
-                   mpr_self_.token != 0)) {
+    if (mpr_likely(mpr_self_is_claimed_())) {
         *out = mpr_self_.thread;
         return 0;
     }
@@ -149,9 +169,7 @@ static inline mpr_id mpr_self_id(void)
  */
 static inline struct mpr_thread *mpr_self_if_any(void)
 {
-    bool any =
-        mpr_self_.token == mpr_process_page_->token && mpr_self_.token != 0;
-    return any ? mpr_self_.thread : NULL;
+    return mpr_self_is_claimed_() ? mpr_self_.thread : NULL;
 }
 
 /*
@@ -172,12 +190,16 @@ static inline void mpr_op_end(struct mpr_thread *self, uintptr_t outer)
     atomic_store_explicit(&self->op, outer, memory_order_release);
 }
 
-/* One more, or one less, thing names this process as holder. */
+/*
+ * One more, or one less, thing names this process as holder. What others give
+ * back in its place stays counted here, so the count may go round.
+ */
 static inline void mpr_held_add(struct mpr_thread *self, int32_t n)
 {
     int32_t held = atomic_load_explicit(&self->held, memory_order_relaxed);
+    int32_t next = (int32_t)((uint32_t)held + (uint32_t)n);
     atomic_signal_fence(memory_order_seq_cst);
-    atomic_store_explicit(&self->held, held + n, memory_order_relaxed);
+    atomic_store_explicit(&self->held, next, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
 }
 
@@ -217,7 +239,8 @@ static inline struct mpr_slot *mpr_id_slot(mpr_id id)
 struct mpr_census {
     unsigned living; /* other processes that live */
     unsigned reaped;
-    bool dying;    /* one is dead by its life word, but may still run */
+    bool dying;    /* one is dead by its life word, but may still run, or is
+                      being reaped by another */
     bool unmarked; /* one whose death the kernel will not write */
 };
 

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+#include "sync/hold.h"
+
+#include "shm/sleep.h"
+
+static mpr_id holder_of(uint64_t word)
+{
+    return word & ~MPR_HOLD_WAITERS;
+}
+
+/*
+ * Takes the lock if it is free or its holder dead. MPROC_EBUSY: `*word` names
+ * a living holder.
+ */
+static int look(struct mpr_hold *hold, uint64_t flag, uint64_t *word)
+{
+    *word = atomic_load_explicit(&hold->word, memory_order_acquire);
+    for (;;) {
+        if (*word == MPR_HOLD_ENDED) {
+            return MPROC_EINVAL;
+        }
+        bool dead = *word != 0 && mpr_id_is_dead(holder_of(*word));
+        if (*word != 0 && !dead) {
+            return MPROC_EBUSY;
+        }
+        uint64_t mine = mpr_self_id() | (*word & MPR_HOLD_WAITERS) | flag;
+        if (atomic_compare_exchange_weak_explicit(&hold->word, word, mine,
+                                                  memory_order_acquire,
+                                                  memory_order_acquire)) {
+            return dead ? MPROC_RECOVERED : 0;
+        }
+    }
+}
+
+static bool set_flag(struct mpr_hold *hold, uint64_t *word)
+{
+    if (*word & MPR_HOLD_WAITERS) {
+        return true;
+    }
+    bool set = atomic_compare_exchange_strong_explicit(
+        &hold->word, word, *word | MPR_HOLD_WAITERS, memory_order_relaxed,
+        memory_order_relaxed);
+    *word |= MPR_HOLD_WAITERS;
+    return set;
+}
+
+static int wait_for(const struct mpr_hold_of *of, mproc_deadline until)
+{
+    struct mpr_hold *hold = of->hold;
+    struct mpr_sleep sleep;
+    uint64_t flag = 0; /* MPR_HOLD_WAITERS once this has slept */
+    uint64_t word;
+    mpr_sleep_begin(&sleep, until);
+    for (;;) {
+        int err = look(hold, flag, &word);
+        if (err != MPROC_EBUSY) {
+            return err;
+        }
+        bool last = sleep.expired;
+        if (mpr_sleep_spin(&sleep)) {
+            continue;
+        }
+        if ((!last || flag) && !set_flag(hold, &word)) {
+            continue;
+        }
+        if (last) {
+            return MPROC_ETIMEDOUT;
+        }
+        mpr_sleep_on_holder(&sleep, mpr_os_low_half(&hold->word),
+                            (uint32_t)word, holder_of(word));
+        flag = MPR_HOLD_WAITERS;
+        if (!mpr_object_unchanged(of->object, of->tag)) {
+            return MPROC_EINVAL;
+        }
+    }
+}
+
+/*
+ * The memory of an ended lock may be another lock by now: what this took of
+ * it, the lock itself or a wake-up, it gives back.
+ */
+static int leave_ended(struct mpr_thread *self, const struct mpr_hold_of *of,
+                       bool holds)
+{
+    if (holds) {
+        (void)mpr_hold_release(self, of, true);
+    } else {
+        mpr_held_add(self, -1);
+    }
+    mpr_os_wake(mpr_os_low_half(&of->hold->word), INT_MAX);
+    return MPROC_EINVAL;
+}
+
+int mpr_hold_wait_(struct mpr_thread *self, const struct mpr_hold_of *of,
+                   mproc_deadline until)
+{
+    uintptr_t outer = mpr_op_begin(self, of->object);
+    mpr_held_add(self, 1);
+    int err = wait_for(of, until);
+    bool ended = !mpr_object_unchanged(of->object, of->tag);
+    if (ended || err == MPROC_EINVAL) {
+        err = leave_ended(self, of, err >= 0);
+    } else if (err < 0) {
+        mpr_held_add(self, -1);
+    }
+    mpr_op_end(self, outer);
+    return err;
+}
+
+void mpr_hold_wake_(struct mpr_hold *hold)
+{
+    mpr_os_wake(mpr_os_low_half(&hold->word), 1);
+}
+
+bool mpr_hold_held(const struct mpr_hold *hold)
+{
+    uint64_t word = atomic_load_explicit(&hold->word, memory_order_acquire);
+    return word != 0 && word != MPR_HOLD_ENDED &&
+           !mpr_id_is_dead(holder_of(word));
+}
+
+void mpr_hold_end(struct mpr_hold *hold)
+{
+    atomic_store(&hold->word, MPR_HOLD_ENDED);
+    mpr_os_wake(mpr_os_low_half(&hold->word), INT_MAX);
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/* What the tests of locks and friends share. */
+#ifndef MPROC_TEST_SYNC_SUPPORT_H
+#define MPROC_TEST_SYNC_SUPPORT_H
+
+#include "test.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Zeroed memory that the test and its children share. */
+static inline void *shared(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(p != MAP_FAILED);
+    return p;
+}
+
+static inline void look_again_soon(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+}
+
+/* Until another process has brought the count to `n`. */
+static inline void await_count(atomic_int *count, int n)
+{
+    mproc_deadline until = TEST_BOUND;
+    while (atomic_load(count) < n) {
+        assert_true(mproc_in_ms(0).at_ns < until.at_ns);
+        look_again_soon();
+    }
+}
+
+static inline char state_letter(pid_t pid)
+{
+    char path[64], line[512] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    size_t n = fread(line, 1, sizeof line - 1, f);
+    fclose(f);
+    line[n] = '\0';
+    const char *close = strrchr(line, ')');
+    assert_non_null(close);
+    return close[2];
+}
+
+/*
+ * Until a child that has counted itself in `ready`, last thing before the call
+ * in question, sleeps in that call.
+ */
+static inline void await_asleep(pid_t pid)
+{
+    mproc_deadline until = TEST_BOUND;
+    while (state_letter(pid) != 'S') {
+        assert_true(mproc_in_ms(0).at_ns < until.at_ns);
+        look_again_soon();
+    }
+}
+
+static inline void kill_and_reap(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(test_wait_exit(pid), -SIGKILL);
+}
+
+static inline void pause_for_ever(void)
+{
+    for (;;) {
+        pause();
+    }
+}
+
+/* Memory of this process that is no object of the library. */
+static inline void *no_object(void)
+{
+    static _Alignas(64) char bytes[256];
+    return bytes;
+}
+
+#endif

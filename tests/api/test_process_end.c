@@ -1,0 +1,650 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How whole programs end that have started processes. Each is run anew from
+ * this one: test_process_end <program>, with a pipe as its standard output. The
+ * pipe is at its end once every process of the program has ended.
+ */
+#include "test.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* The child's end of the pipe that tests speak to the program by. */
+enum { ORDERS = 3 };
+
+/* ---- in the programs -------------------------------------------------- */
+
+static void say(const char *text)
+{
+    if (write(STDOUT_FILENO, text, strlen(text)) < 0) {
+        _exit(99);
+    }
+}
+
+/* Waits until the test closes its end. */
+static void await_order(void)
+{
+    char c;
+    while (read(ORDERS, &c, 1) < 0 && errno == EINTR) {
+    }
+}
+
+static mproc_process *started(mproc_main_fn *fn, void *arg, int daemon)
+{
+    mproc_process *p;
+    mproc_process_opts opts = {.daemon = daemon};
+    if (mproc_process_new(&p, fn, arg, &opts) != 0 ||
+        mproc_process_start(p) != 0) {
+        _exit(98);
+    }
+    return p;
+}
+
+/* Start a daemon that closes what it gets once it is ready; wait for that. */
+static mproc_process *started_ready(mproc_main_fn *fn)
+{
+    int ready[2];
+    char c;
+    if (pipe(ready) != 0) {
+        _exit(97);
+    }
+    mproc_process *p = started(fn, &ready[1], 1);
+    close(ready[1]);
+    if (read(ready[0], &c, 1) != 0) {
+        _exit(96);
+    }
+    close(ready[0]);
+    return p;
+}
+
+static int sleeps(void *arg)
+{
+    (void)arg;
+    while (pause() != 0) {
+    }
+    return 0;
+}
+
+static int says_when_told(void *arg)
+{
+    await_order();
+    say(arg);
+    return 0;
+}
+
+static int leaves_a_child_running(void)
+{
+    mproc_process *p = started(says_when_told, "child ", 0);
+    mproc_process_free(started(says_when_told, "freed ", 0));
+    bool alive = mproc_process_is_alive(p);
+    say("main ");
+    return alive ? 4 : 5;
+}
+
+static int is_obstinate(void *arg)
+{
+    signal(SIGTERM, SIG_IGN);
+    close(*(int *)arg);
+    return sleeps(NULL);
+}
+
+static volatile sig_atomic_t was_asked;
+
+static void on_term(int sig)
+{
+    was_asked = sig;
+}
+
+static int ends_when_asked(void *arg)
+{
+    sigset_t term, before;
+    signal(SIGTERM, on_term);
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, &before);
+    close(*(int *)arg);
+    while (!was_asked) {
+        sigsuspend(&before);
+    }
+    say("asked ");
+    return 0;
+}
+
+static int leaves_daemons(void)
+{
+    started(sleeps, NULL, 1);
+    started_ready(ends_when_asked);
+    return 4;
+}
+
+static int leaves_an_obstinate_daemon(void)
+{
+    started_ready(is_obstinate);
+    return 4;
+}
+
+static int has_a_daemon_and_a_child(void *arg)
+{
+    (void)arg;
+    started(sleeps, NULL, 1);
+    started(says_when_told, "grandchild ", 0);
+    say("child ");
+    return 0;
+}
+
+static int leaves_a_family(void)
+{
+    started(has_a_daemon_and_a_child, NULL, 0);
+    return 4;
+}
+
+/* ---- parents that are killed ------------------------------------------ */
+
+static int is_killed(int daemon)
+{
+    started(sleeps, NULL, daemon);
+    say("ready ");
+    await_order();
+    raise(SIGKILL);
+    return 0;
+}
+
+static int is_killed_with_a_daemon(void)
+{
+    return is_killed(1);
+}
+
+static int is_killed_with_a_child(void)
+{
+    mproc_process *p = started(says_when_told, "outlived ", 0);
+    kill(getpid(), SIGKILL);
+    return mproc_process_is_alive(p);
+}
+
+static mproc_process *daemon_of_thread;
+
+static int sleeps_once_ready(void *arg)
+{
+    close(*(int *)arg);
+    return sleeps(NULL);
+}
+
+static void *starts_a_daemon(void *arg)
+{
+    daemon_of_thread = started_ready(sleeps_once_ready);
+    return arg;
+}
+
+static int is_killed_after_its_thread_ended(void)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, starts_a_daemon, NULL) != 0 ||
+        pthread_join(thread, NULL) != 0) {
+        return 97;
+    }
+    /* the daemon would be dead within this time if it hung on the thread */
+    bool ended = mproc_process_join(daemon_of_thread, mproc_in_ms(50)) == 0;
+    say(ended ? "died with the thread " : "ready ");
+    await_order();
+    raise(SIGKILL);
+    return 0;
+}
+
+/* ---- what is buffered, and handlers ----------------------------------- */
+
+static void says_goodbye(void)
+{
+    printf("goodbye ");
+}
+
+static int prints(void *arg)
+{
+    printf("%s", (const char *)arg);
+    return 0;
+}
+
+static int prints_and_exits(void *arg)
+{
+    printf("%s", (const char *)arg);
+    exit(6);
+}
+
+static int code_of(mproc_process *p)
+{
+    int code = -1;
+    return mproc_process_join(p, TEST_BOUND) == 0 &&
+                   mproc_process_exitcode(p, &code) == 0
+               ? code
+               : -1;
+}
+
+static int prints_before_it_starts(void)
+{
+    atexit(says_goodbye);
+    printf("before ");
+    int a = code_of(started(prints, "child ", 0));
+    atexit(says_goodbye);
+    printf("between ");
+    int b = code_of(started(prints_and_exits, "exiting ", 0));
+    return a == 0 && b == 6 ? 4 : 5;
+}
+
+static void *reads_orders(void *arg)
+{
+    getc(arg); /* with the stream locked: flushing all would wait for it */
+    return NULL;
+}
+
+static int prints_while_a_thread_reads(void)
+{
+    pthread_t thread;
+    FILE *orders = fdopen(dup(ORDERS), "r");
+    if (pthread_create(&thread, NULL, reads_orders, orders) != 0) {
+        return 97;
+    }
+    while (ftrylockfile(orders) == 0) { /* until it reads */
+        funlockfile(orders);
+        sched_yield();
+    }
+    int result = prints_before_it_starts();
+    fflush(stdout);
+    say("done ");
+    pthread_join(thread, NULL);
+    return result;
+}
+
+static int prints_to_a_file(void *arg)
+{
+    (void)arg;
+    FILE *file = fdopen(dup(STDOUT_FILENO), "w");
+    return fprintf(file, "of the child ") > 0 ? 0 : 1; /* and leaves it open */
+}
+
+static int prints_to_files(void)
+{
+    FILE *file = fdopen(dup(STDOUT_FILENO), "w");
+    fprintf(file, "file ");
+    int code = code_of(started(prints_to_a_file, NULL, 0));
+    fclose(file);
+    return code == 0 ? 4 : 5;
+}
+
+static void *starts_one(void *arg)
+{
+    *(int *)arg = code_of(started(prints, "child ", 0));
+    return NULL;
+}
+
+/* What nobody could flush before the fork is the parent's all the same. */
+static int prints_while_it_starts(void)
+{
+    pthread_t thread;
+    int code = -1;
+    flockfile(stdout);
+    printf("parent ");
+    if (pthread_create(&thread, NULL, starts_one, &code) != 0) {
+        return 97;
+    }
+    pthread_join(thread, NULL);
+    funlockfile(stdout);
+    return code == 0 ? 4 : 5;
+}
+
+/* ---- limits ----------------------------------------------------------- */
+
+static mproc_event *entered;
+
+static int enters_and_waits(void *arg)
+{
+    (void)arg;
+    mproc_event_set(entered); /* it has its slot now */
+    await_order();
+    return 0;
+}
+
+static int may_have_two_processes(void)
+{
+    mproc_process *p;
+    mproc_config config = {.processes_max = 2};
+    if (mproc_configure(&config) != 0 || mproc_event_new(&entered) != 0) {
+        return 97;
+    }
+    mproc_process *first = started(enters_and_waits, NULL, 0);
+    if (mproc_event_wait(entered, TEST_BOUND) != 0 ||
+        mproc_process_new(&p, prints, "second ", NULL) != 0) {
+        return 98;
+    }
+    say(mproc_error_name(mproc_process_start(p)));
+    await_order();
+    mproc_process_join(first, TEST_BOUND);
+    return mproc_process_start(p) == 0 && code_of(p) == 0 ? 4 : 5;
+}
+
+/* pidfd_open answers ENOSYS from here on, as on an older system. */
+static bool forbid_pidfds(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 434, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {sizeof code / sizeof code[0], code};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+static int has_no_pidfds(void)
+{
+    if (!forbid_pidfds()) {
+        return 77;
+    }
+    mproc_process *p = started(sleeps, NULL, 0);
+    int fd = mproc_process_fd(p);
+    int early = mproc_process_join(p, mproc_in_ms(20));
+    int sent = mproc_process_terminate(p);
+    int code = code_of(p);
+    started(sleeps, NULL, 1);
+    return fd == MPROC_ENOTSUP && early == MPROC_ETIMEDOUT && sent == 0 &&
+                   code == -SIGTERM
+               ? 4
+               : 5;
+}
+
+static int is_killed_without_pidfds(void)
+{
+    return forbid_pidfds() ? is_killed_after_its_thread_ended() : 77;
+}
+
+static int asks_who_it_is_first(void)
+{
+    mproc_process *me = mproc_process_current();
+    say(mproc_process_name(me));
+    return mproc_process_pid(me) == getpid() && mproc_process_is_alive(me) &&
+                   mproc_process_parent_pid() == 0 &&
+                   mproc_active_children(NULL, 0) == 0
+               ? 4
+               : 5;
+}
+
+static const struct program {
+    const char *name;
+    int (*main)(void);
+} programs[] = {
+#define PROGRAM(fn) \
+    {               \
+#fn, fn     \
+    }
+    PROGRAM(leaves_a_child_running),
+    PROGRAM(leaves_daemons),
+    PROGRAM(leaves_an_obstinate_daemon),
+    PROGRAM(leaves_a_family),
+    PROGRAM(is_killed_with_a_daemon),
+    PROGRAM(is_killed_with_a_child),
+    PROGRAM(is_killed_after_its_thread_ended),
+    PROGRAM(prints_before_it_starts),
+    PROGRAM(prints_while_a_thread_reads),
+    PROGRAM(prints_to_files),
+    PROGRAM(prints_while_it_starts),
+    PROGRAM(may_have_two_processes),
+    PROGRAM(has_no_pidfds),
+    PROGRAM(is_killed_without_pidfds),
+    PROGRAM(asks_who_it_is_first),
+};
+
+/* ---- in the tests ----------------------------------------------------- */
+
+struct run {
+    pid_t pid;
+    int output;
+    int orders;
+    size_t size;
+    char text[1024];
+};
+
+static struct run run_program(const char *name)
+{
+    int output[2], orders[2];
+    struct run run = {0};
+    assert_int_equal(pipe(output), 0);
+    assert_int_equal(pipe(orders), 0);
+    fflush(stdout);
+    run.pid = fork();
+    assert_true(run.pid >= 0);
+    if (run.pid == 0) {
+        dup2(orders[0], 100);
+        dup2(output[1], STDOUT_FILENO);
+        for (int fd = 3; fd < 100; fd++) {
+            close(fd);
+        }
+        dup2(100, ORDERS);
+        close(100);
+        execl("/proc/self/exe", "program", name, (char *)NULL);
+        _exit(126);
+    }
+    close(output[1]);
+    close(orders[0]);
+    run.output = output[0];
+    run.orders = orders[1];
+    return run;
+}
+
+/* Read what is there, after waiting for it. False: the end. */
+static bool read_some(struct run *run)
+{
+    struct pollfd readable = {.fd = run->output, .events = POLLIN};
+    assert_int_equal(poll(&readable, 1, 30000), 1);
+    ssize_t got = read(run->output, run->text + run->size,
+                       sizeof run->text - 1 - run->size);
+    assert_true(got >= 0);
+    run->size += (size_t)got;
+    return got > 0;
+}
+
+static void expect_said(struct run *run, const char *text)
+{
+    while (run->size < strlen(text) && read_some(run)) {
+    }
+    assert_string_equal(run->text, text);
+}
+
+static void give_order(struct run *run)
+{
+    close(run->orders);
+    run->orders = -1;
+}
+
+static void end_of_all(struct run *run)
+{
+    if (run->orders >= 0) {
+        give_order(run);
+    }
+    while (read_some(run)) {
+    }
+    close(run->output);
+}
+
+/* All has ended: what was said, and how the program itself ended. */
+static void expect_end(struct run *run, const char *text, int code)
+{
+    end_of_all(run);
+    int ended = test_wait_exit(run->pid);
+    if (ended == 77) {
+        skip();
+    }
+    assert_string_equal(run->text, text);
+    assert_int_equal(ended, code);
+}
+
+static bool has_ended(pid_t pid)
+{
+    siginfo_t info = {0};
+    assert_int_equal(
+        waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+    return info.si_pid == pid;
+}
+
+static void a_program_ends_after_its_children(void **state)
+{
+    (void)state;
+    struct run run = run_program("leaves_a_child_running");
+    expect_said(&run, "main ");
+    assert_false(has_ended(run.pid));
+    give_order(&run);
+    int code = test_wait_exit(run.pid);
+    end_of_all(&run); /* nobody was alive any more: no wait */
+    assert_int_equal(code, 4);
+    assert_int_equal(run.size, strlen("main child freed "));
+    assert_non_null(strstr(run.text, "child "));
+    assert_non_null(strstr(run.text, "freed "));
+}
+
+static void a_program_asks_its_daemons_to_end(void **state)
+{
+    (void)state;
+    struct run run = run_program("leaves_daemons");
+    expect_end(&run, "asked ", 4);
+}
+
+static void a_program_ends_daemons_that_do_not_listen(void **state)
+{
+    (void)state;
+    struct run run = run_program("leaves_an_obstinate_daemon");
+    expect_end(&run, "", 4);
+}
+
+static void a_child_ends_its_own_children(void **state)
+{
+    (void)state;
+    struct run run = run_program("leaves_a_family");
+    expect_said(&run, "child ");
+    assert_false(has_ended(run.pid));
+    expect_end(&run, "child grandchild ", 4);
+}
+
+static void a_daemon_dies_with_its_killed_parent(void **state)
+{
+    (void)state;
+    struct run run = run_program("is_killed_with_a_daemon");
+    expect_end(&run, "ready ", -SIGKILL);
+}
+
+static void a_daemon_does_not_die_with_the_thread_that_started_it(void **state)
+{
+    (void)state;
+    struct run run = run_program("is_killed_after_its_thread_ended");
+    expect_end(&run, "ready ", -SIGKILL);
+}
+
+static void other_children_outlive_a_killed_parent(void **state)
+{
+    (void)state;
+    struct run run = run_program("is_killed_with_a_child");
+    int code = test_wait_exit(run.pid);
+    end_of_all(&run);
+    assert_string_equal(run.text, "outlived ");
+    assert_int_equal(code, -SIGKILL);
+}
+
+static void nothing_buffered_is_printed_twice(void **state)
+{
+    (void)state;
+    struct run run = run_program("prints_before_it_starts");
+    expect_end(&run, "before child between exiting goodbye goodbye ", 4);
+}
+
+static void flushing_does_not_wait_for_a_thread_that_reads(void **state)
+{
+    (void)state;
+    struct run run = run_program("prints_while_a_thread_reads");
+    expect_said(&run, "before child between exiting done ");
+    expect_end(&run, "before child between exiting done goodbye goodbye ", 4);
+}
+
+static void files_are_flushed_before_the_start_and_by_the_child(void **state)
+{
+    (void)state;
+#ifdef __SANITIZE_THREAD__
+    skip(); /* it has a thread of its own */
+#endif
+    struct run run = run_program("prints_to_files");
+    expect_end(&run, "file of the child ", 4);
+}
+
+static void a_child_forgets_what_its_parent_is_printing(void **state)
+{
+    (void)state;
+    struct run run = run_program("prints_while_it_starts");
+    expect_end(&run, "child parent ", 4);
+}
+
+static void a_start_beyond_processes_max_is_refused(void **state)
+{
+    (void)state;
+    struct run run = run_program("may_have_two_processes");
+    while (strstr(run.text, "MPROC_EAGAIN") == NULL && read_some(&run)) {
+    }
+    assert_non_null(strstr(run.text, "MPROC_EAGAIN"));
+    end_of_all(&run);
+    assert_int_equal(test_wait_exit(run.pid), 4);
+}
+
+static void all_works_without_pidfds(void **state)
+{
+    (void)state;
+    struct run run = run_program("has_no_pidfds");
+    expect_end(&run, "", 4);
+}
+
+static void daemons_end_with_their_parent_without_pidfds(void **state)
+{
+    (void)state;
+    struct run run = run_program("is_killed_without_pidfds");
+    expect_end(&run, "ready ", -SIGKILL);
+}
+
+static void who_one_is_may_be_asked_first_of_all(void **state)
+{
+    (void)state;
+    struct run run = run_program("asks_who_it_is_first");
+    expect_end(&run, "MainProcess", 4);
+}
+
+int main(int argc, char **argv)
+{
+    for (size_t i = 0; argc > 1 && i < sizeof programs / sizeof *programs;
+         i++) {
+        if (strcmp(argv[1], programs[i].name) == 0) {
+            return programs[i].main();
+        }
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_program_ends_after_its_children),
+        cmocka_unit_test(a_program_asks_its_daemons_to_end),
+        cmocka_unit_test(a_program_ends_daemons_that_do_not_listen),
+        cmocka_unit_test(a_child_ends_its_own_children),
+        cmocka_unit_test(a_daemon_dies_with_its_killed_parent),
+        cmocka_unit_test(a_daemon_does_not_die_with_the_thread_that_started_it),
+        cmocka_unit_test(other_children_outlive_a_killed_parent),
+        cmocka_unit_test(nothing_buffered_is_printed_twice),
+        cmocka_unit_test(flushing_does_not_wait_for_a_thread_that_reads),
+        cmocka_unit_test(files_are_flushed_before_the_start_and_by_the_child),
+        cmocka_unit_test(a_child_forgets_what_its_parent_is_printing),
+        cmocka_unit_test(a_start_beyond_processes_max_is_refused),
+        cmocka_unit_test(all_works_without_pidfds),
+        cmocka_unit_test(daemons_end_with_their_parent_without_pidfds),
+        cmocka_unit_test(who_one_is_may_be_asked_first_of_all),
+    };
+    return cmocka_run_group_tests_name("process_end", tests, NULL, NULL);
+}

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/* Sleeping, bells, and being woken by the deaths of others. */
+#include "white.h"
+
+#include <sys/syscall.h>
+
+/* ---- sleepers --------------------------------------------------------- */
+
+/* What a sleeper process sleeps on; its own tid in `value[0]`. */
+struct sleeper {
+    struct white_stage *stage;
+    _Atomic uint32_t *bell; /* in the family */
+};
+
+enum { SLEEPS, WOKEN, GO };
+
+/* Sleeps without a deadline until the count of deaths changes. */
+static int sleep_until_told(void *arg)
+{
+    struct white_stage *stage = arg;
+    mpr_test_deep_sleep = true;
+    white_self();
+    _Atomic uint32_t bell = 0;
+    struct mpr_sleep sleep;
+    mpr_sleep_begin(&sleep, MPROC_FOREVER);
+    uint32_t deaths = atomic_load(&mpr_family->deaths);
+    white_reach(&stage->word[SLEEPS], 1);
+    while (atomic_load(&mpr_family->deaths) == deaths ||
+           !atomic_load(&stage->word[GO])) {
+        mpr_sleep_on(&sleep, &bell, 0);
+    }
+    white_reach(&stage->word[WOKEN], 1);
+    return 0;
+}
+
+static pid_t start_sleeper(struct white_stage *stage)
+{
+    pid_t pid = test_fork(sleep_until_told, stage);
+    white_await(&stage->word[SLEEPS], 1);
+    white_await_asleep(pid, pid);
+    return pid;
+}
+
+static int die_in_operation(void *arg)
+{
+    struct white_stage *stage = arg;
+    struct mpr_thread *self = white_self();
+    mpr_op_begin(self, mpr_family);
+    atomic_store(&stage->word[GO], 1);
+    white_die();
+}
+
+static int die_holding(void *arg)
+{
+    struct white_stage *stage = arg;
+    mpr_held_add(white_self(), 1);
+    atomic_store(&stage->word[GO], 1);
+    white_die();
+}
+
+/* The parent looks at nothing, so that the sleeper alone can notice. */
+static void death_of_a_newcomer_wakes(int (*how)(void *))
+{
+    struct white_stage *stage = white_stage_new();
+    white_self();
+    pid_t sleeper = start_sleeper(stage);
+    pid_t dead = test_fork(how, stage);
+    assert_int_equal(test_wait_exit(dead), -SIGKILL);
+    white_await(&stage->word[WOKEN], 1);
+    assert_int_equal(test_wait_exit(sleeper), 0);
+}
+
+WHITE_TEST(a_newcomer_that_dies_in_an_operation_wakes_a_sleeper)
+{
+    death_of_a_newcomer_wakes(die_in_operation);
+    return 0;
+}
+
+WHITE_TEST(a_newcomer_that_dies_holding_wakes_a_sleeper)
+{
+    death_of_a_newcomer_wakes(die_holding);
+    return 0;
+}
+
+/* ---- a process that goes on without its first thread ------------------- */
+
+enum { SLEEPERS = 4, FIRST_GONE = 4, HOLDER_TID, BELL_AT };
+
+/* Sleeps until its bell, the k-th, is rung, or told of a death. */
+static int sleep_on_bell(void *arg)
+{
+    struct white_stage *stage = arg;
+    _Atomic uint32_t *bells = (_Atomic uint32_t *)atomic_load(&stage->value[0]);
+    mpr_test_deep_sleep = true;
+    white_self();
+    uint32_t k = atomic_fetch_add(&stage->word[SLEEPS], 1);
+    mpr_os_wake(&stage->word[SLEEPS], INT_MAX);
+    struct mpr_sleep sleep;
+    mpr_sleep_begin(&sleep, MPROC_FOREVER);
+    while (atomic_load(&bells[k]) == 0 && !atomic_load(&stage->word[GO])) {
+        mpr_sleep_on(&sleep, &bells[k], 0);
+    }
+    atomic_fetch_add(&stage->word[WOKEN], 1);
+    mpr_os_wake(&stage->word[WOKEN], INT_MAX);
+    white_stay();
+}
+
+static void *hold_on(void *arg)
+{
+    struct white_stage *stage = arg;
+    mpr_held_add(white_self(), 1);
+    white_reach(&stage->word[HOLDER_TID], (uint32_t)mpr_os_tid());
+    white_stay();
+}
+
+static int leave_a_thread_behind(void *arg)
+{
+    pthread_t thread;
+    white_self();
+    assert_int_equal(pthread_create(&thread, NULL, hold_on, arg), 0);
+    pthread_exit(NULL);
+}
+
+static void await_zombie_leader(pid_t pid)
+{
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/stat", (int)pid, (int)pid);
+    mproc_deadline bound = TEST_BOUND;
+    for (char letter = 0; letter != 'Z'; sched_yield()) {
+        FILE *file = fopen(path, "r");
+        assert_non_null(file);
+        assert_non_null(fgets(text, sizeof text, file));
+        fclose(file);
+        letter = strrchr(text, ')')[2];
+        assert_true(mpr_os_now() < bound.at_ns);
+    }
+}
+
+/*
+ * The kernel tells one sleeper that the first thread has ended, and nobody when
+ * the process ends. Who was told goes; the last sleeper must know by itself.
+ */
+WHITE_TEST(a_death_without_a_mark_wakes_whoever_sleeps)
+{
+    struct white_stage *stage = white_stage_new();
+    struct mpr_thread *self = white_self();
+    _Atomic uint32_t *bells = mpr_heap_alloc(self, 64, MPR_HAND_BLOCK);
+    memset((void *)bells, 0, 64);
+    atomic_store(&stage->value[0], (uintptr_t)bells);
+    pid_t sleeper[SLEEPERS];
+    for (uint32_t i = 0; i < SLEEPERS; i++) {
+        sleeper[i] = test_fork(sleep_on_bell, stage);
+        white_await(&stage->word[SLEEPS], i + 1);
+    }
+    pid_t holder = test_fork(leave_a_thread_behind, stage);
+    white_await(&stage->word[HOLDER_TID], 1);
+    await_zombie_leader(holder);
+    for (uint32_t i = 0; i + 1 < SLEEPERS; i++) {
+        white_await_asleep(sleeper[i], sleeper[i]);
+        white_reach(&bells[i], 1);
+        white_await(&stage->word[WOKEN], i + 1);
+    }
+    white_await_asleep(sleeper[SLEEPERS - 1], sleeper[SLEEPERS - 1]);
+    atomic_store(&stage->word[GO], 1);
+    white_kill(holder);
+    white_await(&stage->word[WOKEN], SLEEPERS);
+    for (uint32_t i = 0; i < SLEEPERS; i++) {
+        white_kill(sleeper[i]);
+    }
+    return 0;
+}
+
+/* ---- deadlines -------------------------------------------------------- */
+
+WHITE_TEST(a_passed_deadline_is_told_after_one_more_try)
+{
+    white_self();
+    _Atomic uint32_t bell = 0;
+    struct mpr_sleep sleep;
+    mpr_sleep_begin(&sleep, MPROC_NOWAIT);
+    assert_true(sleep.expired);
+    mpr_sleep_begin(&sleep, mproc_in_ms(1));
+    assert_false(sleep.expired);
+    int rounds = 0;
+    while (!sleep.expired) {
+        mpr_sleep_on(&sleep, &bell, 0);
+        rounds++;
+    }
+    assert_true(rounds >= 1);
+    return 0;
+}
+
+/* As by a ringer that is always faster: the word is never as it was seen. */
+WHITE_TEST(a_deadline_passes_though_the_bell_rings_all_the_time)
+{
+    white_self();
+    _Atomic uint32_t bell = 1;
+    struct mpr_sleep sleep;
+    mproc_deadline bound = TEST_BOUND;
+    mpr_sleep_begin(&sleep, mproc_in_ms(20));
+    while (!sleep.expired) {
+        mpr_sleep_on(&sleep, &bell, 0);
+        assert_true(mpr_os_now() < bound.at_ns);
+    }
+    return 0;
+}
+
+static int stop_while_reaping(void *unused)
+{
+    (void)unused;
+    struct mpr_thread *self = white_self();
+    mpr_guard_lock(&mpr_family->slots_guard, self, NULL);
+    raise(SIGSTOP);
+    mpr_guard_unlock(&mpr_family->slots_guard, self);
+    return 0;
+}
+
+WHITE_TEST(a_deadline_holds_while_a_reaper_is_stopped)
+{
+    struct white_stage *stage = white_stage_new();
+    white_self();
+    pid_t dead = test_fork(die_holding, stage);
+    assert_int_equal(test_wait_exit(dead), -SIGKILL);
+    pid_t stopped = test_fork(stop_while_reaping, NULL);
+    int status;
+    assert_int_equal(waitpid(stopped, &status, WUNTRACED), stopped);
+    assert_true(WIFSTOPPED(status));
+    mpr_test_deep_sleep = true;
+    _Atomic uint32_t bell = 0;
+    struct mpr_sleep sleep;
+    mproc_deadline bound = TEST_BOUND;
+    mpr_sleep_begin(&sleep, mproc_in_ms(20));
+    while (!sleep.expired) {
+        mpr_sleep_on(&sleep, &bell, 0);
+        assert_true(mpr_os_now() < bound.at_ns);
+    }
+    kill(stopped, SIGCONT);
+    assert_int_equal(test_wait_exit(stopped), 0);
+    return 0;
+}
+
+/* ---- main ------------------------------------------------------------- */
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_newcomer_that_dies_in_an_operation_wakes_a_sleeper),
+        cmocka_unit_test(a_newcomer_that_dies_holding_wakes_a_sleeper),
+        cmocka_unit_test(a_death_without_a_mark_wakes_whoever_sleeps),
+        cmocka_unit_test(a_passed_deadline_is_told_after_one_more_try),
+        cmocka_unit_test(a_deadline_passes_though_the_bell_rings_all_the_time),
+        cmocka_unit_test(a_deadline_holds_while_a_reaper_is_stopped),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,632 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The algorithms of sync/ among threads that have a slot each: the end of a
+ * thread is then the death of a participant, and the thread sanitizer sees what
+ * it cannot see between processes. All sleeps begin in their second stage,
+ * which has no timed look, so a wake-up that is lost is a test that hangs.
+ */
+#include "test.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "shm/sleep.h"
+#include "sync/condition.h"
+#include "sync/lock.h"
+
+enum { THREADS = 4, ROUNDS = 20000 };
+
+typedef void *thread_fn(void *arg);
+
+static long counter; /* under the lock of the test */
+static atomic_int ready, told;
+
+static int before_each(void **state)
+{
+    (void)state;
+    counter = 0;
+    atomic_store(&ready, 0);
+    atomic_store(&told, 0);
+    return 0;
+}
+
+static pthread_t start(thread_fn *fn, void *arg)
+{
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, fn, arg), 0);
+    return thread;
+}
+
+struct job {
+    thread_fn *fn;
+    void *arg;
+    atomic_int *missing;
+};
+
+static void *run_job(void *arg)
+{
+    struct job *job = arg;
+    atomic_fetch_sub(job->missing, 1);
+    while (atomic_load(job->missing) > 0) {
+        sched_yield();
+    }
+    return job->fn(job->arg);
+}
+
+/* Among n threads that begin together. */
+static void run(thread_fn *fn, void *arg, int n)
+{
+    pthread_t threads[2 * THREADS];
+    atomic_int missing = n;
+    struct job job = {fn, arg, &missing};
+    for (int i = 0; i < n; i++) {
+        threads[i] = start(run_job, &job);
+    }
+    for (int i = 0; i < n; i++) {
+        pthread_join(threads[i], NULL);
+    }
+}
+
+/* Now and then, so that others meet what the caller is in the midst of. */
+static void linger(int i)
+{
+    if (i % 64 == 0) {
+        sched_yield();
+    }
+}
+
+/* Until a condition that another thread brings about, or the test's limit. */
+#define await(condition)                                            \
+    do {                                                            \
+        mproc_deadline until_ = TEST_BOUND;                         \
+        while (!(condition)) {                                      \
+            assert_true(mproc_in_ms(0).at_ns < until_.at_ns);       \
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL); \
+        }                                                           \
+    } while (0)
+
+static void reap_dead(void)
+{
+    struct mpr_thread *self;
+    assert_ok(mpr_self(&self));
+    mpr_slots_reap(self);
+}
+
+static bool flagged(mproc_lock *l)
+{
+    return atomic_load(&l->hold.word) & MPR_HOLD_WAITERS;
+}
+
+/* ---- lock ------------------------------------------------------------- */
+
+static void *count_with_lock(void *arg)
+{
+    mproc_lock *l = arg;
+    for (int i = 0; i < ROUNDS; i++) {
+        assert_ok(mproc_lock_acquire(l, MPROC_FOREVER));
+        counter++;
+        linger(i);
+        assert_ok(mproc_lock_release(l));
+    }
+    return NULL;
+}
+
+static void a_lock_excludes_and_loses_no_wakeup(void **state)
+{
+    (void)state;
+    mproc_lock *l;
+    assert_ok(mproc_lock_new(&l));
+    run(count_with_lock, l, THREADS);
+    assert_int_equal(counter, THREADS * ROUNDS);
+    mproc_lock_free(l);
+}
+
+static void *acquire_and_count_told(void *arg)
+{
+    mproc_lock *l = arg;
+    atomic_fetch_add(&ready, 1);
+    int err = mproc_lock_acquire(l, MPROC_FOREVER);
+    assert_true(err == 0 || err == MPROC_RECOVERED);
+    atomic_fetch_add(&told, err);
+    counter++;
+    assert_ok(mproc_lock_release(l));
+    return NULL;
+}
+
+/* All asleep at once, so that each must be woken by the one before. */
+static void each_release_wakes_the_next_of_those_asleep(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        pthread_t threads[THREADS];
+        mproc_lock *l;
+        atomic_store(&ready, 0);
+        assert_ok(mproc_lock_new(&l));
+        assert_ok(mproc_lock_acquire(l, MPROC_NOWAIT));
+        for (int i = 0; i < THREADS; i++) {
+            threads[i] = start(acquire_and_count_told, l);
+        }
+        await(atomic_load(&ready) == THREADS && flagged(l));
+        assert_ok(mproc_lock_release(l));
+        for (int i = 0; i < THREADS; i++) {
+            pthread_join(threads[i], NULL);
+        }
+        mproc_lock_free(l);
+    }
+    assert_int_equal(counter, 20 * THREADS);
+    assert_int_equal(atomic_load(&told), 0);
+}
+
+static void *hold_until_flagged_and_die(void *arg)
+{
+    mproc_lock *l = arg;
+    assert_ok(mproc_lock_acquire(l, MPROC_FOREVER));
+    atomic_fetch_add(&ready, 1);
+    await(atomic_load(&ready) == 1 + THREADS && flagged(l));
+    return NULL;
+}
+
+static void the_death_of_a_holder_wakes_those_asleep(void **state)
+{
+    (void)state;
+    pthread_t threads[THREADS];
+    mproc_lock *l;
+    assert_ok(mproc_lock_new(&l));
+    pthread_t holder = start(hold_until_flagged_and_die, l);
+    await(atomic_load(&ready) == 1);
+    for (int i = 0; i < THREADS; i++) {
+        threads[i] = start(acquire_and_count_told, l);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    pthread_join(holder, NULL);
+    assert_int_equal(atomic_load(&told), 1);
+    assert_int_equal(counter, THREADS);
+    mproc_lock_free(l);
+}
+
+/* Some give up now and then; those who do not must get it all the same. */
+static void *try_for_a_moment(void *arg)
+{
+    mproc_lock *l = arg;
+    for (int i = 0; i < ROUNDS; i++) {
+        int err = mproc_lock_acquire(l, mproc_in_ms(i % 3 * 0.02));
+        if (err == 0) {
+            counter++;
+            assert_ok(mproc_lock_release(l));
+        } else {
+            assert_err(err, MPROC_ETIMEDOUT);
+        }
+    }
+    return NULL;
+}
+
+static void who_gives_up_takes_no_wakeup_along(void **state)
+{
+    (void)state;
+    mproc_lock *l;
+    pthread_t hasty[2];
+    assert_ok(mproc_lock_new(&l));
+    for (int i = 0; i < 2; i++) {
+        hasty[i] = start(try_for_a_moment, l);
+    }
+    run(count_with_lock, l, 2);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(hasty[i], NULL);
+    }
+    assert_true(counter >= 2 * ROUNDS);
+    mproc_lock_free(l);
+}
+
+/* ---- rlock ------------------------------------------------------------ */
+
+static void *count_with_rlock(void *arg)
+{
+    mproc_rlock *l = arg;
+    for (int i = 0; i < ROUNDS; i++) {
+        assert_err(mproc_rlock_release(l), MPROC_EPERM);
+        assert_ok(mproc_rlock_acquire(l, MPROC_FOREVER));
+        assert_ok(mproc_rlock_acquire(l, MPROC_FOREVER));
+        counter++;
+        linger(i);
+        assert_ok(mproc_rlock_release(l));
+        assert_ok(mproc_rlock_release(l));
+    }
+    return NULL;
+}
+
+static void an_rlock_excludes_and_loses_no_wakeup(void **state)
+{
+    (void)state;
+    mproc_rlock *l;
+    assert_ok(mproc_rlock_new(&l));
+    run(count_with_rlock, l, THREADS);
+    assert_int_equal(counter, THREADS * ROUNDS);
+    mproc_rlock_free(l);
+}
+
+/* ---- semaphore -------------------------------------------------------- */
+
+static void *go_through(void *arg)
+{
+    mproc_semaphore *s = arg;
+    for (int i = 0; i < ROUNDS; i++) {
+        assert_ok(mproc_semaphore_acquire(s, MPROC_FOREVER));
+        assert_in_range(atomic_fetch_add(&ready, 1), 0, 1);
+        linger(i);
+        atomic_fetch_sub(&ready, 1);
+        assert_ok(mproc_semaphore_release(s));
+    }
+    return NULL;
+}
+
+static void *acquire_and_die(void *arg)
+{
+    assert_ok(mproc_semaphore_acquire(arg, MPROC_FOREVER));
+    return NULL;
+}
+
+static void a_semaphore_admits_as_many_as_it_has_units(void **state)
+{
+    (void)state;
+    const mproc_semaphore_opts kinds[] = {{0}, {.bounded = 1}, {.recover = 1}};
+    for (int i = 0; i < 3; i++) {
+        mproc_semaphore *s;
+        assert_ok(mproc_semaphore_new(&s, 2, &kinds[i]));
+        run(go_through, s, THREADS);
+        assert_int_equal(mproc_semaphore_value(s), 2);
+        mproc_semaphore_free(s);
+    }
+}
+
+static void units_of_the_dead_wake_those_asleep(void **state)
+{
+    (void)state;
+    const mproc_semaphore_opts kinds[] = {{.bounded = 1}, {.recover = 1}};
+    for (int i = 0; i < 2; i++) {
+        mproc_semaphore *s;
+        assert_ok(mproc_semaphore_new(&s, 2, &kinds[i]));
+        run(acquire_and_die, s, 2 * THREADS); /* each by the death of another */
+        assert_int_equal(mproc_semaphore_value(s), 2);
+        mproc_semaphore_free(s);
+    }
+}
+
+struct pair {
+    mproc_semaphore *ping, *pong;
+};
+
+static void *answer(void *arg)
+{
+    struct pair *pair = arg;
+    for (int i = 0; i < ROUNDS; i++) {
+        assert_ok(mproc_semaphore_acquire(pair->ping, MPROC_FOREVER));
+        assert_ok(mproc_semaphore_release(pair->pong));
+    }
+    return NULL;
+}
+
+static void signals_by_semaphore_are_not_lost(void **state)
+{
+    (void)state;
+    struct pair pair;
+    assert_ok(mproc_semaphore_new(&pair.ping, 0, NULL));
+    assert_ok(mproc_semaphore_new(&pair.pong, 0, NULL));
+    pthread_t thread = start(answer, &pair);
+    for (int i = 0; i < ROUNDS; i++) {
+        assert_ok(mproc_semaphore_release(pair.ping));
+        assert_ok(mproc_semaphore_acquire(pair.pong, MPROC_FOREVER));
+    }
+    pthread_join(thread, NULL);
+    mproc_semaphore_free(pair.ping);
+    mproc_semaphore_free(pair.pong);
+}
+
+static void *acquire_until_freed(void *arg)
+{
+    mproc_semaphore *s = arg;
+    atomic_fetch_add(&ready, 1);
+    assert_err(mproc_semaphore_acquire(s, MPROC_FOREVER), MPROC_EINVAL);
+    return NULL;
+}
+
+static void those_who_wait_on_a_freed_semaphore_leave(void **state)
+{
+    (void)state;
+    const mproc_semaphore_opts kinds[] = {{0}, {.bounded = 1}};
+    for (int round = 0; round < 20; round++) {
+        mproc_semaphore *s;
+        pthread_t threads[THREADS];
+        atomic_store(&ready, 0);
+        assert_ok(mproc_semaphore_new(&s, 1, &kinds[round % 2]));
+        assert_ok(mproc_semaphore_acquire(s, MPROC_NOWAIT));
+        for (int i = 0; i < THREADS; i++) {
+            threads[i] = start(acquire_until_freed, s);
+        }
+        await(atomic_load(&ready) == THREADS);
+        mproc_semaphore_free(s);
+        for (int i = 0; i < THREADS; i++) {
+            pthread_join(threads[i], NULL);
+        }
+    }
+}
+
+/* ---- event ------------------------------------------------------------ */
+
+struct relay {
+    mproc_event *there, *back;
+};
+
+static void *relay_back(void *arg)
+{
+    struct relay *relay = arg;
+    for (int i = 0; i < ROUNDS; i++) {
+        assert_ok(mproc_event_wait(relay->there, MPROC_FOREVER));
+        assert_ok(mproc_event_clear(relay->there));
+        counter++;
+        assert_ok(mproc_event_set(relay->back));
+    }
+    return NULL;
+}
+
+static void a_set_is_never_missed(void **state)
+{
+    (void)state;
+    struct relay relay;
+    assert_ok(mproc_event_new(&relay.there));
+    assert_ok(mproc_event_new(&relay.back));
+    pthread_t thread = start(relay_back, &relay);
+    for (int i = 0; i < ROUNDS; i++) {
+        assert_int_equal(counter, i);
+        assert_ok(mproc_event_set(relay.there));
+        assert_ok(mproc_event_wait(relay.back, MPROC_FOREVER));
+        assert_ok(mproc_event_clear(relay.back));
+    }
+    pthread_join(thread, NULL);
+    mproc_event_free(relay.there);
+    mproc_event_free(relay.back);
+}
+
+/* ---- condition -------------------------------------------------------- */
+
+struct stock {
+    mproc_condition *cond;
+    int amount, taken;
+};
+
+static void *take_from_stock(void *arg)
+{
+    struct stock *stock = arg;
+    for (int i = 0; i < ROUNDS; i++) {
+        assert_ok(mproc_condition_acquire(stock->cond, MPROC_FOREVER));
+        while (stock->amount == 0) {
+            assert_ok(mproc_condition_wait(stock->cond, MPROC_FOREVER));
+        }
+        stock->amount--;
+        stock->taken++;
+        assert_ok(mproc_condition_release(stock->cond));
+    }
+    return NULL;
+}
+
+/* One notify for each: with one too few, somebody waits for ever. */
+static void no_notify_is_lost(void **state)
+{
+    (void)state;
+    struct stock stock = {0};
+    pthread_t threads[THREADS];
+    mproc_lock *lock;
+    assert_ok(mproc_lock_new(&lock));
+    assert_ok(mproc_condition_new(&stock.cond, lock));
+    for (int i = 0; i < THREADS; i++) {
+        threads[i] = start(take_from_stock, &stock);
+    }
+    for (int i = 0; i < THREADS * ROUNDS; i++) {
+        assert_ok(mproc_condition_acquire(stock.cond, MPROC_FOREVER));
+        stock.amount++;
+        assert_ok(mproc_condition_notify(stock.cond, 1));
+        assert_ok(mproc_condition_release(stock.cond));
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    assert_int_equal(stock.taken, THREADS * ROUNDS);
+    mproc_condition_free(stock.cond);
+    mproc_lock_free(lock);
+}
+
+static void *wait_once(void *arg)
+{
+    mproc_condition *c = arg;
+    assert_ok(mproc_condition_acquire(c, MPROC_FOREVER));
+    atomic_fetch_add(&ready, 1);
+    int err = mproc_condition_wait(c, MPROC_FOREVER);
+    assert_true(err == 0 || err == MPROC_RECOVERED);
+    atomic_fetch_add(&told, 1);
+    assert_ok(mproc_condition_release(c));
+    return NULL;
+}
+
+static pthread_t start_waiter(mproc_condition *c)
+{
+    int before = atomic_load(&ready);
+    pthread_t thread = start(wait_once, c);
+    await(atomic_load(&ready) == before + 1);
+    return thread;
+}
+
+static void exactly_as_many_return_as_are_notified(void **state)
+{
+    (void)state;
+    enum { N = 2 * THREADS };
+    mproc_condition *c;
+    pthread_t threads[N];
+    assert_ok(mproc_condition_new(&c, NULL));
+    for (int i = 0; i < N; i++) {
+        threads[i] = start_waiter(c);
+    }
+    for (int i = 0; i < N; i += 2) {
+        assert_ok(mproc_condition_acquire(c, MPROC_FOREVER));
+        assert_int_equal(atomic_load(&told), i);
+        assert_ok(mproc_condition_notify(c, 2));
+        assert_ok(mproc_condition_release(c));
+        pthread_join(threads[i], NULL);
+        pthread_join(threads[i + 1], NULL);
+        reap_dead();
+    }
+    mproc_condition_free(c);
+}
+
+/*
+ * What a thread looks like that was killed in a wait: its record waits, and its
+ * slot is dead.
+ */
+struct corpse {
+    mproc_condition *c;
+    uint64_t wait;
+    struct mpr_thread *record;
+    atomic_int may_die;
+};
+
+static void *die_waiting(void *arg)
+{
+    struct corpse *corpse = arg;
+    struct mpr_thread *self;
+    assert_ok(mproc_condition_acquire(corpse->c, MPROC_FOREVER));
+    assert_ok(mpr_self(&self));
+    corpse->record = self;
+    corpse->wait = mpr_waiters_join(self, &corpse->c->waiters);
+    assert_ok(mproc_condition_release(corpse->c));
+    atomic_fetch_add(&ready, 1);
+    await(atomic_load(&corpse->may_die));
+    return NULL;
+}
+
+static pthread_t start_corpse(struct corpse *corpse, mproc_condition *c)
+{
+    int before = atomic_load(&ready);
+    *corpse = (struct corpse){.c = c};
+    pthread_t thread = start(die_waiting, corpse);
+    await(atomic_load(&ready) == before + 1);
+    return thread;
+}
+
+static void bury(struct corpse *corpse, pthread_t thread)
+{
+    atomic_store(&corpse->may_die, 1);
+    pthread_join(thread, NULL);
+    reap_dead();
+}
+
+static void notify(mproc_condition *c, unsigned n)
+{
+    assert_ok(mproc_condition_acquire(c, MPROC_FOREVER));
+    assert_ok(mproc_condition_notify(c, n));
+    assert_ok(mproc_condition_release(c));
+}
+
+static void what_the_dead_were_notified_of_is_passed_on(void **state)
+{
+    (void)state;
+    mproc_condition *c;
+    struct corpse corpse;
+    assert_ok(mproc_condition_new(&c, NULL));
+    pthread_t dead = start_corpse(&corpse, c);
+    pthread_t first = start_waiter(c);
+    pthread_t second = start_waiter(c);
+    notify(c, 1);
+    assert_true(mpr_waiters_told(corpse.record, corpse.wait));
+    bury(&corpse, dead);
+    pthread_join(first, NULL);
+    reap_dead();
+    assert_int_equal(atomic_load(&told), 1);
+    notify(c, 1);
+    pthread_join(second, NULL);
+    mproc_condition_free(c);
+}
+
+static void it_is_not_passed_on_to_who_came_later(void **state)
+{
+    (void)state;
+    mproc_condition *c;
+    struct corpse corpse, late;
+    assert_ok(mproc_condition_new(&c, NULL));
+    pthread_t dead = start_corpse(&corpse, c);
+    notify(c, 1);
+    pthread_t later = start_corpse(&late, c);
+    bury(&corpse, dead);
+    assert_false(mpr_waiters_told(late.record, late.wait));
+    bury(&late, later);
+    mproc_condition_free(c);
+}
+
+static void the_dead_who_were_not_notified_take_none(void **state)
+{
+    (void)state;
+    mproc_condition *c;
+    struct corpse corpse;
+    assert_ok(mproc_condition_new(&c, NULL));
+    pthread_t dead = start_corpse(&corpse, c);
+    pthread_t first = start_waiter(c);
+    pthread_t second = start_waiter(c);
+    atomic_store(&corpse.may_die, 1);
+    pthread_join(dead, NULL); /* dead, and perhaps not reaped */
+    notify(c, 1);
+    pthread_join(first, NULL);
+    reap_dead();
+    assert_int_equal(atomic_load(&told), 1);
+    notify(c, 1);
+    pthread_join(second, NULL);
+    mproc_condition_free(c);
+}
+
+static void nothing_is_passed_on_within_a_freed_condition(void **state)
+{
+    (void)state;
+    mproc_condition *c, *next;
+    struct corpse corpse, other;
+    assert_ok(mproc_condition_new(&c, NULL));
+    pthread_t dead = start_corpse(&corpse, c);
+    notify(c, 1);
+    mproc_condition_free(c);
+    assert_ok(mproc_condition_new(&next, NULL));
+    assert_ptr_equal(next, c); /* in its place */
+    pthread_t waiter = start_corpse(&other, next);
+    bury(&corpse, dead);
+    assert_false(mpr_waiters_told(other.record, other.wait));
+    notify(next, 1);
+    assert_true(mpr_waiters_told(other.record, other.wait));
+    bury(&other, waiter);
+    mproc_condition_free(next);
+}
+
+int main(void)
+{
+    setenv("CMOCKA_TEST_ABORT", "1", 1); /* no jump out of other threads */
+    mpr_test_slot_per_thread(true);
+    mpr_test_deep_sleep = true;
+#define TEST(name) cmocka_unit_test_setup(name, before_each)
+    const struct CMUnitTest tests[] = {
+        TEST(a_lock_excludes_and_loses_no_wakeup),
+        TEST(each_release_wakes_the_next_of_those_asleep),
+        TEST(the_death_of_a_holder_wakes_those_asleep),
+        TEST(who_gives_up_takes_no_wakeup_along),
+        TEST(an_rlock_excludes_and_loses_no_wakeup),
+        TEST(a_semaphore_admits_as_many_as_it_has_units),
+        TEST(units_of_the_dead_wake_those_asleep),
+        TEST(signals_by_semaphore_are_not_lost),
+        TEST(those_who_wait_on_a_freed_semaphore_leave),
+        TEST(a_set_is_never_missed),
+        TEST(no_notify_is_lost),
+        TEST(exactly_as_many_return_as_are_notified),
+        TEST(what_the_dead_were_notified_of_is_passed_on),
+        TEST(it_is_not_passed_on_to_who_came_later),
+        TEST(the_dead_who_were_not_notified_take_none),
+        TEST(nothing_is_passed_on_within_a_freed_condition),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
