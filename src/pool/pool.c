@@ -25,10 +25,13 @@ void mpr_pool_unlock(void)
     pthread_mutex_unlock(&mutex);
 }
 
-/* The pools of a parent are nothing to its child. */
+/*
+ * The pools of a parent are nothing to its child, whose one thread has locked
+ * the mutex.
+ */
 static void forget_parent(void)
 {
-    mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    mpr_pool_unlock();
     pools = NULL;
     mpr_pool_in_callback = NULL;
 }
