@@ -52,8 +52,8 @@ enum { MPR_TASK_ARG = 48, MPR_TASK_REPLY = 24 };
  *   QUEUED→UNSERVED        collector, nursery: no worker can be had for it
  *   RUNNING→ENDED          the worker, after status, code and reply; or, when
  *                          the worker is dead, the nursery
- *   RUNNING→QUEUED         the nursery, or the worker at its last task: the rest
- *                          of a batch's chunk
+ *   RUNNING→QUEUED         the nursery, or the worker at its last task: the
+ *                          rest of a batch's chunk
  *   RUNNING→CANCELLING     maker; the nursery then ends the worker
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
@@ -148,9 +148,10 @@ enum mpr_worker_state {
 
 /*
  * `pid` and the way to NONE and STARTING are the nursery's, the rest the
- * worker's, which stores its pid as well: its nursery may die before it does. `current` is what it took last, written before the log lets it go
- * and never cleared: its serial tells whether it matters still. `id` is written
- * before the worker looks whether its nursery is still the pool's.
+ * worker's, which stores its pid as well: its nursery may die before it does.
+ * `current` is what it took last, written before the log lets it go and never
+ * cleared: its serial tells whether it matters still. `id` is written before
+ * the worker looks whether its nursery is still the pool's.
  */
 struct mpr_worker {
     alignas(MPR_LINE) _Atomic uint32_t state;
