@@ -25,10 +25,13 @@ void mpr_pool_unlock(void)
     pthread_mutex_unlock(&mutex);
 }
 
-/* The pools of a parent are nothing to its child. */
+/*
+ * The pools of a parent are nothing to its child, whose one thread has locked
+ * the mutex.
+ */
 static void forget_parent(void)
 {
-    mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    mpr_pool_unlock();
     pools = NULL;
     mpr_pool_in_callback = NULL;
 }
@@ -249,7 +252,7 @@ static int start(mproc_pool *pool, struct mpr_thread *self)
     return started < 0 ? started : 0;
 }
 
-static void free_pool(mproc_pool *pool, struct mpr_thread *self)
+void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self)
 {
     struct mpr_pool_private *mine = pool->mine;
     mpr_object_end(self, pool, MPR_POOL);
@@ -285,8 +288,12 @@ static void stop(mproc_pool *pool)
     }
 }
 
-static int make_pool(mproc_pool **out, struct mpr_thread *self,
-                     const mproc_pool_opts *opts)
+/*
+ * Live before there are processes that use it: a maker that is killed from here
+ * on leaves it to them, not to who reaps the maker.
+ */
+int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
+                   const mproc_pool_opts *opts)
 {
     mproc_pool *pool = mpr_object_new(self, MPR_POOL);
     if (pool == NULL) {
@@ -298,13 +305,23 @@ static int make_pool(mproc_pool **out, struct mpr_thread *self,
         mpr_object_drop(self, pool);
         return err;
     }
-    /* Live before there are processes that use it: a maker that is killed
-     * from here on leaves it to them, not to who reaps the maker. */
     mpr_object_publish(self, pool);
+    *out = pool;
+    return 0;
+}
+
+static int make_pool(mproc_pool **out, struct mpr_thread *self,
+                     const mproc_pool_opts *opts)
+{
+    mproc_pool *pool;
+    int err = mpr_pool_begin(&pool, self, opts);
+    if (err < 0) {
+        return err;
+    }
     err = start(pool, self);
     if (err < 0) {
         stop(pool);
-        free_pool(pool, self);
+        mpr_pool_end(pool, self);
         return err;
     }
     *out = pool;
@@ -425,7 +442,7 @@ void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self)
     mpr_bell_ring(&pool->to_maker, INT_MAX);
     if (free_it) {
         pthread_detach(pthread_self());
-        free_pool(pool, self);
+        mpr_pool_end(pool, self);
     }
 }
 
@@ -442,7 +459,7 @@ void mproc_pool_free(mproc_pool *p)
         return;
     }
     stop(p);
-    free_pool(p, self);
+    mpr_pool_end(p, self);
 }
 
 size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out, size_t capacity)

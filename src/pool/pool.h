@@ -245,6 +245,10 @@ void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
 _Noreturn void mpr_worker_run(mproc_pool *pool, struct mpr_table *table,
                               uint32_t index, mpr_id nursery);
 
+/* Its work: takes tasks and answers them until it must leave. */
+void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
+                     struct mpr_table *table, uint32_t index);
+
 /*
  * Worker: move the block in MPR_HAND_BLOCK to where `*place` in the task is,
  * whose old one, if it is a block, is freed.

@@ -64,6 +64,13 @@ struct mpr_pool_private {
 void mpr_pool_lock(void);
 void mpr_pool_unlock(void);
 
+/*
+ * A pool without processes, and the end of it. `opts` as they were read. ENOMEM.
+ */
+int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
+                   const mproc_pool_opts *opts);
+void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self);
+
 /* The pool whose callback this thread runs, else NULL. */
 extern _Thread_local const mproc_pool *mpr_pool_in_callback;
 
@@ -138,6 +145,10 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);
  * `nursery` is 0.
  */
 bool mpr_pool_workers_gone(const mproc_pool *pool);
+
+/* An entry of `done`: if its task has ended, that is told and dropped. */
+void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
+                           const struct mpr_entry *entry);
 
 /* The last act of the collector. */
 void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self);

@@ -175,6 +175,7 @@ int mproc_result_get(mproc_result *r, void *buf, size_t capacity, size_t *size,
 
 /*
  * What has not ended is pending, and while the lock keeps it so the pool lives.
+ * The last first, or the worker of a cancelled chunk would begin the next one.
  */
 void mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self)
 {
@@ -184,7 +185,7 @@ void mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self)
     size_t count = batch != NULL ? batch->chunks : 1;
     const struct mpr_entry *entries =
         batch != NULL ? batch->chunk : &result->entry;
-    for (size_t i = 0; pool != NULL && i < count; i++) {
+    for (size_t i = count; pool != NULL && i-- > 0;) {
         if (entries[i].task != NULL) {
             mpr_pool_cancel(pool, self, &entries[i]);
         }
