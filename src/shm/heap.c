@@ -328,24 +328,35 @@ static int give_pages(uint32_t first, uint32_t length, bool zeroed)
     return 0;
 }
 
+static void free_empty_spans(struct mpr_thread *self);
+
+static bool take_run_in_hand(struct mpr_thread *self, enum mpr_hand hand,
+                             uint32_t length, uint32_t *first)
+{
+    mpr_guard_lock(&heap()->guard, self, self);
+    bool taken = take_run(length, first);
+    if (taken) {
+        mpr_hand_set(self, hand, address_of(*first));
+        store_word(&heap()->spans[*first], span_word(SPAN_LARGE, 0, length));
+        atomic_fetch_sub(&heap()->kept, resident_in(*first, length));
+    }
+    mpr_guard_unlock(&heap()->guard, self);
+    return taken;
+}
+
 static void *run_alloc(struct mpr_thread *self, size_t size, bool zeroed,
                        enum mpr_hand hand)
 {
     if (size > (size_t)heap()->limit * MPR_SPAN_SIZE) {
         return NULL;
     }
-    uint32_t length = (uint32_t)((size + MPR_SPAN_SIZE - 1) / MPR_SPAN_SIZE),
-             first;
-    mpr_guard_lock(&heap()->guard, self, self);
-    bool taken = take_run(length, &first);
-    if (taken) {
-        mpr_hand_set(self, hand, address_of(first));
-        store_word(&heap()->spans[first], span_word(SPAN_LARGE, 0, length));
-        atomic_fetch_sub(&heap()->kept, resident_in(first, length));
-    }
-    mpr_guard_unlock(&heap()->guard, self);
-    if (!taken) {
-        return NULL;
+    uint32_t length = (uint32_t)((size + MPR_SPAN_SIZE - 1) / MPR_SPAN_SIZE);
+    uint32_t first;
+    if (!take_run_in_hand(self, hand, length, &first)) {
+        free_empty_spans(self);
+        if (!take_run_in_hand(self, hand, length, &first)) {
+            return NULL;
+        }
     }
     if (give_pages(first, length, zeroed) < 0) {
         mpr_heap_free_hand(self, self, hand);
@@ -530,6 +541,17 @@ static void *class_alloc(struct mpr_thread *self, uint32_t class,
     return p;
 }
 
+/* With the guard of the class locked, for hands of the thread itself: an empty
+ * span on its way back to the runs. */
+static void take_span(struct mpr_thread *self, uint32_t class, uint32_t number)
+{
+    struct class *c = &heap()->classes[class];
+    list_remove(&c->partial, number);
+    c->empty--;
+    mpr_hand_set(self, MPR_HAND_SPAN, address_of(number));
+    store_word(&heap()->spans[number], span_word(SPAN_LARGE, 0, 1));
+}
+
 /*
  * One empty span stays with its class. A second one goes back to the runs, by
  * way of the hand of the thread itself: a dead one's may be taken.
@@ -537,15 +559,34 @@ static void *class_alloc(struct mpr_thread *self, uint32_t class,
 static bool spare_span(struct mpr_thread *self, struct mpr_thread *whose,
                        uint32_t class, uint32_t number)
 {
-    struct class *c = &heap()->classes[class];
-    if (c->empty++ == 0 || whose != self) {
+    if (heap()->classes[class].empty++ == 0 || whose != self) {
         return false;
     }
-    list_remove(&c->partial, number);
-    c->empty--;
-    mpr_hand_set(self, MPR_HAND_SPAN, address_of(number));
-    store_word(&heap()->spans[number], span_word(SPAN_LARGE, 0, 1));
+    take_span(self, class, number);
     return true;
+}
+
+/* The heap is full: what stayed with the classes goes back. */
+static void free_empty_spans(struct mpr_thread *self)
+{
+    struct span *spans = heap()->spans;
+    for (uint32_t class = 0; class < CLASSES;) {
+        struct class *c = &heap()->classes[class];
+        mpr_guard_lock(&c->guard, self, self);
+        uint32_t at = c->empty > 0 ? c->partial : 0;
+        while (at != 0 && spans[at - 1].used > 0) {
+            at = spans[at - 1].next;
+        }
+        if (at != 0) {
+            take_span(self, class, at - 1);
+        }
+        mpr_guard_unlock(&c->guard, self);
+        if (at != 0) {
+            run_free(self, self, MPR_HAND_SPAN, at - 1);
+        } else {
+            class ++;
+        }
+    }
 }
 
 /* `hand`: MPR_HAND_COUNT when the block is in none. False: not in use. */

@@ -138,7 +138,7 @@ int mpr_self_claim_(struct mpr_thread **out);
 static inline bool mpr_self_is_claimed_(void)
 {
     const struct mpr_process_page *page =
-        atomic_load_explicit(&mpr_process_page_, memory_order_relaxed);
+        atomic_load_explicit(&mpr_process_page_, memory_order_acquire);
     uint64_t token = atomic_load_explicit(&page->token, memory_order_relaxed);
     return mpr_self_.token == token && token != 0;
 }

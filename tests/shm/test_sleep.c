@@ -239,6 +239,145 @@ WHITE_TEST(a_deadline_holds_while_a_reaper_is_stopped)
     return 0;
 }
 
+/* ---- bells ------------------------------------------------------------ */
+
+/*
+ * RINGERS put tokens, WATCHERS take them, all without a deadline: a ring that
+ * is lost leaves a watcher asleep beside a token.
+ */
+enum { RINGERS = 3, WATCHERS = 3, TOKENS = WHITE_SANITIZED ? 1500 : 6000 };
+
+struct tokens {
+    _Atomic uint32_t bell;
+    _Atomic uint32_t there; /* tokens put and not taken */
+    _Atomic uint32_t taken;
+};
+
+static void *put_tokens(void *arg)
+{
+    struct tokens *tokens = arg;
+    struct mpr_thread *self = white_self();
+    for (int i = 0; i < TOKENS; i++) {
+        uintptr_t outer = mpr_op_begin(self, tokens);
+        atomic_fetch_add(&tokens->there, 1);
+        mpr_bell_ring(&tokens->bell, 1);
+        mpr_op_end(self, outer);
+        if (i % 64 == 0) {
+            sched_yield();
+        }
+    }
+    return NULL;
+}
+
+static bool take_token(struct tokens *tokens)
+{
+    uint32_t there = atomic_load(&tokens->there);
+    while (there > 0 &&
+           !atomic_compare_exchange_weak(&tokens->there, &there, there - 1)) {
+    }
+    return there > 0;
+}
+
+static void *take_tokens(void *arg)
+{
+    struct tokens *tokens = arg;
+    white_self();
+    for (int i = 0; i < TOKENS * RINGERS / WATCHERS; i++) {
+        struct mpr_sleep sleep;
+        mpr_sleep_begin(&sleep, MPROC_FOREVER);
+        for (;;) {
+            uint32_t seen = mpr_bell_watch(&tokens->bell);
+            if (take_token(tokens)) {
+                break;
+            }
+            mpr_sleep_on(&sleep, &tokens->bell, seen);
+        }
+        atomic_fetch_add(&tokens->taken, 1);
+    }
+    return NULL;
+}
+
+static struct tokens *new_tokens(void)
+{
+    mpr_test_deep_sleep = true;
+    white_self();
+    struct tokens *tokens = mproc_calloc(1, sizeof *tokens);
+    assert_non_null(tokens);
+    return tokens;
+}
+
+static int ring_by_threads(void)
+{
+    struct tokens *tokens = new_tokens();
+    pthread_t threads[RINGERS + WATCHERS];
+    for (int i = 0; i < RINGERS + WATCHERS; i++) {
+        void *(*fn)(void *) = i < WATCHERS ? take_tokens : put_tokens;
+        assert_int_equal(pthread_create(&threads[i], NULL, fn, tokens), 0);
+    }
+    for (int i = 0; i < RINGERS + WATCHERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    assert_int_equal(atomic_load(&tokens->taken), TOKENS * RINGERS);
+    assert_int_equal(atomic_load(&tokens->there), 0);
+    return 0;
+}
+
+WHITE_TEST(no_ring_is_lost_between_threads)
+{
+    return ring_by_threads();
+}
+
+WHITE_TEST(no_ring_is_lost_between_threads_with_slots_of_their_own)
+{
+    mpr_test_slot_per_thread(true);
+    return ring_by_threads();
+}
+
+static int put_tokens_as_process(void *tokens)
+{
+    put_tokens(tokens);
+    return 0;
+}
+
+static int take_tokens_as_process(void *tokens)
+{
+    take_tokens(tokens);
+    return 0;
+}
+
+WHITE_TEST(no_ring_is_lost_between_processes)
+{
+    struct tokens *tokens = new_tokens();
+    pid_t pids[RINGERS + WATCHERS];
+    for (int i = 0; i < RINGERS + WATCHERS; i++) {
+        pids[i] = test_fork(i < WATCHERS ? take_tokens_as_process
+                                         : put_tokens_as_process,
+                            tokens);
+    }
+    for (int i = 0; i < RINGERS + WATCHERS; i++) {
+        assert_int_equal(test_wait_exit(pids[i]), 0);
+    }
+    assert_int_equal(atomic_load(&tokens->taken), TOKENS * RINGERS);
+    return 0;
+}
+
+WHITE_TEST(a_bell_without_sleepers_is_quiet_again)
+{
+    struct tokens *tokens = new_tokens();
+    mpr_bell_ring(&tokens->bell, 1);
+    assert_int_equal(atomic_load(&tokens->bell), 0); /* costs a load */
+    uint32_t seen = mpr_bell_watch(&tokens->bell);
+    assert_int_equal(seen, atomic_load(&tokens->bell));
+    assert_int_equal(seen & 1, 1);
+    mpr_bell_ring(&tokens->bell, 1);
+    assert_int_equal(atomic_load(&tokens->bell) & 1, 0);
+    assert_true(atomic_load(&tokens->bell) != seen);
+    uint32_t quiet = atomic_load(&tokens->bell);
+    mpr_bell_ring(&tokens->bell, INT_MAX);
+    assert_int_equal(atomic_load(&tokens->bell), quiet);
+    return 0;
+}
+
 /* ---- main ------------------------------------------------------------- */
 
 int main(void)
@@ -250,6 +389,11 @@ int main(void)
         cmocka_unit_test(a_passed_deadline_is_told_after_one_more_try),
         cmocka_unit_test(a_deadline_passes_though_the_bell_rings_all_the_time),
         cmocka_unit_test(a_deadline_holds_while_a_reaper_is_stopped),
+        cmocka_unit_test(no_ring_is_lost_between_threads),
+        cmocka_unit_test(
+            no_ring_is_lost_between_threads_with_slots_of_their_own),
+        cmocka_unit_test(no_ring_is_lost_between_processes),
+        cmocka_unit_test(a_bell_without_sleepers_is_quiet_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
