@@ -48,32 +48,38 @@ static uint64_t message_size(struct record *record)
 
 static uint64_t load_seq(const struct mpr_log_end *end)
 {
-    return atomic_load_explicit(&end->seq, memory_order_acquire);
+    return atomic_load_explicit(&end->seq, memory_order_seq_cst);
 }
 
 static uint64_t load_bytes(const struct mpr_log_end *end)
 {
-    return atomic_load_explicit(&end->bytes, memory_order_relaxed);
+    return atomic_load_explicit(&end->bytes, memory_order_seq_cst);
 }
 
 /*
- * The store that moves an end. Who sleeps on the other side announces itself,
- * then looks at seq; who moves seq looks for sleepers afterwards. Between the
- * two lies a full barrier: on x86 the unlock of the guard is one, elsewhere
- * this store and the look are ordered.
+ * Who sleeps on the other side announces itself, then looks at these words; who
+ * moves them looks for sleepers afterwards. Between the two lies a full
+ * barrier: on x86 the unlock of the guard is one, elsewhere these stores and
+ * the look are ordered.
  */
+static void store(_Atomic uint64_t *word, uint64_t value)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    atomic_store_explicit(word, value, memory_order_release);
+#else
+    atomic_store_explicit(word, value, memory_order_seq_cst);
+#endif
+}
+
+/* The first store is the one that moves the end. */
 static void move(struct mpr_log_end *end, size_t by, uint64_t size)
 {
     uint64_t seq = atomic_load_explicit(&end->seq, memory_order_relaxed);
     uint64_t bytes = load_bytes(end);
     end->offset += (uint32_t)by;
     atomic_signal_fence(memory_order_seq_cst);
-#if defined(__x86_64__) || defined(__i386__)
-    atomic_store_explicit(&end->seq, seq + 1, memory_order_release);
-#else
-    atomic_store_explicit(&end->seq, seq + 1, memory_order_seq_cst);
-#endif
-    atomic_store_explicit(&end->bytes, bytes + size, memory_order_relaxed);
+    store(&end->seq, seq + 1);
+    store(&end->bytes, bytes + size);
     atomic_signal_fence(memory_order_seq_cst);
 }
 
@@ -123,7 +129,10 @@ static void repair_tail(struct mpr_guard *guard, struct mpr_thread *hands)
         return;
     }
     find_place(tail, &last);
-    settle(hands, MPR_HAND_BLOCK, block_in(last));
+    if (tail->settled != load_seq(tail)) {
+        settle(hands, MPR_HAND_BLOCK, block_in(last));
+        tail->settled = load_seq(tail);
+    }
     settle(hands, MPR_HAND_SEGMENT, tail->segment);
 }
 
@@ -134,7 +143,10 @@ static void repair_head(struct mpr_guard *guard, struct mpr_thread *hands)
         (struct mpr_log *)((char *)guard - offsetof(struct mpr_log, head));
     struct mpr_log_end *head = &log->head;
     struct record *last;
-    if (head->segment == NULL) {
+    if (log->leases != NULL) {
+        mpr_leases_repair(log->leases, load_seq(head), hands);
+    }
+    if (head->segment == NULL) { /* ended, but perhaps not its leases */
         return;
     }
     find_place(head, &last);
@@ -143,9 +155,6 @@ static void repair_head(struct mpr_guard *guard, struct mpr_thread *hands)
                block_in(record_at(head->segment, head->offset)));
     }
     settle(hands, MPR_HAND_SEGMENT, head->segment);
-    if (log->leases != NULL) {
-        mpr_leases_repair(log->leases, load_seq(head), hands);
-    }
 }
 
 __attribute__((constructor)) static void register_repairs(void)
@@ -160,6 +169,7 @@ static void init_end(struct mpr_log_end *end, struct mpr_segment *first)
 {
     end->segment = first;
     end->offset = 0;
+    end->settled = 0;
     atomic_store(&end->closed, 0);
     atomic_store(&end->seen, 0);
     atomic_store(&end->seq, 0);
@@ -178,8 +188,6 @@ void mpr_log_init(struct mpr_log *log, bool prepared)
     atomic_store(&log->first.next, NULL);
     init_end(&log->tail, &log->first);
     init_end(&log->head, &log->first);
-    atomic_store(&log->space, 0);
-    atomic_store(&log->items, 0);
     log->max_items = UINT64_MAX;
     log->max_bytes = UINT64_MAX;
     log->leases = NULL;
@@ -187,27 +195,35 @@ void mpr_log_init(struct mpr_log *log, bool prepared)
 
 /* ---- putting ---------------------------------------------------------- */
 
-/*
- * Asked with and without the guard. The other end's number is read first, so
- * that it is never ahead of one's own.
- */
+/* Is what the call was made for still what the memory is? Under a guard. */
+static bool ended(const struct mpr_object *object, uint64_t tag)
+{
+    return object != NULL && !mpr_object_unchanged(object, tag);
+}
+
+/* What is held is what lies between two looks at what was taken. */
+static bool full_of_bytes(struct mpr_log *log, size_t size)
+{
+    uint64_t out, in;
+    do {
+        out = load_bytes(&log->head);
+        in = load_bytes(&log->tail);
+    } while (out != load_bytes(&log->head));
+    uint64_t held = in > out ? in - out : 0;
+    return mpr_log_count(log) != 0 &&
+           (size > log->max_bytes || held > log->max_bytes - size);
+}
+
+/* True only if it was so at one moment of the call. */
 static bool full(struct mpr_log *log, size_t size)
 {
     struct mpr_log_end *tail = &log->tail;
     if (mpr_unlikely(log->max_bytes != UINT64_MAX)) {
-        uint64_t head = load_seq(&log->head), out = load_bytes(&log->head);
-        uint64_t in = load_bytes(tail);
-        uint64_t held = in > out ? in - out : 0;
-        return load_seq(tail) != head &&
-               (size > log->max_bytes || held > log->max_bytes - size);
+        return full_of_bytes(log, size);
     }
     uint64_t seen = atomic_load_explicit(&tail->seen, memory_order_acquire);
-    if (mpr_likely(load_seq(tail) - seen < log->max_items)) {
-        return false;
-    }
-    seen = load_seq(&log->head);
-    atomic_store_explicit(&tail->seen, seen, memory_order_release);
-    return load_seq(tail) - seen >= log->max_items;
+    return mpr_unlikely(load_seq(tail) - seen >= log->max_items) &&
+           mpr_log_count(log) >= log->max_items;
 }
 
 /* Room for the record, and for a JUMP behind it. */
@@ -262,6 +278,17 @@ static size_t write_record(struct mpr_log_end *tail,
     return record_size(record);
 }
 
+/* Once the head seems to be far behind. */
+static void look_at_head(struct mpr_log *log)
+{
+    struct mpr_log_end *tail = &log->tail;
+    uint64_t seen = atomic_load_explicit(&tail->seen, memory_order_relaxed);
+    if (mpr_unlikely(load_seq(tail) - seen >= log->max_items)) {
+        atomic_store_explicit(&tail->seen, load_seq(&log->head),
+                              memory_order_release);
+    }
+}
+
 /* One try with the guard locked. EAGAIN: a segment is needed. */
 static int put_locked(const struct mpr_log_put *put)
 {
@@ -269,12 +296,14 @@ static int put_locked(const struct mpr_log_put *put)
     struct record shape = {put->size <= MPR_LOG_INLINE ? (uint32_t)put->size
                                                        : 0,
                            put->size <= MPR_LOG_INLINE ? INLINE : BLOCK};
-    if (mpr_unlikely(mpr_log_closed(put->log))) {
+    if (mpr_unlikely(mpr_log_closed(put->log) ||
+                     ended(put->object, put->tag))) {
         return MPROC_ESHUTDOWN;
     }
     if (mpr_unlikely(full(put->log, put->size))) {
         return MPROC_EFULL;
     }
+    look_at_head(put->log);
     if (mpr_unlikely(!fits(tail, record_size(&shape)))) {
         if (mpr_hand(put->self, MPR_HAND_SEGMENT) == NULL) {
             return MPROC_EAGAIN;
@@ -285,6 +314,7 @@ static int put_locked(const struct mpr_log_put *put)
     if (put->size > MPR_LOG_INLINE) {
         mpr_hand_set(put->self, MPR_HAND_BLOCK, NULL);
     }
+    tail->settled = atomic_load_explicit(&tail->seq, memory_order_relaxed);
     return 0;
 }
 
@@ -345,12 +375,23 @@ void mpr_log_put_done(const struct mpr_log_put *put)
 
 /* ---- taking ----------------------------------------------------------- */
 
+/* The head is read first: when nothing is before the tail now, it was empty. */
 static bool empty(struct mpr_log *log)
+{
+    uint64_t seq = load_seq(&log->head);
+    uint64_t seen = atomic_load_explicit(&log->head.seen, memory_order_acquire);
+    return mpr_unlikely(seq >= seen) && seq >= load_seq(&log->tail);
+}
+
+static bool empty_locked(struct mpr_log *log)
 {
     struct mpr_log_end *head = &log->head;
     uint64_t seq = atomic_load_explicit(&head->seq, memory_order_relaxed);
+    if (head->segment == NULL) {
+        return true;
+    }
     if (mpr_likely(seq <
-                   atomic_load_explicit(&head->seen, memory_order_acquire))) {
+                   atomic_load_explicit(&head->seen, memory_order_relaxed))) {
         return false;
     }
     uint64_t seen = load_seq(&log->tail);
@@ -396,7 +437,10 @@ static int get_locked(const struct mpr_log_get *get, uint64_t *size)
 {
     struct mpr_log *log = get->log;
     struct mpr_log_end *head = &log->head;
-    if (head->segment == NULL || empty(log)) {
+    if (mpr_unlikely(ended(get->object, get->tag))) {
+        return MPROC_ESHUTDOWN;
+    }
+    if (empty_locked(log)) {
         return MPROC_EEMPTY;
     }
     struct record *record = first_record(log, get->self);
@@ -468,7 +512,7 @@ int mpr_log_get(const struct mpr_log_get *get)
 /* With the guard locked: the first message is in the hands of `whose`. */
 static int discard_locked(struct mpr_log *log, struct mpr_thread *whose)
 {
-    if (log->head.segment == NULL || empty(log)) {
+    if (empty_locked(log)) {
         return MPROC_EEMPTY;
     }
     struct record *record = first_record(log, whose);
@@ -489,9 +533,19 @@ static int discard(struct mpr_log *log, struct mpr_thread *self,
     return err;
 }
 
-int mpr_log_discard(struct mpr_log *log, struct mpr_thread *self)
+int mpr_log_discard(const struct mpr_log_get *get)
 {
-    return discard(log, self, self);
+    struct mpr_log *log = get->log;
+    struct mpr_thread *self = get->self;
+    if (empty(log) ||
+        mpr_guard_lock_until(&log->head.guard, self, self, get->until) < 0) {
+        return MPROC_EEMPTY;
+    }
+    int err = ended(get->object, get->tag) ? MPROC_ESHUTDOWN
+                                           : discard_locked(log, self);
+    mpr_guard_unlock(&log->head.guard, self);
+    give_back(log, self, self);
+    return err;
 }
 
 /* ---- closing and ending ----------------------------------------------- */

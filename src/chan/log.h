@@ -12,6 +12,7 @@
 #ifndef MPR_CHAN_LOG_H
 #define MPR_CHAN_LOG_H
 
+#include "shm/object.h"
 #include "shm/sleep.h"
 
 enum { MPR_LOG_INLINE = 1024, MPR_LOG_FIRST_BYTES = 2560 };
@@ -37,18 +38,22 @@ struct mpr_segment {
  * One end. `seq` is the truth, moved only under `guard`. `segment` and `offset`
  * say where the record of that number begins; `bytes` is the sum of the sizes
  * of the messages before it; `seen` is what this end last saw of the other
- * end's seq, which saves touching a line that the other end writes.
+ * end's seq, which saves touching a line that the other end writes; it is never
+ * ahead of it, and is stored under `guard`.
  * Publishes: `seq`, after the record (tail) or after everything the taker must
  * know (head). Survives: who is killed before that store has done nothing; the
  * repair walks the segment from its base to `seq` and so finds `offset` and
  * `bytes`, and settles the hands: a block in hand that a record before the tail
- * names belongs to the log, one that a record behind the head names as well.
+ * names belongs to the log, one that a record behind the head names to its
+ * taker. `settled` is the last `seq` whose block has left the putter's hand: a
+ * record older than that may name memory that is something else by now.
  */
 struct mpr_log_end {
     alignas(MPR_LINE) struct mpr_guard guard;
     alignas(MPR_LINE) struct mpr_segment *segment;
     uint32_t offset;
     _Atomic uint32_t closed; /* tail only: no more puts */
+    uint64_t settled;        /* tail only */
     _Atomic uint64_t seen;
     alignas(MPR_LINE) _Atomic uint64_t seq;
     _Atomic uint64_t bytes;
@@ -57,7 +62,9 @@ struct mpr_log_end {
 /*
  * `space` is rung when something was taken, `items` when something was put,
  * both when the log is closed. They lie on lines of their own: a flag beside a
- * word that changes at each message would cost each message a cache miss.
+ * word that changes at each message would cost each message a cache miss. They
+ * count on when the memory serves another log: who was about to sleep on the
+ * one that ended must not find them as they were.
  * `leases` says who has taken what and not acknowledged it, in joinable queues;
  * under the head's guard.
  */
@@ -83,18 +90,26 @@ void mpr_log_init(struct mpr_log *log, bool prepared);
 void mpr_log_end(struct mpr_log *log, struct mpr_thread *self,
                  struct mpr_thread *whose);
 
+/*
+ * `object` is what the log is part of, and `tag` its tag when the call began. A
+ * call that slept may wake when the object has ended and its memory serves
+ * another: asked with the guard locked, which the end takes as well, the tag
+ * says so. NULL: the log is the caller's while the call lasts.
+ */
 struct mpr_log_put {
     struct mpr_log *log;
     struct mpr_thread *self;
     const void *data;
     size_t size;
     mproc_deadline until; /* bounds the wait for a guard */
+    const struct mpr_object *object;
+    uint64_t tag;
 };
 
 /*
  * Append a copy. A large message is copied into a block once; the block stays
  * in hand after MPROC_EFULL, for the next try: mpr_log_put_done ends that.
- * MPROC_EFULL, MPROC_ESHUTDOWN (closed), MPROC_ENOMEM.
+ * MPROC_EFULL, MPROC_ESHUTDOWN (closed, or ended), MPROC_ENOMEM.
  */
 int mpr_log_put(const struct mpr_log_put *put);
 void mpr_log_put_done(const struct mpr_log_put *put);
@@ -106,23 +121,26 @@ struct mpr_log_get {
     size_t capacity;
     size_t *size; /* NULL: exactly capacity */
     mproc_deadline until;
+    const struct mpr_object *object;
+    uint64_t tag;
 };
 
 /*
  * Take the first. MPROC_EEMPTY; MPROC_EMSGSIZE: it does not fit, *size is its
- * size and it stays; MPROC_ENOMEM: no room for a lease, it stays.
+ * size and it stays; MPROC_ENOMEM: no room for a lease, it stays;
+ * MPROC_ESHUTDOWN: the log has ended.
  */
 int mpr_log_get(const struct mpr_log_get *get);
 
-/* Take and forget the first. MPROC_EEMPTY. */
-int mpr_log_discard(struct mpr_log *log, struct mpr_thread *self);
+/* Take and forget the first. MPROC_EEMPTY, MPROC_ESHUTDOWN as mpr_log_get. */
+int mpr_log_discard(const struct mpr_log_get *get);
 
 /* No puts from now on. Returns false when it was closed before. */
 bool mpr_log_close(struct mpr_log *log, struct mpr_thread *self);
 
 static inline bool mpr_log_closed(const struct mpr_log *log)
 {
-    return atomic_load_explicit(&log->tail.closed, memory_order_acquire) != 0;
+    return atomic_load_explicit(&log->tail.closed, memory_order_seq_cst) != 0;
 }
 
 /* Messages in it, at one moment of the call. */
@@ -130,12 +148,12 @@ uint64_t mpr_log_count(const struct mpr_log *log);
 
 static inline uint64_t mpr_log_head(const struct mpr_log *log)
 {
-    return atomic_load_explicit(&log->head.seq, memory_order_acquire);
+    return atomic_load_explicit(&log->head.seq, memory_order_seq_cst);
 }
 
 static inline uint64_t mpr_log_tail(const struct mpr_log *log)
 {
-    return atomic_load_explicit(&log->tail.seq, memory_order_acquire);
+    return atomic_load_explicit(&log->tail.seq, memory_order_seq_cst);
 }
 
 #endif

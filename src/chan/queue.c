@@ -25,6 +25,9 @@ static void end_queue(struct mpr_thread *self, struct mpr_thread *whose,
                       struct mpr_object *object)
 {
     struct mproc_queue *q = (struct mproc_queue *)object;
+    if (!object->prepared) { /* its maker was killed first: no guards yet */
+        return;
+    }
     mpr_log_end(&q->log, self, whose);
     if (q->log.leases != NULL) {
         end_leases(q, self, whose);
@@ -84,7 +87,6 @@ int mproc_queue_new_sized(mproc_queue **out, const mproc_queue_opts *theirs,
         q->log.max_items = opts.maxsize;
     }
     atomic_store(&q->shut, MPR_QUEUE_OPEN);
-    atomic_store(&q->done, 0);
     q->leases.oldest = NULL;
     if (opts.joinable && (err = begin_leases(q, self)) < 0) {
         mpr_object_drop(self, q);
@@ -111,11 +113,13 @@ struct call {
     struct mpr_thread *self;
     uint64_t tag;
     uintptr_t outer;
+    mproc_deadline until;
 };
 
-static int begin(struct call *call, const mproc_queue *q)
+static int begin(struct call *call, const mproc_queue *q, mproc_deadline until)
 {
     call->q = (struct mproc_queue *)q;
+    call->until = until;
     call->tag = mpr_object_tag(q, MPR_QUEUE);
     if (mpr_unlikely(call->tag == 0)) {
         return MPROC_EINVAL;
@@ -147,10 +151,15 @@ struct put_call {
     struct mpr_log_put put;
 };
 
+static bool is_ended(const struct call *call)
+{
+    return mpr_unlikely(!mpr_object_unchanged(call->q, call->tag));
+}
+
 static int attempt_put(void *user)
 {
     struct put_call *p = user;
-    int err = mpr_log_put(&p->put);
+    int err = is_ended(&p->call) ? MPROC_EINVAL : mpr_log_put(&p->put);
     return mpr_unlikely(err == MPROC_ESHUTDOWN) ? closed_because(&p->call)
                                                 : err;
 }
@@ -159,14 +168,20 @@ int mproc_queue_put(mproc_queue *q, const void *data, size_t size,
                     mproc_deadline until)
 {
     struct put_call p;
-    int err = begin(&p.call, q);
+    int err = begin(&p.call, q, until);
     if (mpr_unlikely(err < 0)) {
         return err;
     }
     if (mpr_unlikely(data == NULL && size > 0)) {
         return end(&p.call, MPROC_EINVAL);
     }
-    p.put = (struct mpr_log_put){&q->log, p.call.self, data, size, until};
+    p.put = (struct mpr_log_put){.log = &q->log,
+                                 .self = p.call.self,
+                                 .data = data,
+                                 .size = size,
+                                 .until = until,
+                                 .object = &q->object,
+                                 .tag = p.call.tag};
     err = mpr_sleep_until(&q->log.space, until, MPROC_EFULL, attempt_put, &p);
     mpr_log_put_done(&p.put);
     return end(&p.call, err);
@@ -209,10 +224,20 @@ struct get_call {
     struct mpr_log_get get;
 };
 
+static struct mpr_log_get get_of(const struct call *call)
+{
+    return (struct mpr_log_get){.log = &call->q->log,
+                                .self = call->self,
+                                .until = call->until,
+                                .object = &call->q->object,
+                                .tag = call->tag};
+}
+
 /* What was to be dropped goes, whoever was killed while dropping it. */
 static void drop_rest(const struct call *call)
 {
-    while (mpr_log_discard(&call->q->log, call->self) == 0) {
+    struct mpr_log_get get = get_of(call);
+    while (mpr_log_discard(&get) == 0) {
     }
     mpr_bell_ring(&call->q->done, INT_MAX);
 }
@@ -224,13 +249,15 @@ static int attempt_get(void *user)
     struct mproc_queue *q = g->call.q;
     uint32_t shut = atomic_load_explicit(&q->shut, memory_order_acquire);
     bool closed = mpr_log_closed(&q->log);
+    if (is_ended(&g->call)) {
+        return MPROC_EINVAL;
+    }
     if (mpr_unlikely(shut == MPR_QUEUE_DROPPED)) {
         drop_rest(&g->call);
     }
     int err = mpr_log_get(&g->get);
-    return mpr_unlikely(err == MPROC_EEMPTY && closed)
-               ? closed_because(&g->call)
-               : err;
+    bool over = err == MPROC_ESHUTDOWN || (err == MPROC_EEMPTY && closed);
+    return mpr_unlikely(over) ? closed_because(&g->call) : err;
 }
 
 static int get(struct get_call *g)
@@ -244,15 +271,17 @@ int mproc_queue_get(mproc_queue *q, void *buf, size_t capacity, size_t *size,
                     mproc_deadline until)
 {
     struct get_call g;
-    int err = begin(&g.call, q);
+    int err = begin(&g.call, q, until);
     if (mpr_unlikely(err < 0)) {
         return err;
     }
     if (mpr_unlikely(buf == NULL && capacity > 0)) {
         return end(&g.call, MPROC_EINVAL);
     }
-    g.get =
-        (struct mpr_log_get){&q->log, g.call.self, buf, capacity, size, until};
+    g.get = get_of(&g.call);
+    g.get.data = buf;
+    g.get.capacity = capacity;
+    g.get.size = size;
     return end(&g.call, get(&g));
 }
 
@@ -263,11 +292,12 @@ int mproc_queue_get_malloc(mproc_queue *q, void **data, size_t *size,
     struct get_call g;
     size_t got = 0;
     char *memory = NULL;
-    int err = data == NULL ? MPROC_EINVAL : begin(&g.call, q);
+    int err = data == NULL ? MPROC_EINVAL : begin(&g.call, q, until);
     if (err < 0) {
         return err;
     }
-    g.get = (struct mpr_log_get){&q->log, g.call.self, NULL, 0, &got, until};
+    g.get = get_of(&g.call);
+    g.get.size = &got;
     do {
         free(memory);
         memory = malloc(got + 1);
@@ -314,7 +344,7 @@ bool mproc_queue_full(const mproc_queue *q)
 int mproc_queue_task_done(mproc_queue *q)
 {
     struct call call;
-    int err = begin(&call, q);
+    int err = begin(&call, q, MPROC_FOREVER);
     if (err < 0) {
         return err;
     }
@@ -331,27 +361,43 @@ int mproc_queue_task_done(mproc_queue *q)
     return end(&call, err);
 }
 
+static int look_at_rest(const struct call *call)
+{
+    struct mproc_queue *q = call->q;
+    uint64_t head = mpr_log_head(&q->log);
+    if (is_ended(call)) {
+        return MPROC_EINVAL;
+    }
+    return head == mpr_log_tail(&q->log) &&
+                   !mpr_leases_outstanding(&q->leases, head)
+               ? 0
+               : MPROC_ETIMEDOUT;
+}
+
 static int attempt_join(void *user)
 {
     struct call *call = user;
     struct mproc_queue *q = call->q;
-    if (!mpr_object_unchanged(q, call->tag)) {
+    struct mpr_guard *guard = &q->log.head.guard;
+    uint32_t shut = atomic_load(&q->shut);
+    if (is_ended(call)) {
         return MPROC_EINVAL;
     }
-    if (atomic_load(&q->shut) == MPR_QUEUE_DROPPED) {
+    if (shut == MPR_QUEUE_DROPPED) {
         drop_rest(call);
     }
-    mpr_guard_lock(&q->log.head.guard, call->self, call->self);
-    bool finished = mpr_log_head(&q->log) == mpr_log_tail(&q->log) &&
-                    !mpr_leases_outstanding(&q->leases, mpr_log_head(&q->log));
-    mpr_guard_unlock(&q->log.head.guard, call->self);
-    return finished ? 0 : MPROC_ETIMEDOUT;
+    if (mpr_guard_lock_until(guard, call->self, call->self, call->until) < 0) {
+        return MPROC_ETIMEDOUT;
+    }
+    int err = look_at_rest(call);
+    mpr_guard_unlock(guard, call->self);
+    return err;
 }
 
 int mproc_queue_join(mproc_queue *q, mproc_deadline until)
 {
     struct call call;
-    int err = begin(&call, q);
+    int err = begin(&call, q, until);
     if (err < 0) {
         return err;
     }
@@ -374,12 +420,12 @@ static void raise_shut(struct mproc_queue *q, uint32_t to)
 int mproc_queue_shutdown(mproc_queue *q, bool immediate)
 {
     struct call call;
-    int err = begin(&call, q);
+    int err = begin(&call, q, MPROC_FOREVER);
     if (err < 0) {
         return err;
     }
-    raise_shut(q, immediate ? MPR_QUEUE_DROPPED : MPR_QUEUE_SHUT);
     mpr_log_close(&q->log, call.self);
+    raise_shut(q, immediate ? MPR_QUEUE_DROPPED : MPR_QUEUE_SHUT);
     if (immediate) {
         drop_rest(&call);
     }

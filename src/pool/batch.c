@@ -177,13 +177,13 @@ bool mpr_batch_collect(struct mpr_thread *self, struct mproc_result *result,
 
 /* ---- the calls -------------------------------------------------------- */
 
-void mpr_batch_cancel(struct mproc_result *result, struct mpr_thread *self)
+/* Callbacks run where chunks are collected: not both at once. */
+void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self)
 {
-    for (size_t i = 0; i < result->batch->chunks; i++) {
-        if (result->batch->chunk[i].task != NULL) {
-            mpr_pool_cancel((mproc_pool *)result->pool, self,
-                            &result->batch->chunk[i]);
-        }
+    mpr_result_cancel(result, self);
+    if (mpr_result_await(result, MPROC_FOREVER) == MPROC_EDEADLK) {
+        result->batch->out = NULL;
+        result->batch->status = NULL;
     }
 }
 
@@ -235,7 +235,8 @@ static struct mpr_batch_state *state_of(const mproc_batch *b)
 
 /*
  * `unsent` chunks were refused: what was sent is cancelled. Returns once the
- * arrays are no longer touched.
+ * arrays are no longer touched. If all that was sent has ended already, nobody
+ * else ends the result.
  */
 static void take_back(struct mproc_result *result, struct mpr_thread *self,
                       size_t unsent)
@@ -244,11 +245,10 @@ static void take_back(struct mproc_result *result, struct mpr_thread *self,
     result->batch->left -= unsent;
     bool none = result->batch->left == 0;
     mpr_pool_unlock();
-    if (unsent == result->batch->chunks) {
+    if (none) {
         mpr_result_release(self, result);
-    } else if (!none) {
-        mpr_batch_cancel(result, self);
-        mpr_result_await(result, MPROC_FOREVER);
+    } else {
+        mpr_batch_abandon(result, self);
     }
     mpr_result_release(self, result);
 }

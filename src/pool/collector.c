@@ -10,16 +10,27 @@
 
 _Thread_local const mproc_pool *mpr_pool_in_callback;
 
-enum { START_LOOK_MS = 50 }; /* a nursery that has no slot yet */
+enum {
+    START_LOOK_MS = 50, /* a nursery that has no slot yet */
+    LEAVE_LOOK_MS = 2,  /* one that can run no more and is not yet a zombie */
+};
 
 struct collector {
     mproc_pool *pool;
     struct mpr_thread *self;
     struct mpr_entry entry;
     bool unserved; /* no nursery, and none will be */
+    bool leaving;  /* looks again soon: its nursery is about to end */
 };
 
-enum work { WORK_ENTRY, WORK_SWEEP, WORK_NURSERY, WORK_END, WORK_OVER };
+enum work {
+    WORK_ENTRY,
+    WORK_SWEEP,
+    WORK_LEAVING,
+    WORK_NURSERY,
+    WORK_END,
+    WORK_OVER
+};
 
 /* ---- one task that has ended ------------------------------------------ */
 
@@ -81,8 +92,8 @@ static void call_back(const mproc_pool *pool, const struct mpr_task *task,
     }
 }
 
-static void collect_single(struct collector *c, struct mpr_task *task,
-                           enum mpr_task_state state)
+static void collect_single(mproc_pool *pool, struct mpr_thread *self,
+                           struct mpr_task *task, enum mpr_task_state state)
 {
     mproc_outcome outcome = outcome_of(task, state);
     struct mproc_result *result = task->result;
@@ -91,24 +102,25 @@ static void collect_single(struct collector *c, struct mpr_task *task,
         outcome = result->outcome;
         mpr_result_set_ended(result);
     }
-    call_back(c->pool, task, &outcome);
+    call_back(pool, task, &outcome);
     if (result != NULL) {
-        mpr_result_release(c->self, result);
+        mpr_result_release(self, result);
     }
 }
 
-static void collect_chunk(struct collector *c, struct mpr_task *task,
+static void collect_chunk(struct mpr_thread *self, struct mpr_task *task,
                           enum mpr_task_state state)
 {
     struct mproc_result *result = task->result;
     mproc_outcome outcome = outcome_of(task, state);
-    if (mpr_batch_collect(c->self, result, task, &outcome)) {
+    if (mpr_batch_collect(self, result, task, &outcome)) {
         mpr_result_set_ended(result);
-        mpr_result_release(c->self, result);
+        mpr_result_release(self, result);
     }
 }
 
-static void collect(struct collector *c, const struct mpr_entry *entry)
+void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
+                           const struct mpr_entry *entry)
 {
     uint64_t word = atomic_load(&entry->task->word);
     if (word >> 32 != (uint32_t)entry->serial) {
@@ -123,16 +135,17 @@ static void collect(struct collector *c, const struct mpr_entry *entry)
         return;
     }
     if (entry->task->chunk != NULL) {
-        collect_chunk(c, entry->task, mpr_task_state(word));
+        collect_chunk(self, entry->task, mpr_task_state(word));
     } else {
-        collect_single(c, entry->task, mpr_task_state(word));
+        collect_single(pool, self, entry->task, mpr_task_state(word));
     }
-    mpr_pool_drop_task(c->pool, c->self, entry);
+    mpr_pool_drop_task(pool, self, entry);
 }
 
 static void collect_each(const struct mpr_entry *entry, void *user)
 {
-    collect(user, entry);
+    struct collector *c = user;
+    mpr_collector_collect(c->pool, c->self, entry);
 }
 
 /* ---- all that cannot be run any more ---------------------------------- */
@@ -148,23 +161,54 @@ static void end_each(const struct mpr_entry *entry, void *user)
                   terminated ? MPR_TASK_CANCELED : MPR_TASK_UNSERVED);
     mpr_task_move(entry, worker, MPR_TASK_RUNNING, MPR_TASK_CANCELED);
     mpr_task_move(entry, worker, MPR_TASK_CANCELLING, MPR_TASK_CANCELED);
-    collect(c, entry);
+    mpr_collector_collect(c->pool, c->self, entry);
 }
 
 /* ---- the nursery ------------------------------------------------------ */
 
-static bool nursery_has_ended(const mproc_pool *pool)
+/*
+ * Under the lock, so that who ends the process signals no other's pid. True
+ * once there is none.
+ */
+static bool reap_nursery(mproc_pool *pool)
 {
-    pid_t pid = pool->mine->nursery_pid;
+    struct mpr_pool_private *mine = pool->mine;
     int code;
-    return pid == 0 || mpr_os_child_reap(pid, -1, &code) != MPROC_EAGAIN;
+    mpr_pool_lock();
+    if (mine->nursery_pid != 0 &&
+        mpr_os_child_reap(mine->nursery_pid, -1, &code) != MPROC_EAGAIN) {
+        atomic_store(&pool->nursery, 0);
+        mine->nursery_pid = 0;
+    }
+    bool none = mine->nursery_pid == 0;
+    mpr_pool_unlock();
+    return none;
+}
+
+/* Its end as a process comes after all that would wake the collector. */
+static bool nursery_is_leaving(const mproc_pool *pool)
+{
+    mpr_id nursery = atomic_load(&pool->nursery);
+    return atomic_load(&pool->idle) ||
+           (nursery != 0 && mpr_id_is_dead(nursery));
+}
+
+/* What can be said when there is no entry to collect. */
+static int nursery_work(struct collector *c)
+{
+    mproc_pool *pool = c->pool;
+    if (reap_nursery(pool)) {
+        return mpr_pool_workers_gone(pool) ? WORK_NURSERY : MPROC_EEMPTY;
+    }
+    return !c->leaving && nursery_is_leaving(pool) ? WORK_LEAVING
+                                                   : MPROC_EEMPTY;
 }
 
 /*
  * A nursery that was killed: its workers are dead, or dying. Their slots tell,
  * and the sleep below is ended by their deaths.
  */
-static bool workers_have_ended(const mproc_pool *pool)
+bool mpr_pool_workers_gone(const mproc_pool *pool)
 {
     const struct mpr_table *table = atomic_load(&pool->table);
     for (uint32_t i = 0; i < table->count; i++) {
@@ -197,15 +241,17 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
 static bool start_another(struct collector *c)
 {
     mproc_pool *pool = c->pool;
-    atomic_store(&pool->report, 0);
+    if (atomic_exchange(&pool->report, 0) > 0) {
+        atomic_store(&pool->started, 1);
+    }
     atomic_store(&pool->idle, 0);
     if (mpr_pool_new_table(pool, c->self) < 0) {
         return false;
     }
-    pid_t pid = mpr_nursery_start(pool);
-    if (pid > 0) {
-        pool->mine->nursery_pid = pid;
-    }
+    pid_t pid = mpr_nursery_start(pool, &pool->mine->mask);
+    mpr_pool_lock();
+    pool->mine->nursery_pid = pid > 0 ? pid : 0;
+    mpr_pool_unlock();
     return pid > 0;
 }
 
@@ -214,9 +260,9 @@ static void take_over(struct collector *c)
 {
     mproc_pool *pool = c->pool;
     struct mpr_table *table = atomic_load(&pool->table);
-    pool->mine->nursery_pid = 0;
     for (uint32_t i = 0; i < table->count; i++) {
         mpr_nursery_settle(pool, c->self, table, i, -SIGKILL);
+        atomic_store(&table->worker[i].pid, 0);
     }
     bool over = atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||
                 atomic_load(&pool->broken) || mpr_log_closed(&pool->todo);
@@ -253,13 +299,7 @@ static int attempt(void *user)
         return WORK_SWEEP;
     }
     if (!c->unserved) {
-        if (pool->mine->nursery_pid != 0 && nursery_has_ended(pool)) {
-            atomic_store(&pool->nursery, 0);
-            pool->mine->nursery_pid = 0;
-        }
-        return pool->mine->nursery_pid == 0 && workers_have_ended(pool)
-                   ? WORK_NURSERY
-                   : MPROC_EEMPTY;
+        return nursery_work(c);
     }
     if (!nothing_pending(pool)) {
         return WORK_END;
@@ -268,19 +308,25 @@ static int attempt(void *user)
                                                       : MPROC_EEMPTY;
 }
 
+static mproc_deadline next_look(const struct collector *c)
+{
+    if (c->leaving) {
+        return mproc_in_ms(LEAVE_LOOK_MS);
+    }
+    bool starting = atomic_load(&c->pool->report) == 0;
+    return starting && !c->unserved ? mproc_in_ms(START_LOOK_MS)
+                                    : MPROC_FOREVER;
+}
+
 static int next_work(struct collector *c)
 {
-    mproc_pool *pool = c->pool;
-    for (;;) {
-        bool starting = atomic_load(&pool->report) == 0;
-        int work = mpr_sleep_until(&pool->done.items,
-                                   starting ? mproc_in_ms(START_LOOK_MS)
-                                            : MPROC_FOREVER,
-                                   MPROC_EEMPTY, attempt, c);
-        if (work != MPROC_EEMPTY) {
-            return work;
-        }
-    }
+    int work;
+    do {
+        work = mpr_sleep_until(&c->pool->done.items, next_look(c), MPROC_EEMPTY,
+                               attempt, c);
+        c->leaving = work == WORK_LEAVING;
+    } while (work == MPROC_EEMPTY || work == WORK_LEAVING);
+    return work;
 }
 
 static void collect_all(struct collector *c)
@@ -288,7 +334,9 @@ static void collect_all(struct collector *c)
     for (;;) {
         switch ((enum work)next_work(c)) {
         case WORK_ENTRY:
-            collect(c, &c->entry);
+            mpr_collector_collect(c->pool, c->self, &c->entry);
+            break;
+        case WORK_LEAVING: /* not told */
             break;
         case WORK_SWEEP:
             mpr_pool_each_task(c->pool, collect_each, c);

@@ -16,6 +16,8 @@ struct nursery {
     mproc_pool *pool;
     struct mpr_thread *self;
     struct mpr_table *table;
+    const sigset_t *mask;
+    uint32_t begun;         /* as the table told it last */
     unsigned failed_starts; /* since a worker became ready */
     unsigned failed_forks;  /* since one went through */
 };
@@ -101,6 +103,17 @@ static void settle_running(mproc_pool *pool, struct mpr_thread *self,
     }
 }
 
+/*
+ * A worker that died in mpr_worker_adopt may have in hand what its task has. It
+ * must not any more when the task ends: what is freed with the task would be
+ * freed with the hand once more.
+ */
+static void settle_hands(mproc_pool *pool, struct mpr_thread *self)
+{
+    mpr_guard_lock(&pool->replies, self, self);
+    mpr_guard_unlock(&pool->replies, self);
+}
+
 void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
                         struct mpr_table *table, uint32_t index, int code)
 {
@@ -108,6 +121,7 @@ void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
     if (entry.task == NULL) {
         return;
     }
+    settle_hands(pool, self);
     uint64_t word = atomic_load(&entry.task->word);
     if (word >> 32 != (uint32_t)entry.serial) {
         return;
@@ -153,6 +167,7 @@ static int spawn(struct nursery *n, uint32_t index)
         mpr_os_signal_default(SIGCHLD);
         mpr_who_become_named(name);
         mpr_who_set_parent(n->pool->maker_pid);
+        child.mask = *n->mask;
         mpr_child_ready(&child);
         mpr_worker_run(n->pool, n->table, index, nursery);
     }
@@ -218,17 +233,17 @@ static int start_error(const struct mpr_worker *worker, int code, int *told)
         return MPROC_EWORKERLOST;
     case MPR_WORKER_UNFIT:
         *told = worker->code;
-        return worker->code == MPROC_EAGAIN || worker->code == MPROC_ENOMEM
-                   ? worker->code
-                   : MPROC_ETASK;
+        return worker->unfit;
     default:
         return 0;
     }
 }
 
+/* What hinders a start ends the pool; later it costs workers. */
 static void report(mproc_pool *pool, int result, int code)
 {
-    if (atomic_load(&pool->report) == 0) {
+    if (atomic_load(&pool->report) == 0 &&
+        (result > 0 || !atomic_load(&pool->started))) {
         atomic_store(&pool->report_code, code);
         atomic_store(&pool->report, result);
         mpr_bell_ring(&pool->to_maker, INT_MAX);
@@ -239,11 +254,14 @@ static void bury(struct nursery *n, uint32_t index, int code)
 {
     struct mpr_worker *worker = &n->table->worker[index];
     int told, err = start_error(worker, code, &told);
+    uint32_t begun = atomic_load(&n->table->begun);
+    if (begun != n->begun) {
+        n->begun = begun;
+        n->failed_starts = 0;
+    }
     if (err < 0) {
         n->failed_starts++;
         report(n->pool, err, told);
-    } else {
-        n->failed_starts = 0;
     }
     mpr_nursery_settle(n->pool, n->self, n->table, index, code);
     atomic_store(&worker->state, MPR_WORKER_NONE);
@@ -342,12 +360,14 @@ static void leave(struct nursery *n)
     mpr_bell_ring(&pool->done.items, INT_MAX);
 }
 
-static void run(mproc_pool *pool)
+static void run(mproc_pool *pool, const sigset_t *mask)
 {
-    struct nursery n = {.pool = pool, .table = atomic_load(&pool->table)};
+    struct nursery n = {
+        .pool = pool, .table = atomic_load(&pool->table), .mask = mask};
     int err = mpr_self(&n.self);
     if (err < 0) {
         report(pool, err, 0);
+        atomic_store(&pool->broken, 1);
         return;
     }
     mpr_op_begin(n.self, pool);
@@ -356,7 +376,8 @@ static void run(mproc_pool *pool)
     leave(&n);
 }
 
-pid_t mpr_nursery_start(mproc_pool *pool)
+/* The end of a child is heard whatever the mask was. */
+pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask)
 {
     struct mpr_child child;
     int err = mpr_child_fork(MPR_CHILD_OUTLIVES, &child);
@@ -366,9 +387,10 @@ pid_t mpr_nursery_start(mproc_pool *pool)
     if (child.pid == 0) {
         mpr_who_become_named("PoolNursery");
         mpr_os_signal_ignore(SIGINT);
-        mpr_os_on_child_end(&pool->to_nursery);
+        child.mask = *mask;
         mpr_child_ready(&child);
-        run(pool);
+        mpr_os_on_child_end(&pool->to_nursery);
+        run(pool, mask);
         mpr_os_end(0);
     }
     mpr_os_close(child.pidfd);

@@ -25,10 +25,13 @@ void mpr_pool_unlock(void)
     pthread_mutex_unlock(&mutex);
 }
 
-/* The pools of a parent are nothing to its child. */
+/*
+ * The pools of a parent are nothing to its child, whose one thread has locked
+ * the mutex.
+ */
 static void forget_parent(void)
 {
-    mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    mpr_pool_unlock();
     pools = NULL;
     mpr_pool_in_callback = NULL;
 }
@@ -119,6 +122,7 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     atomic_store(&pool->broken, 0);
     atomic_store(&pool->report, 0);
     atomic_store(&pool->report_code, 0);
+    atomic_store(&pool->started, 0);
     atomic_store(&pool->idle, 0);
     atomic_store(&pool->sweep, 0);
     atomic_store(&pool->nursery, 0);
@@ -192,6 +196,7 @@ static int make_private(mproc_pool *pool, const mproc_pool_opts *opts)
                opts->initializer_arg_size);
         pool->initializer_arg = mine->initializer_arg;
     }
+    pthread_sigmask(SIG_SETMASK, NULL, &mine->mask);
     mine->pool = pool;
     pool->mine = mine;
     add_private(mine);
@@ -233,7 +238,7 @@ static int start(mproc_pool *pool, struct mpr_thread *self)
     if (err < 0) {
         return err;
     }
-    pid_t pid = mpr_nursery_start(pool);
+    pid_t pid = mpr_nursery_start(pool, &pool->mine->mask);
     if (pid < 0) {
         return pid;
     }
@@ -247,11 +252,27 @@ static int start(mproc_pool *pool, struct mpr_thread *self)
     return started < 0 ? started : 0;
 }
 
-static void free_pool(mproc_pool *pool, struct mpr_thread *self)
+void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self)
 {
     struct mpr_pool_private *mine = pool->mine;
     mpr_object_end(self, pool, MPR_POOL);
     remove_private(mine);
+}
+
+/* There was no collector to wait for it and for its workers. */
+static void end_nursery(mproc_pool *pool)
+{
+    struct mpr_pool_private *mine = pool->mine;
+    int code;
+    mpr_os_child_signal(mine->nursery_pid, -1, SIGKILL);
+    while (mpr_os_child_reap(mine->nursery_pid, -1, &code) == MPROC_EAGAIN) {
+        mpr_os_child_wait(-1, MPROC_FOREVER);
+    }
+    mine->nursery_pid = 0;
+    atomic_store(&pool->nursery, 0);
+    while (!mpr_pool_workers_gone(pool)) {
+        mpr_os_child_wait(-1, MPROC_FOREVER);
+    }
 }
 
 /* Ends everything that runs for the pool; not in its callback. */
@@ -262,18 +283,17 @@ static void stop(mproc_pool *pool)
     if (mine->has_collector) {
         pthread_join(mine->collector, NULL);
     }
-    if (mine->nursery_pid > 0) { /* there was no collector to wait for it */
-        int code;
-        mpr_os_child_signal(mine->nursery_pid, -1, SIGKILL);
-        while (mpr_os_child_reap(mine->nursery_pid, -1, &code) ==
-               MPROC_EAGAIN) {
-            mpr_os_child_wait(-1, MPROC_FOREVER);
-        }
+    if (mine->nursery_pid > 0) {
+        end_nursery(pool);
     }
 }
 
-static int make_pool(mproc_pool **out, struct mpr_thread *self,
-                     const mproc_pool_opts *opts)
+/*
+ * Live before there are processes that use it: a maker that is killed from here
+ * on leaves it to them, not to who reaps the maker.
+ */
+int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
+                   const mproc_pool_opts *opts)
 {
     mproc_pool *pool = mpr_object_new(self, MPR_POOL);
     if (pool == NULL) {
@@ -285,13 +305,23 @@ static int make_pool(mproc_pool **out, struct mpr_thread *self,
         mpr_object_drop(self, pool);
         return err;
     }
-    /* Live before there are processes that use it: a maker that is killed
-     * from here on leaves it to them, not to who reaps the maker. */
     mpr_object_publish(self, pool);
+    *out = pool;
+    return 0;
+}
+
+static int make_pool(mproc_pool **out, struct mpr_thread *self,
+                     const mproc_pool_opts *opts)
+{
+    mproc_pool *pool;
+    int err = mpr_pool_begin(&pool, self, opts);
+    if (err < 0) {
+        return err;
+    }
     err = start(pool, self);
     if (err < 0) {
         stop(pool);
-        free_pool(pool, self);
+        mpr_pool_end(pool, self);
         return err;
     }
     *out = pool;
@@ -412,7 +442,7 @@ void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self)
     mpr_bell_ring(&pool->to_maker, INT_MAX);
     if (free_it) {
         pthread_detach(pthread_self());
-        free_pool(pool, self);
+        mpr_pool_end(pool, self);
     }
 }
 
@@ -429,7 +459,7 @@ void mproc_pool_free(mproc_pool *p)
         return;
     }
     stop(p);
-    free_pool(p, self);
+    mpr_pool_end(p, self);
 }
 
 size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out, size_t capacity)
@@ -576,7 +606,7 @@ int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
     }
     err = mproc_result_wait(result, until);
     if (err == MPROC_ETIMEDOUT) {
-        mpr_pool_cancel(p, self, &result->entry);
+        mpr_result_cancel(result, self);
         mproc_result_wait(result, MPROC_FOREVER);
     }
     if (err == 0 || result->outcome.status != MPROC_ECANCELED) {

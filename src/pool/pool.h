@@ -46,12 +46,14 @@ enum { MPR_TASK_ARG = 48, MPR_TASK_REPLY = 24 };
 /*
  * `word` is {serial:32 | worker:24 | state:8}. By compare-and-swap only:
  *   FREE→QUEUED            maker, all else written before
+ *   QUEUED→FREE            maker, when the log would not take it
  *   QUEUED→RUNNING         the worker
  *   QUEUED→CANCELED        maker
  *   QUEUED→UNSERVED        collector, nursery: no worker can be had for it
  *   RUNNING→ENDED          the worker, after status, code and reply; or, when
  *                          the worker is dead, the nursery
- *   RUNNING→QUEUED         the nursery: the rest of a batch's chunk
+ *   RUNNING→QUEUED         the nursery, or the worker at its last task: the
+ *                          rest of a batch's chunk
  *   RUNNING→CANCELLING     maker; the nursery then ends the worker
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
@@ -140,21 +142,23 @@ enum mpr_worker_state {
     MPR_WORKER_NONE,
     MPR_WORKER_STARTING,
     MPR_WORKER_READY,
-    MPR_WORKER_UNFIT,  /* its initializer failed: `code` */
+    MPR_WORKER_UNFIT,  /* `unfit` says why, `code` what its initializer did */
     MPR_WORKER_RETIRED /* it leaves by itself, without a task */
 };
 
 /*
  * `pid` and the way to NONE and STARTING are the nursery's, the rest the
- * worker's. `current` is what it took last, written before the log lets it go
- * and never cleared: its serial tells whether it matters still. `id` is written
- * before the worker looks whether its nursery is still the pool's.
+ * worker's, which stores its pid as well: its nursery may die before it does.
+ * `current` is what it took last, written before the log lets it go and never
+ * cleared: its serial tells whether it matters still. `id` is written before
+ * the worker looks whether its nursery is still the pool's.
  */
 struct mpr_worker {
     alignas(MPR_LINE) _Atomic uint32_t state;
     _Atomic pid_t pid;
     _Atomic mpr_id id;
     struct mpr_entry current;
+    int unfit;
     int code;
 };
 
@@ -162,6 +166,7 @@ struct mpr_worker {
 struct mpr_table {
     struct mpr_table *older;
     uint32_t count;
+    _Atomic uint32_t begun; /* workers that ever became READY */
     struct mpr_worker worker[];
 };
 
@@ -176,10 +181,11 @@ struct mpr_pool_private;
  * maker, which alone may follow it.
  * `phase` and `broken` only grow; `phase` is the maker's, `broken` is told by
  * the nursery. `report` is what the nursery says of its start: 0 nothing yet,
- * 1 all workers are there, else the error. `nursery` is its id, 0 when there is
- * none; `idle` is set by a nursery that leaves with no worker left. `sweep` is
- * set when a task ended whose entry could not be put into `done` for lack of
- * memory: the collector then looks at all tasks.
+ * 1 all workers are there, else the error, which ends it; `started`: a nursery
+ * before has reported 1, so no later one ends it. `nursery` is its id, 0 when
+ * there is none; `idle` is set by a nursery that leaves with no worker left.
+ * `sweep` is set when a task ended whose entry could not be put into `done` for
+ * lack of memory: the collector then looks at all tasks.
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
  * `to_nursery` and `to_maker` are bells; the collector sleeps on the bell of
@@ -203,6 +209,7 @@ struct mproc_pool {
     _Atomic uint32_t broken;
     _Atomic int32_t report;
     _Atomic int32_t report_code;
+    _Atomic uint32_t started;
     _Atomic uint32_t idle;
     struct mpr_slab *slabs;
     _Atomic uint32_t sweep;
@@ -238,6 +245,10 @@ void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
 _Noreturn void mpr_worker_run(mproc_pool *pool, struct mpr_table *table,
                               uint32_t index, mpr_id nursery);
 
+/* Its work: takes tasks and answers them until it must leave. */
+void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
+                     struct mpr_table *table, uint32_t index);
+
 /*
  * Worker: move the block in MPR_HAND_BLOCK to where `*place` in the task is,
  * whose old one, if it is a block, is freed.
@@ -252,8 +263,11 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
 void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
                         struct mpr_table *table, uint32_t index, int code);
 
-/* Fork the nursery; returns its pid, or an error. */
-pid_t mpr_nursery_start(mproc_pool *pool);
+/*
+ * Fork the nursery; returns its pid, or an error. Workers begin with the signal
+ * mask `mask`, whatever thread forks.
+ */
+pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask);
 
 /* The collector thread. */
 void *mpr_collector_run(void *pool);

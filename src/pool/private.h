@@ -49,10 +49,11 @@ struct mpr_pool_private {
     pthread_t collector;
     bool has_collector;
     bool free_at_end;                 /* freed by its own callback */
-    bool silent;                      /* the process ends: no more callbacks */
+    _Atomic bool silent;              /* the process ends: no more callbacks */
     bool closed;                      /* the workers were told to go */
     void *initializer_arg;            /* a copy */
-    pid_t nursery_pid;                /* 0: reaped */
+    sigset_t mask;                    /* of who made the pool: the workers' */
+    pid_t nursery_pid;                /* 0: reaped. Under mpr_pool_lock */
     _Atomic int32_t collector_report; /* 1: it runs; or why it cannot */
     size_t pending;
     struct mpr_task *free_tasks;
@@ -62,6 +63,13 @@ struct mpr_pool_private {
 /* Of this process: results and pools' private parts. Short. */
 void mpr_pool_lock(void);
 void mpr_pool_unlock(void);
+
+/*
+ * A pool without processes, and the end of it. `opts` as they were read. ENOMEM.
+ */
+int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
+                   const mproc_pool_opts *opts);
+void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self);
 
 /* The pool whose callback this thread runs, else NULL. */
 extern _Thread_local const mproc_pool *mpr_pool_in_callback;
@@ -77,7 +85,8 @@ int mpr_pool_take_task(mproc_pool *pool, struct mpr_thread *self,
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry);
 
-/* FREE→QUEUED and into the log. On failure the record is dropped. */
+/* FREE→QUEUED and into the log. On failure the record is dropped, else the
+ * task ends once. */
 int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry);
 
@@ -115,11 +124,31 @@ int mpr_result_await(struct mproc_result *result, mproc_deadline until);
 bool mpr_batch_collect(struct mpr_thread *self, struct mproc_result *result,
                        struct mpr_task *task, const mproc_outcome *outcome);
 
-/* Cancel what of the batch has not ended. */
-void mpr_batch_cancel(struct mproc_result *result, struct mpr_thread *self);
+/*
+ * Cancel what has not ended, of one task or of a batch. Its pool may be gone if
+ * it all has.
+ */
+void mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
+
+/*
+ * Cancel a batch; returns once its arrays are no longer touched. In a callback,
+ * which cannot wait, only those in the shared heap still are, by the workers
+ * that run an item.
+ */
+void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
 
 /* A new table of workers for the pool's next nursery. ENOMEM. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);
+
+/*
+ * True once no worker of the last nursery can do anything: that is dead, and
+ * `nursery` is 0.
+ */
+bool mpr_pool_workers_gone(const mproc_pool *pool);
+
+/* An entry of `done`: if its task has ended, that is told and dropped. */
+void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
+                           const struct mpr_entry *entry);
 
 /* The last act of the collector. */
 void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self);

@@ -12,7 +12,11 @@ static size_t tasks_in_slab(void)
 int mpr_pool_post(struct mpr_log *log, struct mpr_thread *self,
                   const struct mpr_entry *entry)
 {
-    struct mpr_log_put put = {log, self, entry, sizeof *entry, MPROC_FOREVER};
+    struct mpr_log_put put = {.log = log,
+                              .self = self,
+                              .data = entry,
+                              .size = sizeof *entry,
+                              .until = MPROC_FOREVER};
     int err = mpr_log_put(&put);
     mpr_log_put_done(&put);
     return err;
@@ -120,12 +124,19 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
     mpr_pool_close_if_done(pool, self);
 }
 
+/*
+ * A task that could not be put into the log may have ended all the same: once
+ * it is QUEUED, a collector without workers ends it, and drops it.
+ */
 int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry)
 {
     mpr_task_move(entry, 0, MPR_TASK_FREE, MPR_TASK_QUEUED);
     int err = mpr_pool_post(&pool->todo, self, entry);
     if (err < 0) {
+        if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
+            return 0;
+        }
         mpr_pool_drop_task(pool, self, entry);
     }
     return err;

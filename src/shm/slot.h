@@ -45,7 +45,7 @@ enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
  * `pid`, `namespace`, `program`, `since_boot_ns` are written before LIVE and do
  * not change while it is; who reads them of a slot that is reused meanwhile
  * learns it from `state`. `held` counts what of others' interest the process
- * holds beyond the counts in its thread records (slot.h below).
+ * holds beyond the counts in its thread records.
  * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
  * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
  * DEAD, which is reaped again from the start.

@@ -90,6 +90,22 @@ static bool tell(const struct seen *seen)
 
 enum { LOT = 64 };
 
+/* Into the `count` longest waits in `lot`, in order, of which it has `room`. */
+static unsigned insert(struct seen *lot, unsigned count, unsigned room,
+                       const struct seen *seen)
+{
+    unsigned at = count < room ? count++ : room;
+    for (; at > 0 && lot[at - 1].ticket > seen->ticket; at--) {
+        if (at < room) {
+            lot[at] = lot[at - 1];
+        }
+    }
+    if (at < room) {
+        lot[at] = *seen;
+    }
+    return count;
+}
+
 /*
  * The longest waits of those with a ticket from `first` to before `end`: up to
  * `room` of them, in order.
@@ -103,18 +119,9 @@ static unsigned find_longest(const struct mpr_waiters *waiters, uint64_t end,
     unsigned count = 0;
     for (uint32_t i = 1; i < top; i++) {
         struct seen seen;
-        if (!look_at(i, waiters, &seen) || seen.ticket < first ||
-            seen.ticket >= end) {
-            continue;
-        }
-        unsigned at = count < room ? count++ : room;
-        for (; at > 0 && lot[at - 1].ticket > seen.ticket; at--) {
-            if (at < room) {
-                lot[at] = lot[at - 1];
-            }
-        }
-        if (at < room) {
-            lot[at] = seen;
+        if (look_at(i, waiters, &seen) && seen.ticket >= first &&
+            seen.ticket < end) {
+            count = insert(lot, count, room, &seen);
         }
     }
     return count;

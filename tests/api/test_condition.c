@@ -422,8 +422,8 @@ static void a_notified_waiter_that_dies_passes_it_on(void **state)
         pids[i] = start_waiter(i < 3 ? 0 : 1);
         await_asleep(pids[i]);
     }
-    assert_int_equal(kill(pids[0], SIGSTOP), 0);
-    assert_int_equal(kill(pids[1], SIGSTOP), 0);
+    stop(pids[0]);
+    stop(pids[1]);
     notify(2); /* both never run again: one is left without, the last */
     kill_and_reap(pids[0]);
     await_results(pids + 2, 1, 0);

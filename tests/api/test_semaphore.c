@@ -298,7 +298,7 @@ static void killed_waiters_take_no_unit_with_them(void **state)
     acquire(2);
     start_waiters(pids, N);
     for (int i = 0; i < DEAD; i++) {
-        assert_int_equal(kill(pids[i], SIGSTOP), 0);
+        stop(pids[i]);
     }
     release(2); /* for two of the stopped ones, who never take them */
     for (int i = 0; i < DEAD; i++) {

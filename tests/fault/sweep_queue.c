@@ -1,0 +1,995 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A queue whose user is killed, or stopped for a while, after any instruction.
+ *
+ * All who take part write into a journal what they are about to put and take
+ * and what came of it. In the end everything that was ever put must be there
+ * exactly once and in order, but for what a killed one was just putting or had
+ * in hand; the queue must work on, and the heap must be as before.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <mproc/queue.h>
+#include <mproc/shared.h>
+
+#include "chan/queue.h"
+#include "shm/family.h"
+#include "shm/sleep.h"
+#include "sweep.h"
+
+enum { SMALL = 64, INLINE_MOST = 1000, LARGE = 100 * 1024 };
+enum who { ROUND, SLEEPER, VICTIM, BYSTANDER, SECOND, FRESH, WHO_COUNT };
+enum { MESSAGES_MAX = 128 };
+
+#define SOON mproc_in_s(5)
+
+struct head {
+    uint32_t who, number;
+};
+
+/* What one of them did. */
+struct doings {
+    _Atomic uint32_t puts_begun, puts_done;
+    _Atomic uint32_t gets_begun, gets_done;
+    _Atomic uint32_t got;
+    struct head message[MESSAGES_MAX];
+};
+
+struct scenario {
+    size_t size;
+    mproc_queue_opts opts;
+};
+
+struct journal {
+    struct scenario is;
+    mproc_queue *q;
+    mproc_heap_info before;
+    _Atomic uint32_t prepared; /* victims that are ready */
+    _Atomic uint32_t sleeper_done;
+    _Atomic int32_t outcome; /* of the sleeper */
+    struct doings of[WHO_COUNT];
+};
+
+static char out[LARGE], in[LARGE]; /* each process has its own */
+
+/* ---- messages --------------------------------------------------------- */
+
+static void compose(size_t size, enum who who, uint32_t number)
+{
+    struct head head = {who, number};
+    memset(out, (int)(who * 31 + number), size);
+    memcpy(out, &head, sizeof head);
+}
+
+/* Composed by `prepare` for the victim, so that this is not stepped. */
+static int put_composed(struct journal *j, enum who who, size_t size,
+                        mproc_deadline until)
+{
+    struct doings *d = &j->of[who];
+    atomic_fetch_add(&d->puts_begun, 1);
+    int err = mproc_queue_put(j->q, out, size, until);
+    if (err == 0) {
+        atomic_fetch_add(&d->puts_done, 1);
+    } else {
+        atomic_fetch_sub(&d->puts_begun, 1);
+    }
+    return err;
+}
+
+static int put(struct journal *j, enum who who, size_t size,
+               mproc_deadline until)
+{
+    compose(size, who, atomic_load(&j->of[who].puts_done));
+    return put_composed(j, who, size, until);
+}
+
+static int get(struct journal *j, enum who who, mproc_deadline until)
+{
+    struct doings *d = &j->of[who];
+    size_t size;
+    atomic_fetch_add(&d->gets_begun, 1);
+    int err = mproc_queue_get(j->q, in, sizeof in, &size, until);
+    if (err == 0) {
+        struct head *head = &d->message[atomic_load(&d->got)];
+        memcpy(head, in, sizeof *head);
+        atomic_fetch_add(&d->got, 1);
+    }
+    atomic_fetch_add(&d->gets_done, 1);
+    return err;
+}
+
+/* What was got last is as it was composed. */
+static bool intact(size_t size)
+{
+    struct head head;
+    memcpy(&head, in, sizeof head);
+    for (size_t i = sizeof head; i < size; i++) {
+        if (in[i] != (char)(head.who * 31 + head.number)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- setting up ------------------------------------------------------- */
+
+static struct journal *journal;
+
+static void *set_up(const struct scenario *is)
+{
+    const mproc_config config = {.heap_max = 32 << 20, .processes_max = 64};
+    struct mpr_thread *self;
+    mpr_test_deep_sleep = true;
+    journal = mmap(NULL, sizeof *journal, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (journal == MAP_FAILED || mproc_configure(&config) < 0 ||
+        mpr_self(&self) < 0 || mproc_heap_stats(&journal->before) < 0 ||
+        mproc_queue_new(&journal->q, &is->opts) < 0) {
+        return NULL;
+    }
+    journal->is = *is;
+    return journal;
+}
+
+static bool fill(struct journal *j, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (put(j, ROUND, j->is.size, MPROC_NOWAIT) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool drain(struct journal *j, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (get(j, ROUND, MPROC_NOWAIT) < 0 || !intact(j->is.size)) {
+            return false;
+        }
+        if (j->is.opts.joinable && mproc_queue_task_done(j->q) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* With one message put and got before, so that its memory is used again. */
+static void *set_up_filled(const struct scenario *is, int count)
+{
+    struct journal *j = set_up(is);
+    return j != NULL && fill(j, 1) && drain(j, 1) && fill(j, count) ? j : NULL;
+}
+
+static void *small_empty(void)
+{
+    return set_up_filled(&(struct scenario){.size = SMALL}, 0);
+}
+
+static void *large_empty(void)
+{
+    return set_up_filled(&(struct scenario){.size = LARGE}, 0);
+}
+
+static void *one_place_left(void)
+{
+    return set_up_filled(&(struct scenario){.size = SMALL, .opts.maxsize = 3},
+                         2);
+}
+
+/* Empty, and the next message needs a segment of its own. */
+static void *segment_is_full(void)
+{
+    struct journal *j = set_up(&(struct scenario){.size = INLINE_MOST});
+    if (j == NULL) {
+        return NULL;
+    }
+    struct mpr_log_end *tail = &j->q->log.tail;
+    while (tail->offset + INLINE_MOST + 16 <= tail->segment->capacity) {
+        if (!fill(j, 1) || !drain(j, 1)) {
+            return NULL;
+        }
+    }
+    return j;
+}
+
+static void *small_three(void)
+{
+    return set_up_filled(&(struct scenario){.size = SMALL}, 3);
+}
+
+static void *small_full(void)
+{
+    return set_up_filled(&(struct scenario){.size = SMALL, .opts.maxsize = 2},
+                         2);
+}
+
+static void *large_full(void)
+{
+    return set_up_filled(&(struct scenario){.size = LARGE, .opts.maxsize = 2},
+                         2);
+}
+
+/* The head is at the end of a segment of the heap, which it will leave. */
+static void *at_segment_end(void)
+{
+    struct journal *j = set_up(&(struct scenario){.size = INLINE_MOST});
+    struct mpr_segment *first = j != NULL ? &j->q->log.first : NULL, *second;
+    while (j != NULL && j->q->log.tail.segment == first) {
+        j = fill(j, 1) ? j : NULL;
+    }
+    second = j != NULL ? j->q->log.tail.segment : NULL;
+    while (j != NULL && j->q->log.tail.segment == second) {
+        j = fill(j, 1) ? j : NULL;
+    }
+    while (j != NULL &&
+           mpr_log_head(&j->q->log) + 1 < mpr_log_tail(&j->q->log)) {
+        j = drain(j, 1) ? j : NULL;
+    }
+    return j;
+}
+
+static void *joinable_one(void)
+{
+    return set_up_filled(
+        &(struct scenario){.size = SMALL, .opts.joinable = true}, 1);
+}
+
+/* Joinable, large messages and one that was got and not acknowledged. */
+static void *joinable_large(void)
+{
+    struct journal *j = set_up_filled(
+        &(struct scenario){.size = LARGE,
+                           .opts = {.maxsize = 2, .joinable = true}},
+        1);
+    return j != NULL && get(j, ROUND, MPROC_NOWAIT) == 0 && fill(j, 2) ? j
+                                                                       : NULL;
+}
+
+static size_t region(void *ctx, struct sweep_range *range)
+{
+    (void)ctx;
+    range[0] = (struct sweep_range){mpr_family, mpr_family->size};
+    return 1;
+}
+
+/* ---- the sleepers ----------------------------------------------------- */
+
+static int end_sleep(struct journal *j, int outcome)
+{
+    atomic_store(&j->outcome, outcome);
+    atomic_store(&j->sleeper_done, 1);
+    return outcome;
+}
+
+static int asleep_in_get(void *ctx)
+{
+    struct journal *j = ctx;
+    int err = get(j, SLEEPER, MPROC_FOREVER);
+    return end_sleep(j, err < 0 || intact(j->is.size) ? err : 1);
+}
+
+static int asleep_in_put(void *ctx)
+{
+    struct journal *j = ctx;
+    return end_sleep(j, put(j, SLEEPER, j->is.size, MPROC_FOREVER));
+}
+
+static int asleep_in_join(void *ctx)
+{
+    struct journal *j = ctx;
+    return end_sleep(j, mproc_queue_join(j->q, MPROC_FOREVER));
+}
+
+/* Of a queue that is freed or shut down. */
+static int asleep_until_refused(void *ctx)
+{
+    struct journal *j = ctx;
+    int err = get(j, SLEEPER, MPROC_FOREVER);
+    end_sleep(j, err);
+    return err != MPROC_EINVAL && err != MPROC_ESHUTDOWN;
+}
+
+static int asleep_until_no_room_will_be(void *ctx)
+{
+    struct journal *j = ctx;
+    int err = put(j, SLEEPER, j->is.size, MPROC_FOREVER);
+    end_sleep(j, err);
+    return err != MPROC_EINVAL;
+}
+
+/*
+ * What was not done by the killed one cannot end the sleep: then somebody else
+ * does it. To tell, nothing is touched, so as not to wake anybody.
+ */
+static bool is_done(struct journal *j)
+{
+    return atomic_load(&j->sleeper_done) != 0;
+}
+
+static const char *put_if_empty(void *ctx)
+{
+    struct journal *j = ctx;
+    if (mproc_queue_empty(j->q) && !is_done(j) &&
+        put(j, ROUND, j->is.size, SOON) < 0) {
+        return "nothing can be put";
+    }
+    return NULL;
+}
+
+static const char *get_if_full(void *ctx)
+{
+    struct journal *j = ctx;
+    if (mproc_queue_full(j->q) && !is_done(j) && get(j, ROUND, SOON) < 0) {
+        return "nothing can be got";
+    }
+    return NULL;
+}
+
+static const char *finish_if_unfinished(void *ctx)
+{
+    struct journal *j = ctx;
+    if (!mproc_queue_empty(j->q) && !is_done(j)) {
+        if (get(j, ROUND, SOON) < 0 || mproc_queue_task_done(j->q) < 0) {
+            return "nothing can be got and acknowledged";
+        }
+    }
+    return NULL;
+}
+
+/* ---- the victims ------------------------------------------------------ */
+
+static void claim(void)
+{
+    struct mpr_thread *self;
+    if (mpr_self(&self) < 0) {
+        _exit(1);
+    }
+}
+
+/* Also for a second victim, after the first. */
+static void be_ready(void *ctx)
+{
+    struct journal *j = ctx;
+    bool first = atomic_fetch_add(&j->prepared, 1) == 0;
+    claim();
+    compose(j->is.size, first ? VICTIM : SECOND, 0);
+}
+
+static void get_one_first(void *ctx)
+{
+    struct journal *j = ctx;
+    be_ready(ctx);
+    if (atomic_load(&j->prepared) == 1 && get(j, VICTIM, MPROC_NOWAIT) < 0) {
+        _exit(1);
+    }
+}
+
+static int put_one(void *ctx)
+{
+    struct journal *j = ctx;
+    return put_composed(j, VICTIM, j->is.size, SOON);
+}
+
+static int get_one(void *ctx)
+{
+    return get(ctx, VICTIM, SOON);
+}
+
+static int acknowledge(void *ctx)
+{
+    struct journal *j = ctx;
+    return mproc_queue_task_done(j->q);
+}
+
+static int shut_down(void *ctx)
+{
+    struct journal *j = ctx;
+    return mproc_queue_shutdown(j->q, false);
+}
+
+static int shut_down_at_once(void *ctx)
+{
+    struct journal *j = ctx;
+    return mproc_queue_shutdown(j->q, true);
+}
+
+static int free_queue(void *ctx)
+{
+    struct journal *j = ctx;
+    mproc_queue_free(j->q);
+    return 0;
+}
+
+static int make_another(void *ctx)
+{
+    (void)ctx;
+    mproc_queue *q;
+    const mproc_queue_opts opts = {.joinable = true};
+    return mproc_queue_new(&q, &opts);
+}
+
+/* ---- bystanders and second victims ------------------------------------ */
+
+/* A stopped one keeps what it has locked: then nothing goes on, as it may. */
+static void give_up(int signal)
+{
+    (void)signal;
+    _exit(SWEEP_WOULD_BLOCK);
+}
+
+static void allow_ms(int ms)
+{
+    const struct itimerval after = {.it_value = {ms / 1000, ms % 1000 * 1000}};
+    signal(SIGALRM, give_up);
+    setitimer(ITIMER_REAL, &after, NULL);
+}
+
+static bool may_be(int err)
+{
+    return err == 0 || err == MPROC_EFULL || err == MPROC_EEMPTY;
+}
+
+static int bad(const char *what, int err)
+{
+    fprintf(stderr, "%s: %s\n", what, mproc_error_name(err));
+    return 1;
+}
+
+static int get_intact(struct journal *j, enum who who)
+{
+    int err = get(j, who, MPROC_NOWAIT);
+    if (!may_be(err) || (err == 0 && !intact(j->is.size))) {
+        return bad("get", err);
+    }
+    return err == 0 ? 0 : SWEEP_WOULD_BLOCK;
+}
+
+static int put_and_get(struct journal *j, enum who who)
+{
+    int err = put(j, who, j->is.size, MPROC_NOWAIT);
+    if (!may_be(err)) {
+        return bad("put", err);
+    }
+    int got = get_intact(j, who);
+    return err == 0 ? got : SWEEP_WOULD_BLOCK;
+}
+
+static int put_and_get_beside(void *ctx)
+{
+    allow_ms(20);
+    return put_and_get(ctx, BYSTANDER);
+}
+
+/* As far as a full queue allows. */
+static int get_and_put_beside(void *ctx)
+{
+    struct journal *j = ctx;
+    allow_ms(20);
+    int got = get_intact(j, BYSTANDER);
+    int err = put(j, BYSTANDER, j->is.size, MPROC_NOWAIT);
+    return may_be(err) ? got : bad("put", err);
+}
+
+/* A queue that has nothing to do with the one that is made or ended. */
+static int use_another(void *ctx)
+{
+    struct journal j = {.is = ((struct journal *)ctx)->is};
+    allow_ms(20);
+    int err = mproc_queue_new(&j.q, NULL);
+    for (int i = 0; err == 0 && i < 3; i++) {
+        err = put_and_get(&j, BYSTANDER);
+    }
+    bool empty = err == 0 && mproc_queue_empty(j.q);
+    mproc_queue_free(j.q);
+    return empty ? 0 : bad("use of another queue", err);
+}
+
+/* Repairs what it locks, then reaps. */
+static int use_and_reap(void *ctx)
+{
+    struct journal *j = ctx;
+    bool good = may_be(put_composed(j, SECOND, j->is.size, MPROC_NOWAIT)) &&
+                may_be(get(j, SECOND, MPROC_NOWAIT));
+    mpr_slots_reap(mpr_self_.thread);
+    return good ? 0 : 1;
+}
+
+static int reap(void *ctx)
+{
+    (void)ctx;
+    mpr_slots_reap(mpr_self_.thread);
+    return 0;
+}
+
+/* ---- what must hold --------------------------------------------------- */
+
+static struct head *all_got(struct journal *j, enum who who, uint32_t *count)
+{
+    *count = atomic_load(&j->of[who].got);
+    return j->of[who].message;
+}
+
+static unsigned times_got(struct journal *j, enum who by, uint32_t number)
+{
+    unsigned times = 0;
+    for (enum who who = 0; who < WHO_COUNT; who++) {
+        uint32_t count;
+        struct head *got = all_got(j, who, &count);
+        for (uint32_t i = 0; i < count; i++) {
+            times += got[i].who == by && got[i].number == number;
+        }
+    }
+    return times;
+}
+
+static bool in_order(struct journal *j)
+{
+    for (enum who who = 0; who < WHO_COUNT; who++) {
+        uint32_t count, next[WHO_COUNT] = {0};
+        struct head *got = all_got(j, who, &count);
+        for (uint32_t i = 0; i < count; i++) {
+            if (got[i].who >= WHO_COUNT || got[i].number < next[got[i].who]) {
+                return false;
+            }
+            next[got[i].who] = got[i].number + 1;
+        }
+    }
+    return true;
+}
+
+/* Gets that were killed, each of which may have had a message in hand. */
+static unsigned gets_cut(struct journal *j)
+{
+    unsigned cut = 0;
+    for (enum who who = 0; who < WHO_COUNT; who++) {
+        cut += atomic_load(&j->of[who].gets_begun) -
+               atomic_load(&j->of[who].gets_done);
+    }
+    return cut;
+}
+
+static const char *each_exactly_once(struct journal *j)
+{
+    unsigned missing = 0;
+    for (enum who by = 0; by < WHO_COUNT; by++) {
+        uint32_t begun = atomic_load(&j->of[by].puts_begun);
+        uint32_t done = atomic_load(&j->of[by].puts_done);
+        for (uint32_t number = 0; number < begun; number++) {
+            unsigned times = times_got(j, by, number);
+            if (times > 1) {
+                return "a message was got twice";
+            }
+            missing += times == 0 && number < done;
+        }
+        if (times_got(j, by, begun) > 0) {
+            return "a message was got that nobody put";
+        }
+    }
+    return missing > gets_cut(j) ? "a message is lost" : NULL;
+}
+
+/* The round takes the rest: as many as the queue says there are. */
+static const char *take_the_rest(struct journal *j)
+{
+    size_t said = mproc_queue_qsize(j->q), took = 0;
+    int err;
+    for (; (err = get(j, ROUND, MPROC_NOWAIT)) == 0; took++) {
+        if (!intact(j->is.size)) {
+            return "half a message";
+        }
+        if (j->is.opts.joinable && mproc_queue_task_done(j->q) < 0) {
+            return "what was got cannot be acknowledged";
+        }
+    }
+    if (err != MPROC_EEMPTY && err != MPROC_ESHUTDOWN) {
+        return "get fails";
+    }
+    return took == said ? NULL : "qsize is wrong";
+}
+
+/* By a process that is new, so that it takes over what the dead one left. */
+static int put_and_get_anew(struct journal *j)
+{
+    static const size_t size[] = {SMALL, LARGE, LARGE, SMALL};
+    for (int i = 0; i < 4; i++) {
+        if (put(j, FRESH, size[i], SOON) < 0) {
+            return 1;
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        size_t got = 0;
+        if (mproc_queue_get(j->q, in, sizeof in, &got, SOON) < 0 ||
+            got != size[i] || !intact(got)) {
+            return 2;
+        }
+        if (j->is.opts.joinable && mproc_queue_task_done(j->q) < 0) {
+            return 3;
+        }
+    }
+    return 0;
+}
+
+static const char *works_on(struct journal *j)
+{
+    int status;
+    j->q->log.max_items = UINT64_MAX; /* for the four that are put now */
+    pid_t pid = fork();
+    if (pid == 0) {
+        _exit(put_and_get_anew(j));
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+        return "no process";
+    }
+    atomic_store(&j->of[FRESH].puts_begun, 0);
+    atomic_store(&j->of[FRESH].puts_done, 0);
+    return status == 0 ? NULL : "the queue does not work on";
+}
+
+/* Nobody else lives, and what the dead had is given back. */
+static const char *reap_all(void)
+{
+    struct mpr_census census;
+    mproc_deadline until = SOON;
+    do {
+        census = mpr_slots_reap(mpr_self_.thread);
+        if (mpr_os_now() > until.at_ns) {
+            return "somebody does not get reaped";
+        }
+    } while (census.dying || census.reaped > 0);
+    uint32_t top = atomic_load(&mpr_family->threads_top);
+    for (uint32_t i = 1; i < top; i++) {
+        for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
+            if (mpr_hand(&mpr_family->threads[i], (enum mpr_hand)hand)) {
+                return "something was left in a hand";
+            }
+        }
+    }
+    return NULL;
+}
+
+static const char *heap_is_as_before(const struct journal *j)
+{
+    mproc_heap_info now;
+    if (mproc_heap_stats(&now) < 0) {
+        return "no stats";
+    }
+    static char text[100];
+    snprintf(text, sizeof text, "%zu bytes in %zu blocks leaked",
+             now.in_use - j->before.in_use, now.blocks - j->before.blocks);
+    return now.in_use == j->before.in_use && now.blocks == j->before.blocks
+               ? NULL
+               : text;
+}
+
+/* No cell is handed out twice. */
+static const char *cells_are_good(void)
+{
+    mproc_queue *q[40];
+    for (int i = 0; i < 40; i++) {
+        if (mproc_queue_new(&q[i], NULL) < 0) {
+            return "no queue can be made";
+        }
+        for (int k = 0; k < i; k++) {
+            if (q[k] == q[i]) {
+                return "two queues in one place";
+            }
+        }
+    }
+    for (int i = 0; i < 40; i++) {
+        mproc_queue_free(q[i]);
+    }
+    return NULL;
+}
+
+static const char *all_is_given_back(struct journal *j)
+{
+    const char *wrong = reap_all();
+    if (wrong == NULL) {
+        wrong = cells_are_good();
+    }
+    return wrong == NULL ? heap_is_as_before(j) : wrong;
+}
+
+static const char *check_queue(void *ctx, const struct sweep_point *at)
+{
+    struct journal *j = ctx;
+    const char *wrong = take_the_rest(j);
+    if (wrong == NULL) {
+        wrong = each_exactly_once(j);
+    }
+    if (wrong == NULL && !in_order(j)) {
+        wrong = "out of order";
+    }
+    if (wrong == NULL && at->finished && at->second_step == 0 &&
+        atomic_load(&j->of[VICTIM].puts_begun) !=
+            atomic_load(&j->of[VICTIM].puts_done)) {
+        wrong = "put ended and is not done";
+    }
+    if (wrong == NULL && !j->q->log.tail.closed) {
+        wrong = works_on(j);
+    }
+    if (wrong == NULL && j->is.opts.joinable &&
+        mproc_queue_join(j->q, SOON) < 0) {
+        wrong = "join does not end";
+    }
+    if (wrong != NULL) {
+        return wrong;
+    }
+    mproc_queue_free(j->q);
+    return all_is_given_back(j);
+}
+
+/* ---- ending ----------------------------------------------------------- */
+
+static const char *free_if_live(void *ctx)
+{
+    struct journal *j = ctx;
+    mproc_queue_free(j->q);
+    return NULL;
+}
+
+static const char *free_if_untouched(void *ctx)
+{
+    return mpr_object_is(((struct journal *)ctx)->q, MPR_QUEUE)
+               ? free_if_live(ctx)
+               : NULL;
+}
+
+static const char *check_freed(void *ctx, const struct sweep_point *at)
+{
+    struct journal *j = ctx;
+    (void)at;
+    if (atomic_load(&j->outcome) != MPROC_EINVAL) {
+        return "who waited for a freed queue was not told so";
+    }
+    const char *wrong = reap_all();
+    if (wrong == NULL &&
+        mproc_queue_put(j->q, "", 1, MPROC_NOWAIT) != MPROC_EINVAL) {
+        wrong = "it is not freed";
+    }
+    return wrong == NULL ? all_is_given_back(j) : wrong;
+}
+
+/* A queue that became live as its maker was killed is nobody's. */
+static const char *check_made(void *ctx, const struct sweep_point *at)
+{
+    struct journal *j = ctx;
+    (void)at;
+    mproc_queue_free(j->q);
+    const char *wrong = reap_all();
+    for (char *cell = (char *)j->q; wrong == NULL;
+         cell += (sizeof *j->q + MPR_LINE - 1) / MPR_LINE * MPR_LINE) {
+        if ((uintptr_t)cell / MPR_SPAN_SIZE !=
+            (uintptr_t)j->q / MPR_SPAN_SIZE) {
+            break;
+        }
+        mproc_queue_free((mproc_queue *)cell);
+    }
+    return wrong == NULL ? all_is_given_back(j) : wrong;
+}
+
+static const char *shut_if_open(void *ctx)
+{
+    struct journal *j = ctx;
+    return mpr_log_closed(&j->q->log) || mproc_queue_shutdown(j->q, false) == 0
+               ? NULL
+               : "it cannot be shut down";
+}
+
+static const char *drop_if_not_dropped(void *ctx)
+{
+    struct journal *j = ctx;
+    return atomic_load(&j->q->shut) == MPR_QUEUE_DROPPED ||
+                   mproc_queue_shutdown(j->q, true) == 0
+               ? NULL
+               : "it cannot be shut down";
+}
+
+/* Whatever was dropped, nobody may put and think it is there. */
+static const char *check_shut(void *ctx, const struct sweep_point *at)
+{
+    struct journal *j = ctx;
+    (void)at;
+    char byte;
+    if (mproc_queue_put(j->q, "", 1, MPROC_NOWAIT) != MPROC_ESHUTDOWN) {
+        return "it is shut down and takes a message";
+    }
+    if (mproc_queue_get(j->q, &byte, 1, NULL, MPROC_NOWAIT) !=
+            MPROC_ESHUTDOWN ||
+        !mproc_queue_empty(j->q)) {
+        return "it is shut down and something is left";
+    }
+    mproc_queue_free(j->q);
+    return all_is_given_back(j);
+}
+
+/* ---- the cases -------------------------------------------------------- */
+
+static const struct sweep_case cases[] = {
+    {
+        .name = "put, consumer asleep",
+        .setup = small_empty,
+        .prepare = be_ready,
+        .operation = put_one,
+        .sleeper = asleep_in_get,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .follow_up = put_if_empty,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "put, nobody asleep",
+        .setup = small_empty,
+        .prepare = be_ready,
+        .operation = put_one,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "put 100 KiB",
+        .setup = large_empty,
+        .prepare = be_ready,
+        .operation = put_one,
+        .sleeper = asleep_in_get,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .follow_up = put_if_empty,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "put, last place",
+        .setup = one_place_left,
+        .prepare = be_ready,
+        .operation = put_one,
+        .bystander = put_and_get_beside,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "put, new segment",
+        .setup = segment_is_full,
+        .prepare = be_ready,
+        .operation = put_one,
+        .sleeper = asleep_in_get,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .follow_up = put_if_empty,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "get",
+        .setup = small_three,
+        .prepare = be_ready,
+        .operation = get_one,
+        .bystander = put_and_get_beside,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "get, producer asleep",
+        .setup = small_full,
+        .prepare = be_ready,
+        .operation = get_one,
+        .sleeper = asleep_in_put,
+        .bystander = get_and_put_beside,
+        .second = use_and_reap,
+        .follow_up = get_if_full,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "get 100 KiB, producer asleep",
+        .setup = large_full,
+        .prepare = be_ready,
+        .operation = get_one,
+        .sleeper = asleep_in_put,
+        .bystander = get_and_put_beside,
+        .second = use_and_reap,
+        .follow_up = get_if_full,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "get, next segment",
+        .setup = at_segment_end,
+        .prepare = be_ready,
+        .operation = get_one,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "get, joiner asleep",
+        .setup = joinable_one,
+        .prepare = be_ready,
+        .operation = get_one,
+        .sleeper = asleep_in_join,
+        .second = reap,
+        .follow_up = finish_if_unfinished,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "task_done, joiner asleep",
+        .setup = joinable_one,
+        .prepare = get_one_first,
+        .operation = acknowledge,
+        .sleeper = asleep_in_join,
+        .second = reap,
+        .follow_up = finish_if_unfinished,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "shutdown, consumer asleep",
+        .setup = small_empty,
+        .prepare = be_ready,
+        .operation = shut_down,
+        .sleeper = asleep_until_refused,
+        .follow_up = shut_if_open,
+        .check = check_shut,
+        .shared = region,
+    },
+    {
+        .name = "shutdown at once, joiner asleep",
+        .setup = joinable_one,
+        .prepare = be_ready,
+        .operation = shut_down_at_once,
+        .sleeper = asleep_in_join,
+        .second = reap,
+        .follow_up = drop_if_not_dropped,
+        .check = check_shut,
+        .shared = region,
+    },
+    {
+        .name = "new",
+        .setup = joinable_one,
+        .prepare = be_ready,
+        .operation = make_another,
+        .bystander = use_another,
+        .second = reap,
+        .check = check_made,
+        .shared = region,
+    },
+    {
+        .name = "free, consumer asleep",
+        .setup = small_empty,
+        .prepare = be_ready,
+        .operation = free_queue,
+        .sleeper = asleep_until_refused,
+        .bystander = use_another,
+        .second = reap,
+        .follow_up = free_if_untouched,
+        .check = check_freed,
+        .shared = region,
+    },
+    {
+        .name = "free 100 KiB, producer asleep",
+        .setup = joinable_large,
+        .prepare = be_ready,
+        .operation = free_queue,
+        .sleeper = asleep_until_no_room_will_be,
+        .bystander = use_another,
+        .second = reap,
+        .follow_up = free_if_untouched,
+        .check = check_freed,
+        .shared = region,
+    },
+};
+
+int main(int argc, char **argv)
+{
+    return sweep_main(argc, argv, cases, sizeof cases / sizeof *cases);
+}
