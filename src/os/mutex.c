@@ -50,10 +50,44 @@ static int clock_lock(pthread_mutex_t *mutex, const struct timespec *until)
     }
     return err;
 }
-#else
+#elif defined(__GLIBC__)
 static int clock_lock(pthread_mutex_t *mutex, const struct timespec *until)
 {
     return pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, until);
+}
+#else
+/*
+ * There is no lock with a deadline of a clock that nobody sets. The unlocker,
+ * or the kernel at its death, wakes one who set the flag; another may take the
+ * mutex and clear the flag, hence the slices.
+ */
+static void wait_for_unlock(pthread_mutex_t *mutex, int64_t until_ns)
+{
+    int64_t slice_ns = mpr_os_now() + 5000000;
+    mproc_deadline slice =
+        mproc_deadline_at_(slice_ns < until_ns ? slice_ns : until_ns);
+    _Atomic uint32_t *word = mpr_os_mutex_word(mutex);
+    _Atomic uint32_t none = 0;
+    uint32_t seen = word != NULL ? atomic_load(word) : 0;
+    if (word == NULL) {
+        mpr_os_wait(&none, 0, slice);
+    } else if (seen != 0 && !(seen & MPR_OS_WORD_DIED) &&
+               ((seen & MPR_OS_WORD_WAITERS) ||
+                atomic_compare_exchange_strong(word, &seen,
+                                               seen | MPR_OS_WORD_WAITERS))) {
+        mpr_os_wait(word, seen | MPR_OS_WORD_WAITERS, slice);
+    }
+}
+
+static int clock_lock(pthread_mutex_t *mutex, const struct timespec *until)
+{
+    int64_t until_ns = (int64_t)until->tv_sec * 1000000000 + until->tv_nsec;
+    int err = pthread_mutex_trylock(mutex);
+    while (err == EBUSY && mpr_os_now() < until_ns) {
+        wait_for_unlock(mutex, until_ns);
+        err = pthread_mutex_trylock(mutex);
+    }
+    return err;
 }
 #endif
 
