@@ -135,18 +135,26 @@ static bool rests(enum who who)
 static bool comes_to_rest(enum who who)
 {
     mproc_deadline until = SOON;
-    while (!rests(who) && !atomic_load(&scene->part[who].done) &&
-           !past(until)) {
+    while (!atomic_load(&scene->part[who].done) && !past(until)) {
+        if (rests(who)) {
+            return true;
+        }
         nap();
     }
-    return rests(who);
+    return false;
+}
+
+/* The other one goes first, in all rounds. */
+static uint32_t turn_of(enum who who)
+{
+    return who == OTHER ? 1 : 2;
 }
 
 static void await_go(enum who who)
 {
     appear(who);
-    while (atomic_load(&scene->go) == 0) {
-        mpr_os_wait(&scene->go, 0, MPROC_FOREVER);
+    for (uint32_t go; (go = atomic_load(&scene->go)) < turn_of(who);) {
+        mpr_os_wait(&scene->go, go, MPROC_FOREVER);
     }
     atomic_store(&scene->part[who].calling, true);
 }
@@ -156,7 +164,7 @@ static bool let_go(enum who who)
     if (scene->watched && !comes_to_rest(OTHER)) {
         return false;
     }
-    atomic_store(&scene->go, 1);
+    atomic_store(&scene->go, turn_of(who));
     mpr_os_wake(&scene->go, INT_MAX);
     return comes_to_rest(who);
 }
@@ -983,6 +991,9 @@ static void hold_condition(void *ctx)
 static void hold_condition_awaited(void *ctx)
 {
     let_sleeper_sleep(ctx);
+    if (!await_waiting(SLEEPER) || !comes_to_rest(SLEEPER)) {
+        abort();
+    }
     hold_condition(ctx);
 }
 
@@ -1012,7 +1023,7 @@ static const char *notify_living(void *ctx)
     pid_t pid = 0;
     if (atomic_load(&s->part[SLEEPER].pid) == 0) {
         pid = start(condition_sleeper, s);
-        if (!let_go(SLEEPER)) {
+        if (!let_go(SLEEPER) || !await_waiting(SLEEPER)) {
             return "nobody can wait any more";
         }
     }
@@ -1074,7 +1085,7 @@ static int tell_one(void *ctx)
         ready = victim != 0 && !mproc_lock_locked(s->lock) &&
                 (waits || mpr_id_is_dead(victim));
     }
-    atomic_store(&s->go, 1);
+    atomic_store(&s->go, turn_of(SLEEPER));
     mpr_os_wake(&s->go, INT_MAX);
     bool waits = await_waiting(SLEEPER);
     return finish(NOTIFIER, !ready || !waits ? -1 : notify_in(s, 1, SOON));
@@ -1154,14 +1165,15 @@ static void *two_waiters_scene(void)
     if (s == NULL || start(condition_other, s) < 0) {
         return NULL;
     }
-    return s;
+    return let_go(OTHER) && await_waiting(OTHER) ? s : NULL;
 }
 
 static void hold_condition_of_two(void *ctx)
 {
     let_sleeper_sleep(ctx);
     struct scene *s = ctx;
-    if (!comes_to_rest(OTHER) ||
+    if (!await_waiting(SLEEPER) || !comes_to_rest(SLEEPER) ||
+        !comes_to_rest(OTHER) ||
         mproc_condition_acquire(s->condition, SOON) != 0) {
         abort();
     }
