@@ -25,6 +25,7 @@
 #include "shm/sleep.h"
 #include "sweep.h"
 #include "sync/lock.h"
+#include "sync/waiters.h"
 
 enum who { ROUND, VICTIM, SLEEPER, OTHER, BYSTANDER, NOTIFIER, WHO_COUNT };
 enum { NOTHING_YET = 1000 }; /* no outcome of a call */
@@ -1157,6 +1158,108 @@ static int condition_wait_once(void *ctx)
     return err < 0 || mproc_condition_release(s->condition) < 0;
 }
 
+/* ---- condition: reaper killed ----------------------------------------- */
+
+/*
+ * A waiter is dead, and the round waits as well, after it, without sleeping.
+ * `seen` is the dead one's word as when it lived.
+ */
+static struct {
+    struct mpr_thread *dead;
+    struct mpr_waiters *waiters;
+    uint64_t seen;
+    uint64_t mine;
+} mourned;
+
+static struct mpr_thread *record_of(enum who who)
+{
+    mpr_id id = atomic_load(&scene->part[who].id);
+    for (uint32_t i = 1; i < atomic_load(&mpr_family->threads_top); i++) {
+        if (atomic_load(&mpr_family->threads[i].owner) == id) {
+            return &mpr_family->threads[i];
+        }
+    }
+    return NULL;
+}
+
+/* As a notifier does that has just seen it alive. */
+static bool tell_mourned(void)
+{
+    uint64_t wait = mourned.seen;
+    atomic_store(&mourned.waiters->notified,
+                 atomic_load(&mourned.waiters->tickets));
+    return atomic_compare_exchange_strong(&mourned.dead->wait, &wait,
+                                          wait - WAITING + NOTIFIED);
+}
+
+static void *dead_waiter_scene(void)
+{
+    struct scene *s = condition_scene();
+    pid_t pid = s == NULL ? -1 : start(condition_other, s);
+    struct mpr_thread *self;
+    int status;
+    if (pid < 0 || mpr_self(&self) < 0 || !let_go(OTHER) ||
+        !await_waiting(OTHER)) {
+        return NULL;
+    }
+    mourned.dead = record_of(OTHER);
+    mourned.waiters = (struct mpr_waiters *)mourned.dead->wait_for;
+    mourned.seen = atomic_load(&mourned.dead->wait);
+    mourned.mine = mpr_waiters_join(self, mourned.waiters);
+    kill(pid, SIGKILL);
+    return waitpid(pid, &status, 0) == pid ? s : NULL;
+}
+
+static void *told_dead_waiter_scene(void)
+{
+    struct scene *s = dead_waiter_scene();
+    return s != NULL && tell_mourned() ? s : NULL;
+}
+
+static int reap_all(void *ctx)
+{
+    struct mpr_thread *self;
+    (void)ctx;
+    return finish(VICTIM, mpr_self(&self) < 0                ? -1
+                          : mpr_slots_reap(self).reaped == 1 ? 0
+                                                             : -1);
+}
+
+static int late_notifier(void *ctx)
+{
+    (void)ctx;
+    atomic_store(&scene->paused, true);
+    atomic_store(&scene->part[BYSTANDER].calling, tell_mourned());
+    return 0;
+}
+
+static const char *leave_and_go_on(struct scene *s, bool told)
+{
+    struct mpr_thread *self;
+    if (mpr_self(&self) < 0) {
+        return "no record";
+    }
+    (void)mpr_slots_reap(self);
+    if (mpr_waiters_told(self, mourned.mine) != told) {
+        return told ? "a notify died with its waiter"
+                    : "a waiter was told of nothing";
+    }
+    mpr_waiters_leave(self, mourned.mine);
+    return condition_goes_on(s);
+}
+
+static const char *check_reaped(void *ctx, const struct sweep_point *at)
+{
+    (void)at;
+    return leave_and_go_on(ctx, atomic_load(&scene->part[BYSTANDER].calling));
+}
+
+static const char *check_told_reaped(void *ctx, const struct sweep_point *at)
+{
+    (void)at;
+    return leave_and_go_on(ctx, true);
+}
+
 /* ---- condition: notifier killed --------------------------------------- */
 
 static void *two_waiters_scene(void)
@@ -1358,6 +1461,20 @@ static const struct sweep_case cases[] = {
      .follow_up = tell_who_is_left,
      .check = check_told,
      .wake_comes = true},
+    {.name = "reap of a waiter",
+     COMMON,
+     .setup = dead_waiter_scene,
+     .prepare = victim_appears,
+     .operation = reap_all,
+     .bystander = late_notifier,
+     .check = check_reaped},
+    {.name = "reap of a waiter told",
+     COMMON,
+     .setup = told_dead_waiter_scene,
+     .prepare = victim_appears,
+     .operation = reap_all,
+     .second = reap_all,
+     .check = check_told_reaped},
     {.name = "notify one",
      COMMON,
      .setup = two_waiters_scene,
