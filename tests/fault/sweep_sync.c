@@ -6,6 +6,7 @@
  * one whom the kernel wakes, is one who sleeps for something else.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -775,6 +776,45 @@ static int plain_bystander(void *ctx)
     return finish(BYSTANDER, mproc_semaphore_release(s->semaphore));
 }
 
+/* Held by the round, released by the victim as its first call. */
+static void *held_bounded_scene(void)
+{
+    struct scene *s = watched_bounded_scene();
+    return s != NULL && mproc_semaphore_acquire(s->semaphore, SOON) == 0 ? s
+                                                                         : NULL;
+}
+
+static void be_new(void *ctx)
+{
+    (void)ctx;
+    if (!let_go(SLEEPER)) {
+        abort();
+    }
+}
+
+static void *claim_and_stay(void *unused)
+{
+    (void)unused;
+    appear(VICTIM);
+    for (;;) {
+        pause();
+    }
+    return NULL;
+}
+
+/* The victim's thread has no record, but its process lives for the family. */
+static void be_new_thread(void *ctx)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, claim_and_stay, NULL) != 0) {
+        abort();
+    }
+    while (atomic_load(&scene->part[VICTIM].pid) == 0) {
+        nap();
+    }
+    be_new(ctx);
+}
+
 /* Once it is plain that the sleeper sleeps for a good reason, end that. */
 static const char *give_unit_if_none(void *ctx)
 {
@@ -1427,6 +1467,30 @@ static const struct sweep_case cases[] = {
      .sleeper = bounded_sleeper,
      .bystander = bounded_bystander,
      .check = check_bounded},
+    {.name = "bounded release, first call",
+     COMMON,
+     .setup = held_bounded_scene,
+     .prepare = be_new,
+     .operation = semaphore_release,
+     .sleeper = bounded_sleeper,
+     .follow_up = give_unit_if_none,
+     .check = check_bounded},
+    {.name = "semaphore release, new thread",
+     COMMON,
+     .setup = watched_plain_scene,
+     .prepare = be_new_thread,
+     .operation = semaphore_release,
+     .sleeper = plain_sleeper,
+     .follow_up = give_unit_if_none,
+     .check = check_given},
+    {.name = "event set, new thread",
+     COMMON,
+     .setup = watched_event_scene,
+     .prepare = be_new_thread,
+     .operation = event_set,
+     .sleeper = event_sleeper,
+     .follow_up = set_if_clear,
+     .check = check_set},
     {.name = "event set",
      COMMON,
      .setup = watched_event_scene,
