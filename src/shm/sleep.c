@@ -70,7 +70,8 @@ static void wait_slice(struct mpr_sleep *sleep, const struct mpr_os_word *words,
 
 /*
  * Who is woken by a death, even together with what it waited for, must reap:
- * the kernel woke nobody else.
+ * the kernel woke nobody else. Where it is too early to reap, all must look,
+ * since this one need not come back.
  */
 static void sleep_deep(struct mpr_sleep *sleep, _Atomic uint32_t *word,
                        uint32_t seen, mpr_id holder)
@@ -99,7 +100,9 @@ static void sleep_deep(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         ms = UNWATCHED_MS;
     }
     wait_slice(sleep, words, count + watched, ms);
-    mpr_slots_reap(self);
+    if (mpr_slots_reap(self).dying && ms != DYING_MS) {
+        mpr_deaths_tell();
+    }
 }
 
 void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,

@@ -330,7 +330,7 @@ WHITE_TEST(many_small_blocks_go_back_as_well)
 
 /* ---- by many ----------------------------------------------------------- */
 
-enum { TRADERS = 4, SHELF = 64 };
+enum { TRADERS = 4, SHELF = 64, ROUNDS = WHITE_SANITIZED ? 6 : 60 };
 
 /* Blocks on their way from one to another; each tells its size and seed. */
 struct market {
@@ -346,7 +346,7 @@ struct goods {
 
 static struct goods *make_goods(unsigned *random)
 {
-    static const size_t of[] = {0, 30, 100, 900, 5000, 33000, 70000, 1 << 20};
+    static const size_t of[] = {0, 30, 100, 900, 5000, 33000, 70000, 200000};
     size_t size = of[*random >> 16 & 7];
     struct goods *goods = mproc_alloc(sizeof *goods + size);
     assert_non_null(goods);
@@ -407,7 +407,7 @@ static int trade_as_process(void *market)
 
 WHITE_TEST(processes_free_each_others_blocks)
 {
-    struct market *market = open_market(WHITE_SANITIZED ? 20 : 60);
+    struct market *market = open_market(ROUNDS);
     pid_t pids[TRADERS];
     for (int i = 0; i < TRADERS; i++) {
         pids[i] = test_fork(trade_as_process, market);
@@ -422,7 +422,7 @@ WHITE_TEST(processes_free_each_others_blocks)
 
 static int trade_by_threads(void)
 {
-    struct market *market = open_market(WHITE_SANITIZED ? 20 : 60);
+    struct market *market = open_market(ROUNDS);
     pthread_t threads[TRADERS];
     for (int i = 0; i < TRADERS; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, trade, market), 0);
@@ -465,7 +465,7 @@ WHITE_TEST(traders_that_are_killed_leave_a_good_heap)
         /* lost with it: what it was about to put and about to use up */
         assert_true(stats().blocks <= 1 + SHELF + 2 * ((size_t)i + 1));
     }
-    atomic_store(&market->rounds_left, 20);
+    atomic_store(&market->rounds_left, ROUNDS / 3);
     trade(market);
     for (int i = 0; i < SHELF; i++) {
         use_goods_up((struct goods *)atomic_load(&market->shelf[i]));
