@@ -181,7 +181,7 @@ void mpr_waiters_pass_on(mpr_id dead,
         struct mpr_thread *thread = &mpr_family->threads[i];
         if (atomic_load(&thread->owner) == dead) {
             uint64_t wait = atomic_load(&thread->wait);
-            /* one who found it alive may tell it still, until it is withdrawn */
+            /* who found it alive may tell it, until it is withdrawn */
             if (is(wait, WAITING) && !mpr_waiters_withdraw(thread, wait)) {
                 wait = atomic_load(&thread->wait);
             }
