@@ -487,7 +487,8 @@ MPROC_API const mproc_outcome *mproc_result_outcome(const mproc_result *r);
  * End the result; NULL is taken, in another process than its maker's nothing
  * happens. A task that has not ended runs on, and its callbacks are called. A
  * batch that has not ended is cancelled, and this blocks until its arrays are
- * no longer touched.
+ * no longer touched. (In a callback of its pool it does not block, and arrays
+ * in the shared heap may still be written by a task that runs.)
  */
 MPROC_API void mproc_result_free(mproc_result *r);
 

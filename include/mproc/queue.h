@@ -202,15 +202,15 @@ inline int mproc_get_value_(mproc_queue *q, mproc_type_<T> *value)
     return mproc_queue_get(q, value, sizeof *value, nullptr, MPROC_FOREVER);
 }
 }
-#define MPROC_PUT(q, type, ...)                                                \
+#define MPROC_PUT(q, type, ...) \
     mproc_put_value_<type>((q), mproc_type_<type>{__VA_ARGS__})
 #define MPROC_GET(q, type, pointer) mproc_get_value_<type>((q), (pointer))
 #else
-#define MPROC_PUT(q, type, ...)                                                \
+#define MPROC_PUT(q, type, ...) \
     mproc_queue_put((q), &(type){__VA_ARGS__}, sizeof(type), MPROC_FOREVER)
 #define MPROC_TYPED_(type, pointer) _Generic((pointer), type * : (pointer))
-#define MPROC_GET(q, type, pointer)                                            \
-    mproc_queue_get((q), MPROC_TYPED_(type, pointer), sizeof(type), NULL,      \
+#define MPROC_GET(q, type, pointer)                                       \
+    mproc_queue_get((q), MPROC_TYPED_(type, pointer), sizeof(type), NULL, \
                     MPROC_FOREVER)
 #endif
 

@@ -109,15 +109,13 @@ struct place {
 /* The next valid lease from `*at` on that is not acknowledged. */
 static struct mpr_lease *find(struct place *at, uint64_t head_seq)
 {
-    for (; at->chunk != NULL; at->chunk = next_of(at->chunk), at->index = 0) {
-        for (; at->index < MPR_LEASES_A_CHUNK; at->index++) {
-            struct mpr_lease *lease = &at->chunk->lease[at->index];
-            if (at->chunk->base_seq + at->index >= head_seq) {
-                return NULL;
-            }
-            if (load_owner(lease) != 0) {
-                return lease;
-            }
+    while (at->chunk != NULL && at->chunk->base_seq + at->index < head_seq) {
+        if (at->index == MPR_LEASES_A_CHUNK) {
+            *at = (struct place){next_of(at->chunk), 0};
+        } else if (load_owner(&at->chunk->lease[at->index]) != 0) {
+            return &at->chunk->lease[at->index];
+        } else {
+            at->index++;
         }
     }
     return NULL;

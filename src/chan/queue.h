@@ -12,9 +12,9 @@
 enum { MPR_QUEUE_OPEN, MPR_QUEUE_SHUT, MPR_QUEUE_DROPPED };
 
 /*
- * `shut` says how the queue was shut down; it only grows. Stored when the log is
- * closed, so that nothing is put any more: what is still in a DROPPED queue is
- * discarded by whoever meets it.
+ * `shut` says how the queue was shut down; it only grows. Stored when the log
+ * is closed, so that nothing is put any more: what is still in a DROPPED queue
+ * is discarded by whoever meets it.
  * `done` is the bell of those who join. `leases` is in use when the log points
  * to it.
  * Locks, Publishes, Survives: see log.h and lease.h; `shut` is one store.

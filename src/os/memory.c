@@ -45,7 +45,12 @@ size_t mpr_os_memory_installed(void)
 {
     long pages = sysconf(_SC_PHYS_PAGES);
     long page = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page > 0 ? (size_t)pages * (size_t)page : GIB;
+    size_t all;
+    if (pages <= 0 || page <= 0) {
+        return GIB;
+    }
+    bool more = __builtin_mul_overflow((size_t)pages, (size_t)page, &all);
+    return more ? SIZE_MAX : all;
 }
 
 /* RLIMIT_FSIZE counts for a memfd too: EFBIG, but a SIGXFSZ on top of it. */
@@ -66,6 +71,24 @@ static int truncate_quietly(int fd, size_t size)
 }
 
 /*
+ * A program may have been started without its standard streams: what it, or a
+ * child of it, prints would be written into the region.
+ */
+static int move_from_standard(int *fd)
+{
+    if (*fd > STDERR_FILENO) {
+        return 0;
+    }
+    int moved = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (moved < 0) {
+        return mpr_os_error();
+    }
+    close(*fd);
+    *fd = moved;
+    return 0;
+}
+
+/*
  * Sealed, so no process of the family can take memory away under another's
  * feet; mode 0600, since a memfd is born open to all who find it in /proc.
  */
@@ -79,7 +102,10 @@ static int sealed_memfd(int *out, size_t size)
     if (fd < 0) {
         return mpr_os_error();
     }
-    int err = truncate_quietly(fd, size);
+    int err = move_from_standard(&fd);
+    if (err == 0) {
+        err = truncate_quietly(fd, size);
+    }
     if (err == 0) {
         int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
         if (fchmod(fd, 0600) != 0 || fcntl(fd, F_ADD_SEALS, seals) != 0) {

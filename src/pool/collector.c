@@ -92,8 +92,8 @@ static void call_back(const mproc_pool *pool, const struct mpr_task *task,
     }
 }
 
-static void collect_single(struct collector *c, struct mpr_task *task,
-                           enum mpr_task_state state)
+static void collect_single(mproc_pool *pool, struct mpr_thread *self,
+                           struct mpr_task *task, enum mpr_task_state state)
 {
     mproc_outcome outcome = outcome_of(task, state);
     struct mproc_result *result = task->result;
@@ -102,24 +102,25 @@ static void collect_single(struct collector *c, struct mpr_task *task,
         outcome = result->outcome;
         mpr_result_set_ended(result);
     }
-    call_back(c->pool, task, &outcome);
+    call_back(pool, task, &outcome);
     if (result != NULL) {
-        mpr_result_release(c->self, result);
+        mpr_result_release(self, result);
     }
 }
 
-static void collect_chunk(struct collector *c, struct mpr_task *task,
+static void collect_chunk(struct mpr_thread *self, struct mpr_task *task,
                           enum mpr_task_state state)
 {
     struct mproc_result *result = task->result;
     mproc_outcome outcome = outcome_of(task, state);
-    if (mpr_batch_collect(c->self, result, task, &outcome)) {
+    if (mpr_batch_collect(self, result, task, &outcome)) {
         mpr_result_set_ended(result);
-        mpr_result_release(c->self, result);
+        mpr_result_release(self, result);
     }
 }
 
-static void collect(struct collector *c, const struct mpr_entry *entry)
+void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
+                           const struct mpr_entry *entry)
 {
     uint64_t word = atomic_load(&entry->task->word);
     if (word >> 32 != (uint32_t)entry->serial) {
@@ -134,16 +135,17 @@ static void collect(struct collector *c, const struct mpr_entry *entry)
         return;
     }
     if (entry->task->chunk != NULL) {
-        collect_chunk(c, entry->task, mpr_task_state(word));
+        collect_chunk(self, entry->task, mpr_task_state(word));
     } else {
-        collect_single(c, entry->task, mpr_task_state(word));
+        collect_single(pool, self, entry->task, mpr_task_state(word));
     }
-    mpr_pool_drop_task(c->pool, c->self, entry);
+    mpr_pool_drop_task(pool, self, entry);
 }
 
 static void collect_each(const struct mpr_entry *entry, void *user)
 {
-    collect(user, entry);
+    struct collector *c = user;
+    mpr_collector_collect(c->pool, c->self, entry);
 }
 
 /* ---- all that cannot be run any more ---------------------------------- */
@@ -159,7 +161,7 @@ static void end_each(const struct mpr_entry *entry, void *user)
                   terminated ? MPR_TASK_CANCELED : MPR_TASK_UNSERVED);
     mpr_task_move(entry, worker, MPR_TASK_RUNNING, MPR_TASK_CANCELED);
     mpr_task_move(entry, worker, MPR_TASK_CANCELLING, MPR_TASK_CANCELED);
-    collect(c, entry);
+    mpr_collector_collect(c->pool, c->self, entry);
 }
 
 /* ---- the nursery ------------------------------------------------------ */
@@ -332,7 +334,7 @@ static void collect_all(struct collector *c)
     for (;;) {
         switch ((enum work)next_work(c)) {
         case WORK_ENTRY:
-            collect(c, &c->entry);
+            mpr_collector_collect(c->pool, c->self, &c->entry);
             break;
         case WORK_LEAVING: /* not told */
             break;

@@ -25,10 +25,13 @@ void mpr_pool_unlock(void)
     pthread_mutex_unlock(&mutex);
 }
 
-/* The pools of a parent are nothing to its child. */
+/*
+ * The pools of a parent are nothing to its child, whose one thread has locked
+ * the mutex.
+ */
 static void forget_parent(void)
 {
-    mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    mpr_pool_unlock();
     pools = NULL;
     mpr_pool_in_callback = NULL;
 }
@@ -249,7 +252,7 @@ static int start(mproc_pool *pool, struct mpr_thread *self)
     return started < 0 ? started : 0;
 }
 
-static void free_pool(mproc_pool *pool, struct mpr_thread *self)
+void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self)
 {
     struct mpr_pool_private *mine = pool->mine;
     mpr_object_end(self, pool, MPR_POOL);
@@ -285,8 +288,12 @@ static void stop(mproc_pool *pool)
     }
 }
 
-static int make_pool(mproc_pool **out, struct mpr_thread *self,
-                     const mproc_pool_opts *opts)
+/*
+ * Live before there are processes that use it: a maker that is killed from here
+ * on leaves it to them, not to who reaps the maker.
+ */
+int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
+                   const mproc_pool_opts *opts)
 {
     mproc_pool *pool = mpr_object_new(self, MPR_POOL);
     if (pool == NULL) {
@@ -298,13 +305,23 @@ static int make_pool(mproc_pool **out, struct mpr_thread *self,
         mpr_object_drop(self, pool);
         return err;
     }
-    /* Live before there are processes that use it: a maker that is killed
-     * from here on leaves it to them, not to who reaps the maker. */
     mpr_object_publish(self, pool);
+    *out = pool;
+    return 0;
+}
+
+static int make_pool(mproc_pool **out, struct mpr_thread *self,
+                     const mproc_pool_opts *opts)
+{
+    mproc_pool *pool;
+    int err = mpr_pool_begin(&pool, self, opts);
+    if (err < 0) {
+        return err;
+    }
     err = start(pool, self);
     if (err < 0) {
         stop(pool);
-        free_pool(pool, self);
+        mpr_pool_end(pool, self);
         return err;
     }
     *out = pool;
@@ -425,7 +442,7 @@ void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self)
     mpr_bell_ring(&pool->to_maker, INT_MAX);
     if (free_it) {
         pthread_detach(pthread_self());
-        free_pool(pool, self);
+        mpr_pool_end(pool, self);
     }
 }
 
@@ -442,7 +459,7 @@ void mproc_pool_free(mproc_pool *p)
         return;
     }
     stop(p);
-    free_pool(p, self);
+    mpr_pool_end(p, self);
 }
 
 size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out, size_t capacity)
@@ -456,12 +473,10 @@ size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out, size_t capacity)
     const struct mpr_table *table = atomic_load(&p->table);
     for (uint32_t i = 0; i < table->count; i++) {
         pid_t pid = atomic_load(&table->worker[i].pid);
-        if (pid != 0) {
-            if (count < capacity && out != NULL) {
-                out[count] = pid;
-            }
-            count++;
+        if (pid != 0 && count < capacity && out != NULL) {
+            out[count] = pid;
         }
+        count += pid != 0;
     }
     mpr_pool_unlock();
     return count;
@@ -571,11 +586,12 @@ int mproc_pool_apply_async_sized(mproc_pool *p, const mproc_call *theirs,
     return err;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): one more than the user writes */
 int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
                            size_t call_size, void *out, size_t size,
                            mproc_deadline until)
 {
-    mproc_result *result;
+    mproc_result *result = NULL;
     struct mpr_thread *self;
     if (out == NULL && size > 0) {
         return MPROC_EINVAL;
@@ -583,13 +599,16 @@ int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
     if (p != NULL && mpr_pool_in_callback == p) {
         return MPROC_EDEADLK;
     }
-    int err = mproc_pool_apply_async_sized(p, call, call_size, &result, until);
-    if (err < 0 || (err = mpr_self(&self)) < 0) {
+    int err = mpr_pool_check(p, &self);
+    if (err == 0) {
+        err = mproc_pool_apply_async_sized(p, call, call_size, &result, until);
+    }
+    if (err != 0 || result == NULL) {
         return err;
     }
     err = mproc_result_wait(result, until);
     if (err == MPROC_ETIMEDOUT) {
-        mpr_pool_cancel(p, self, &result->entry);
+        mpr_result_cancel(result, self);
         mproc_result_wait(result, MPROC_FOREVER);
     }
     if (err == 0 || result->outcome.status != MPROC_ECANCELED) {

@@ -52,8 +52,8 @@ enum { MPR_TASK_ARG = 48, MPR_TASK_REPLY = 24 };
  *   QUEUED→UNSERVED        collector, nursery: no worker can be had for it
  *   RUNNING→ENDED          the worker, after status, code and reply; or, when
  *                          the worker is dead, the nursery
- *   RUNNING→QUEUED         the nursery, or the worker at its last task: the rest
- *                          of a batch's chunk
+ *   RUNNING→QUEUED         the nursery, or the worker at its last task: the
+ *                          rest of a batch's chunk
  *   RUNNING→CANCELLING     maker; the nursery then ends the worker
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
@@ -148,9 +148,10 @@ enum mpr_worker_state {
 
 /*
  * `pid` and the way to NONE and STARTING are the nursery's, the rest the
- * worker's, which stores its pid as well: its nursery may die before it does. `current` is what it took last, written before the log lets it go
- * and never cleared: its serial tells whether it matters still. `id` is written
- * before the worker looks whether its nursery is still the pool's.
+ * worker's, which stores its pid as well: its nursery may die before it does.
+ * `current` is what it took last, written before the log lets it go and never
+ * cleared: its serial tells whether it matters still. `id` is written before
+ * the worker looks whether its nursery is still the pool's.
  */
 struct mpr_worker {
     alignas(MPR_LINE) _Atomic uint32_t state;
@@ -243,6 +244,10 @@ void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
 /* The life of a worker process; `index` in the table. */
 _Noreturn void mpr_worker_run(mproc_pool *pool, struct mpr_table *table,
                               uint32_t index, mpr_id nursery);
+
+/* Its work: takes tasks and answers them until it must leave. */
+void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
+                     struct mpr_table *table, uint32_t index);
 
 /*
  * Worker: move the block in MPR_HAND_BLOCK to where `*place` in the task is,

@@ -64,6 +64,14 @@ struct mpr_pool_private {
 void mpr_pool_lock(void);
 void mpr_pool_unlock(void);
 
+/*
+ * A pool without processes, and the end of it. `opts` as they were read.
+ * ENOMEM.
+ */
+int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
+                   const mproc_pool_opts *opts);
+void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self);
+
 /* The pool whose callback this thread runs, else NULL. */
 extern _Thread_local const mproc_pool *mpr_pool_in_callback;
 
@@ -117,8 +125,18 @@ int mpr_result_await(struct mproc_result *result, mproc_deadline until);
 bool mpr_batch_collect(struct mpr_thread *self, struct mproc_result *result,
                        struct mpr_task *task, const mproc_outcome *outcome);
 
-/* Cancel what of the batch has not ended. */
-void mpr_batch_cancel(struct mproc_result *result, struct mpr_thread *self);
+/*
+ * Cancel what has not ended, of one task or of a batch. Its pool may be gone if
+ * it all has.
+ */
+void mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
+
+/*
+ * Cancel a batch; returns once its arrays are no longer touched. In a callback,
+ * which cannot wait, only those in the shared heap still are, by the workers
+ * that run an item.
+ */
+void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
 
 /* A new table of workers for the pool's next nursery. ENOMEM. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);
@@ -128,6 +146,10 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);
  * `nursery` is 0.
  */
 bool mpr_pool_workers_gone(const mproc_pool *pool);
+
+/* An entry of `done`: if its task has ended, that is told and dropped. */
+void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
+                           const struct mpr_entry *entry);
 
 /* The last act of the collector. */
 void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self);

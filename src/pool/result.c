@@ -171,6 +171,28 @@ int mproc_result_get(mproc_result *r, void *buf, size_t capacity, size_t *size,
     return r->batch != NULL ? 0 : hand_out(&r->outcome, buf, capacity, size);
 }
 
+/* ---- cancelling ------------------------------------------------------- */
+
+/*
+ * What has not ended is pending, and while the lock keeps it so the pool lives.
+ * The last first, or the worker of a cancelled chunk would begin the next one.
+ */
+void mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self)
+{
+    mpr_pool_lock();
+    mproc_pool *pool = has_ended(result) ? NULL : (mproc_pool *)result->pool;
+    const struct mpr_batch_state *batch = result->batch;
+    size_t count = batch != NULL ? batch->chunks : 1;
+    const struct mpr_entry *entries =
+        batch != NULL ? batch->chunk : &result->entry;
+    for (size_t i = count; pool != NULL && i-- > 0;) {
+        if (entries[i].task != NULL) {
+            mpr_pool_cancel(pool, self, &entries[i]);
+        }
+    }
+    mpr_pool_unlock();
+}
+
 /* ---- freeing ---------------------------------------------------------- */
 
 void mproc_result_free(mproc_result *r)
@@ -180,10 +202,7 @@ void mproc_result_free(mproc_result *r)
         return;
     }
     if (r->batch != NULL && !has_ended(r)) {
-        mpr_batch_cancel(r, self);
-        if (mpr_pool_in_callback != r->pool) {
-            mpr_result_await(r, MPROC_FOREVER);
-        }
+        mpr_batch_abandon(r, self);
     }
     mpr_result_release(self, r);
 }

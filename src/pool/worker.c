@@ -321,17 +321,22 @@ static bool take(mproc_reply *reply)
     return err == 0;
 }
 
-static void work(mproc_reply *reply)
+void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
+                     struct mpr_table *table, uint32_t index)
 {
-    mproc_pool *pool = reply->pool;
-    while ((pool->max_tasks == 0 || reply->ran < pool->max_tasks) &&
-           take(reply)) {
-        bool ours = mpr_task_move(&reply->entry, reply->index, MPR_TASK_QUEUED,
+    mproc_reply reply = {.pool = pool,
+                         .self = self,
+                         .worker = &table->worker[index],
+                         .index = index};
+    while ((pool->max_tasks == 0 || reply.ran < pool->max_tasks) &&
+           take(&reply)) {
+        bool ours = mpr_task_move(&reply.entry, index, MPR_TASK_QUEUED,
                                   MPR_TASK_RUNNING);
-        if (ours && !run(reply)) {
+        if (ours && !run(&reply)) {
             break;
         }
     }
+    free(reply.scratch);
 }
 
 /* ---- the life of a worker --------------------------------------------- */
@@ -344,39 +349,39 @@ static void set_state(mproc_pool *pool, struct mpr_worker *worker,
 }
 
 /* MPROC_ETASK: the initializer failed. */
-static int enter(mproc_reply *reply, mpr_id nursery)
+static int enter(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery,
+                 struct mpr_thread **self)
 {
-    mproc_pool *pool = reply->pool;
-    int err = mpr_self(&reply->self);
+    int err = mpr_self(self);
     if (err < 0) {
         return err;
     }
-    atomic_store(&reply->worker->pid, mpr_os_pid());
-    atomic_store(&reply->worker->id, mpr_self_id());
+    atomic_store(&worker->pid, mpr_os_pid());
+    atomic_store(&worker->id, mpr_self_id());
     if (atomic_load(&pool->nursery) != nursery) {
         mpr_os_end(0); /* nobody knows of this process any more */
     }
     if (pool->initializer == NULL) {
         return 0;
     }
-    reply->worker->code = pool->initializer(pool->initializer_arg);
-    return reply->worker->code != 0 ? MPROC_ETASK : 0;
+    worker->code = pool->initializer(pool->initializer_arg);
+    return worker->code != 0 ? MPROC_ETASK : 0;
 }
 
 void mpr_worker_run(mproc_pool *pool, struct mpr_table *table, uint32_t index,
                     mpr_id nursery)
 {
-    mproc_reply reply = {
-        .pool = pool, .worker = &table->worker[index], .index = index};
-    int err = enter(&reply, nursery);
+    struct mpr_worker *worker = &table->worker[index];
+    struct mpr_thread *self;
+    int err = enter(pool, worker, nursery, &self);
     if (err < 0) {
-        reply.worker->unfit = err;
-        set_state(pool, reply.worker, MPR_WORKER_UNFIT);
+        worker->unfit = err;
+        set_state(pool, worker, MPR_WORKER_UNFIT);
         mpr_child_leave(1);
     }
     atomic_fetch_add(&table->begun, 1);
-    set_state(pool, reply.worker, MPR_WORKER_READY);
-    work(&reply);
-    set_state(pool, reply.worker, MPR_WORKER_RETIRED);
+    set_state(pool, worker, MPR_WORKER_READY);
+    mpr_worker_work(pool, self, table, index);
+    set_state(pool, worker, MPR_WORKER_RETIRED);
     mpr_child_leave(0);
 }

@@ -39,11 +39,12 @@ void mpr_private_unlock(void)
 
 /*
  * A forked child is nobody until its first call. Where the kernel does not
- * wipe the page at a fork, this does it.
+ * wipe the page at a fork, this does it. The mutex was locked by the one thread
+ * that the child has; ThreadSanitizer wants to see it unlocked.
  */
 static void forget_parent(void)
 {
-    private_mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    mpr_private_unlock();
     memset(mpr_process_page_, 0, sizeof *mpr_process_page_);
 }
 
@@ -100,8 +101,7 @@ static struct mpr_family *lay_out(const struct mpr_os_region *region,
 
 static bool smaller_may_pass(int err)
 {
-    return err == MPROC_ENOMEM || err == MPROC_EFBIG || err == MPROC_EINVAL ||
-           err == MPROC_EOVERFLOW;
+    return err == MPROC_ENOMEM || err == MPROC_EINVAL || err == MPROC_EOVERFLOW;
 }
 
 /* The largest heap that the system gives addresses for, from `want` down. */
@@ -151,26 +151,34 @@ static int make_page(void)
     return 0;
 }
 
+static bool forks_hooked;
+
+/*
+ * Before main, since a fork beside the first call would leave the child with a
+ * locked mutex. And before other modules do it: what is hooked first is locked
+ * last at a fork, and this is the innermost.
+ */
+__attribute__((constructor(101))) static void hook_forks(void)
+{
+    forks_hooked = pthread_atfork(mpr_private_lock, mpr_private_unlock,
+                                  forget_parent) == 0;
+}
+
 static int use_locked(void)
 {
-    static bool hooked;
+    static bool threads_hooked;
     if (mpr_family != NULL) {
         return 0;
     }
-    if (!hooked) {
-        int err = mpr_slots_hook_threads();
-        if (err == 0) {
-            err = pthread_atfork(mpr_private_lock, mpr_private_unlock,
-                                 forget_parent) == 0
-                      ? 0
-                      : MPROC_ENOMEM;
-        }
-        if (err < 0) {
-            return err;
-        }
-        hooked = true;
+    if (!forks_hooked) {
+        return MPROC_ENOMEM;
     }
-    int err = make_page();
+    int err = threads_hooked ? 0 : mpr_slots_hook_threads();
+    if (err < 0) {
+        return err;
+    }
+    threads_hooked = true;
+    err = make_page();
     return err < 0 ? err : make_family(&mpr_family);
 }
 

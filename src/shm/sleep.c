@@ -70,7 +70,8 @@ static void wait_slice(struct mpr_sleep *sleep, const struct mpr_os_word *words,
 
 /*
  * Who is woken by a death, even together with what it waited for, must reap:
- * the kernel woke nobody else.
+ * the kernel woke nobody else. Where it is too early to reap, all must look,
+ * since this one need not come back.
  */
 static void sleep_deep(struct mpr_sleep *sleep, _Atomic uint32_t *word,
                        uint32_t seen, mpr_id holder)
@@ -99,7 +100,9 @@ static void sleep_deep(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         ms = UNWATCHED_MS;
     }
     wait_slice(sleep, words, count + watched, ms);
-    mpr_slots_reap(self);
+    if (mpr_slots_reap(self).dying && ms != DYING_MS) {
+        mpr_deaths_tell();
+    }
 }
 
 void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
@@ -149,18 +152,15 @@ static int attempt_and_sleep(_Atomic uint32_t *bell, struct mpr_sleep *sleep,
                              int busy, mpr_attempt_fn *attempt, void *user)
 {
     for (;;) {
-        while (mpr_sleep_spin(sleep)) {
-            int err = attempt(user);
-            if (err != busy) {
-                return err;
-            }
-        }
-        uint32_t seen = mpr_bell_watch(bell);
+        bool spinning = mpr_sleep_spin(sleep);
+        uint32_t seen = spinning ? 0 : mpr_bell_watch(bell);
         int err = attempt(user);
         if (err != busy || sleep->expired) {
             return err;
         }
-        mpr_sleep_on(sleep, bell, seen);
+        if (!spinning) {
+            mpr_sleep_on(sleep, bell, seen);
+        }
     }
 }
 

@@ -45,7 +45,8 @@ enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
  * `pid`, `namespace`, `program`, `since_boot_ns` are written before LIVE and do
  * not change while it is; who reads them of a slot that is reused meanwhile
  * learns it from `state`. `held` counts what of others' interest the process
- * holds beyond the counts in its thread records.
+ * holds beyond the counts in its thread records, and the operations under way
+ * in threads that have none.
  * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
  * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
  * DEAD, which is reaped again from the start.
@@ -138,7 +139,7 @@ int mpr_self_claim_(struct mpr_thread **out);
 static inline bool mpr_self_is_claimed_(void)
 {
     const struct mpr_process_page *page =
-        atomic_load_explicit(&mpr_process_page_, memory_order_relaxed);
+        atomic_load_explicit(&mpr_process_page_, memory_order_acquire);
     uint64_t token = atomic_load_explicit(&page->token, memory_order_relaxed);
     return mpr_self_.token == token && token != 0;
 }
@@ -201,6 +202,28 @@ static inline void mpr_held_add(struct mpr_thread *self, int32_t n)
     atomic_signal_fence(memory_order_seq_cst);
     atomic_store_explicit(&self->held, next, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
+}
+
+/*
+ * What mpr_op_begin and mpr_op_end are for a thread that has no record, perhaps
+ * in a signal handler: its process's death in between is told to all, if the
+ * process has a slot. Returns what the end wants, perhaps NULL.
+ */
+static inline struct mpr_slot *mpr_nameless_begin(void)
+{
+    const struct mpr_process_page *page = atomic_load(&mpr_process_page_);
+    struct mpr_slot *slot = atomic_load(&page->token) ? page->slot : NULL;
+    if (slot != NULL) {
+        atomic_fetch_add(&slot->held, 1);
+    }
+    return slot;
+}
+
+static inline void mpr_nameless_end(struct mpr_slot *slot)
+{
+    if (slot != NULL) {
+        atomic_fetch_sub(&slot->held, 1);
+    }
 }
 
 static inline void *mpr_hand(struct mpr_thread *thread, enum mpr_hand hand)

@@ -145,10 +145,23 @@ static int give_up(struct mpr_thread *self, const struct view *view,
     return mpr_hold_release(self, &view->lock, true);
 }
 
+static bool lock_lives(const struct view *view)
+{
+    return mpr_object_unchanged(view->lock.object, view->lock.tag);
+}
+
+/* The memory of a lock that has ended may be another's, now or just after. */
 static int retake(struct mpr_thread *self, const struct view *view,
                   uint64_t depth)
 {
-    int err = mpr_hold_acquire(self, &view->lock, MPROC_FOREVER);
+    int err = MPROC_EINVAL;
+    if (lock_lives(view)) {
+        err = mpr_hold_acquire(self, &view->lock, MPROC_FOREVER);
+    }
+    if (err >= 0 && !lock_lives(view)) {
+        (void)mpr_hold_release(self, &view->lock, true);
+        err = MPROC_EINVAL;
+    }
     if (err >= 0 && view->own != NULL) {
         mpr_relock_own(view->own, self, depth);
     }

@@ -56,15 +56,11 @@ static int wait_for(const struct mpr_hold_of *of, mproc_deadline until)
         if (err != MPROC_EBUSY) {
             return err;
         }
-        bool last = sleep.expired;
-        if (mpr_sleep_spin(&sleep)) {
-            continue;
-        }
-        if ((!last || flag) && !set_flag(hold, &word)) {
-            continue;
-        }
-        if (last) {
+        if (sleep.expired) { /* of itself: this sleep was not ended by a wake */
             return MPROC_ETIMEDOUT;
+        }
+        if (mpr_sleep_spin(&sleep) || !set_flag(hold, &word)) {
+            continue;
         }
         mpr_sleep_on_holder(&sleep, mpr_os_low_half(&hold->word),
                             (uint32_t)word, holder_of(word));

@@ -14,8 +14,8 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "words of 64 bits need no lock");
  * `word` is 0, or the id of the process that acquired last, with the flag
  * MPR_HOLD_WAITERS in the id's spare bit once somebody sleeps; MPR_HOLD_ENDED
  * when the object is ended. Sleepers sleep on its low half. Anyone may release.
- * Whoever acquires after a sleep, or ceases to wait after one, sees to it that
- * the flag is set: a release wakes one and clears it, and others may sleep.
+ * Whoever acquires after a sleep sets the flag: the release that woke him has
+ * cleared it, and others may sleep.
  * Locks: none; every change is one compare-and-swap.
  * Publishes: the store of 0, or of the next holder's id.
  * Survives: a holder's death leaves its id, which the next one replaces by its
@@ -71,12 +71,11 @@ static inline int mpr_hold_release(struct mpr_thread *self,
     uintptr_t outer = mpr_op_begin(self, of->object);
     int err = 0;
     do {
-        if (mpr_unlikely(word == MPR_HOLD_ENDED)) {
+        bool other = (word & ~MPR_HOLD_WAITERS) != mpr_self_id();
+        if (mpr_unlikely(word == MPR_HOLD_ENDED || (word == 0 && !mine))) {
             err = MPROC_EINVAL;
-        } else if (mine && (word & ~MPR_HOLD_WAITERS) != mpr_self_id()) {
+        } else if (mine && other) {
             err = MPROC_EPERM;
-        } else if (mpr_unlikely(word == 0)) {
-            err = MPROC_EINVAL;
         }
     } while (mpr_likely(err == 0) &&
              !atomic_compare_exchange_weak_explicit(&hold->word, &word, 0,

@@ -90,6 +90,22 @@ static bool tell(const struct seen *seen)
 
 enum { LOT = 64 };
 
+/* Into the `count` longest waits in `lot`, in order, of which it has `room`. */
+static unsigned insert(struct seen *lot, unsigned count, unsigned room,
+                       const struct seen *seen)
+{
+    unsigned at = count < room ? count++ : room;
+    for (; at > 0 && lot[at - 1].ticket > seen->ticket; at--) {
+        if (at < room) {
+            lot[at] = lot[at - 1];
+        }
+    }
+    if (at < room) {
+        lot[at] = *seen;
+    }
+    return count;
+}
+
 /*
  * The longest waits of those with a ticket from `first` to before `end`: up to
  * `room` of them, in order.
@@ -103,18 +119,9 @@ static unsigned find_longest(const struct mpr_waiters *waiters, uint64_t end,
     unsigned count = 0;
     for (uint32_t i = 1; i < top; i++) {
         struct seen seen;
-        if (!look_at(i, waiters, &seen) || seen.ticket < first ||
-            seen.ticket >= end) {
-            continue;
-        }
-        unsigned at = count < room ? count++ : room;
-        for (; at > 0 && lot[at - 1].ticket > seen.ticket; at--) {
-            if (at < room) {
-                lot[at] = lot[at - 1];
-            }
-        }
-        if (at < room) {
-            lot[at] = seen;
+        if (look_at(i, waiters, &seen) && seen.ticket >= first &&
+            seen.ticket < end) {
+            count = insert(lot, count, room, &seen);
         }
     }
     return count;
@@ -174,6 +181,10 @@ void mpr_waiters_pass_on(mpr_id dead,
         struct mpr_thread *thread = &mpr_family->threads[i];
         if (atomic_load(&thread->owner) == dead) {
             uint64_t wait = atomic_load(&thread->wait);
+            /* who found it alive may tell it, until it is withdrawn */
+            if (is(wait, WAITING) && !mpr_waiters_withdraw(thread, wait)) {
+                wait = atomic_load(&thread->wait);
+            }
             pass_on_of(thread, wait, live);
             mpr_waiters_leave(thread, wait);
         }

@@ -53,17 +53,29 @@ static inline char state_letter(pid_t pid)
     return close[2];
 }
 
+/* Until /proc says so: 'S' asleep, 'T' stopped. */
+static inline void await_state(pid_t pid, char letter)
+{
+    mproc_deadline until = TEST_BOUND;
+    while (state_letter(pid) != letter) {
+        assert_true(mproc_in_ms(0).at_ns < until.at_ns);
+        look_again_soon();
+    }
+}
+
 /*
  * Until a child that has counted itself in `ready`, last thing before the call
  * in question, sleeps in that call.
  */
 static inline void await_asleep(pid_t pid)
 {
-    mproc_deadline until = TEST_BOUND;
-    while (state_letter(pid) != 'S') {
-        assert_true(mproc_in_ms(0).at_ns < until.at_ns);
-        look_again_soon();
-    }
+    await_state(pid, 'S');
+}
+
+static inline void stop(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    await_state(pid, 'T');
 }
 
 static inline void kill_and_reap(pid_t pid)

@@ -150,6 +150,24 @@ static void a_set_that_is_cleared_at_once_is_seen_by_all(void **state)
     await_results(pids, N, 0);
 }
 
+/* None of them can look before it is cleared. */
+static void a_set_is_seen_by_those_who_cannot_run_meanwhile(void **state)
+{
+    (void)state;
+    enum { N = 5 };
+    pid_t pids[N];
+    start_waiters(pids, N);
+    for (int i = 0; i < N; i++) {
+        stop(pids[i]);
+    }
+    assert_ok(mproc_event_set(s->event));
+    assert_ok(mproc_event_clear(s->event));
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(kill(pids[i], SIGCONT), 0);
+    }
+    await_results(pids, N, 0);
+}
+
 static int set_it(void *unused)
 {
     (void)unused;
@@ -199,7 +217,7 @@ static void a_waiter_gives_up_at_its_deadline(void **state)
 static void set_from_handler(int sig)
 {
     (void)sig;
-    int before = errno;
+    int before = errno; /* a handler gives errno back as it was */
     errno = 77;
     (void)mproc_event_set(s->event);
     if (errno != 77) {
@@ -282,6 +300,7 @@ int main(void)
         TEST(what_is_no_event_is_refused),
         TEST(a_set_wakes_all_who_wait),
         TEST(a_set_that_is_cleared_at_once_is_seen_by_all),
+        TEST(a_set_is_seen_by_those_who_cannot_run_meanwhile),
         TEST(any_process_may_set_it),
         TEST(killed_waiters_disturb_nobody),
         TEST(who_still_waits_for_a_freed_event_is_told),

@@ -288,7 +288,7 @@ static void killed_waiters_take_no_release_with_them(void **state)
     }
     /* the stopped ones are woken by the release, and never run */
     for (int i = 0; i < DEAD; i++) {
-        assert_int_equal(kill(pids[i], SIGSTOP), 0);
+        stop(pids[i]);
     }
     assert_ok(mproc_lock_release(s->lock));
     for (int i = 0; i < DEAD; i++) {

@@ -303,27 +303,29 @@ static int prints_while_it_starts(void)
 
 /* ---- limits ----------------------------------------------------------- */
 
+static mproc_event *entered;
+
+static int enters_and_waits(void *arg)
+{
+    (void)arg;
+    mproc_event_set(entered); /* it has its slot now */
+    await_order();
+    return 0;
+}
+
 static int may_have_two_processes(void)
 {
     mproc_process *p;
     mproc_config config = {.processes_max = 2};
-    if (mproc_configure(&config) != 0) {
+    if (mproc_configure(&config) != 0 || mproc_event_new(&entered) != 0) {
         return 97;
     }
-    mproc_process *first = started(says_when_told, "first ", 0);
-    /* its slot is taken once it has said so: its own child is refused */
-    while (!mproc_process_is_alive(first)) {
+    mproc_process *first = started(enters_and_waits, NULL, 0);
+    if (mproc_event_wait(entered, TEST_BOUND) != 0 ||
+        mproc_process_new(&p, prints, "second ", NULL) != 0) {
+        return 98;
     }
-    int err = mproc_process_new(&p, prints, "second ", NULL);
-    for (int i = 0; err == 0 && i < 2000; i++) {
-        err = mproc_process_start(p);
-        if (err == 0) { /* the first was not yet entered */
-            mproc_process_join(p, TEST_BOUND);
-            mproc_process_free(p);
-            err = mproc_process_new(&p, prints, "", NULL);
-        }
-    }
-    say(mproc_error_name(err));
+    say(mproc_error_name(mproc_process_start(p)));
     await_order();
     mproc_process_join(first, TEST_BOUND);
     return mproc_process_start(p) == 0 && code_of(p) == 0 ? 4 : 5;

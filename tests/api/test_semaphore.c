@@ -298,7 +298,7 @@ static void killed_waiters_take_no_unit_with_them(void **state)
     acquire(2);
     start_waiters(pids, N);
     for (int i = 0; i < DEAD; i++) {
-        assert_int_equal(kill(pids[i], SIGSTOP), 0);
+        stop(pids[i]);
     }
     release(2); /* for two of the stopped ones, who never take them */
     for (int i = 0; i < DEAD; i++) {
@@ -461,7 +461,7 @@ static void a_waiter_gives_up_at_its_deadline(void **state)
 static void release_from_handler(int sig)
 {
     (void)sig;
-    int before = errno;
+    int before = errno; /* a handler gives errno back as it was */
     errno = 77;
     (void)mproc_semaphore_release(s->sem);
     if (errno != 77) {

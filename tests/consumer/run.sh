@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Build and run a user's program, as a user would.
 # usage: run.sh <build directory of libmproc> install
+#        run.sh <build directory of libmproc> readme
 #        run.sh <build directory of libmproc> <way> <C|CXX>
 # ways: find_package pkg_config_shared pkg_config_static add_subdirectory
 # Everything is made below <build directory>/consumer. $KIND: what mproc::mproc
@@ -53,7 +54,25 @@ with_cmake()
     check "$work/use_mproc_shared" shared
 }
 
-# The compiler line of the README: what pkg-config says, and nothing else.
+# The first program of the README, by the line there that compiles and runs it.
+with_readme()
+{
+    command -v cc >/dev/null || skip 'no cc'
+    command -v pkg-config >/dev/null || skip 'no pkg-config'
+    mkdir -p "$work"
+    cp "$source/examples/hello.c" "$work/"
+    PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name mproc.pc)")
+    export PKG_CONFIG_PATH
+    LD_LIBRARY_PATH=$(pkg-config --variable=libdir mproc)
+    export LD_LIBRARY_PATH
+    line=$(sed -n '/^\$ cc /{s/^\$ //p;q;}' "$source/README.md")
+    out=$(cd "$work" && eval "$line") || fail "$line: status $?"
+    echo "$line: $out"
+    test "$out" = "$(cat "$source/tests/examples/hello.out")" ||
+        fail 'not what it should say'
+}
+
+# What pkg-config says, and nothing else.
 with_pkg_config()
 {
     command -v pkg-config >/dev/null || skip 'no pkg-config'
@@ -92,6 +111,7 @@ case $way in
         cmake --install "$build" --prefix "$prefix"
         ;;
     find_package) with_cmake -DCMAKE_PREFIX_PATH="$prefix" ;;
+    readme) with_readme ;;
     add_subdirectory)
         shared=OFF
         test "${KIND:-static}" = static || shared=ON

@@ -246,8 +246,7 @@ static void disturb(struct round *r)
 {
     const struct sweep_case *c = r->c;
     report->stage = "victim";
-    enum trace_stop why = place(r, &r->victim, c->operation, trace[0],
-                                r->step);
+    enum trace_stop why = place(r, &r->victim, c->operation, trace[0], r->step);
     size_t end = trace[0]->length;
     r->at.finished = why == TRACE_FINISHED || why == TRACE_ENDED ||
                      (r->step == end && !trace[0]->asleep);
@@ -278,10 +277,10 @@ static _Noreturn void round_main(struct round *r)
         start_sleeper(r);
     }
     size_t done = r->step <= trace[0]->length ? r->step : trace[0]->length;
-    r->at = (struct sweep_point){
-        .step = r->step,
-        .instruction = trace[0]->at[done > 0 ? done - 1 : 0].next,
-        .second_step = r->second_step};
+    r->at = (struct sweep_point){.step = r->step,
+                                 .instruction =
+                                     trace[0]->at[done > 0 ? done - 1 : 0].next,
+                                 .second_step = r->second_step};
     pin_to_one_cpu();
     disturb(r);
     sched_setaffinity(0, sizeof all_cpus, &all_cpus);
@@ -359,8 +358,8 @@ static void note_wrong(struct sweep_result *result, const struct round *r,
     if (!r->observe) {
         trace_symbol(trace[0]->at[k > 0 ? k - 1 : 0].next, symbol,
                      sizeof symbol);
-        snprintf(point, sizeof point, "step %zu of %zu%s, after", r->step,
-                 end, r->step > end ? " (asleep)" : "");
+        snprintf(point, sizeof point, "step %zu of %zu%s, after", r->step, end,
+                 r->step > end ? " (asleep)" : "");
     }
     char second[40] = "", text[sizeof result->first];
     if (r->kind == TWO) {
@@ -451,8 +450,7 @@ static struct sweep_result sweep(const struct sweep_case *c, enum kind kind,
             result.changes += t->at[k].changed;
         }
         for (size_t k = o->from > 0 ? o->from : 1; k <= to; k++) {
-            if (is_point(t, k, o->all, o->unsampled) &&
-                found++ % stride == 0) {
+            if (is_point(t, k, o->all, o->unsampled) && found++ % stride == 0) {
                 r.step = k;
                 try_point(&result, &r, o);
             }

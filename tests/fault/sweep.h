@@ -90,13 +90,13 @@ struct sweep_range {
 
 /* Functions get what `setup` returned. Only those marked * are needed. */
 struct sweep_case {
-    const char *name;                 /* * */
-    void *(*setup)(void);             /* * in the round; NULL fails it */
-    void (*prepare)(void *ctx);       /* in the victim, before step 1 */
-    int (*operation)(void *ctx);      /* * in the victim: what is swept */
-    int (*sleeper)(void *ctx);        /* must sleep in a futex, then end */
-    int (*bystander)(void *ctx);      /* 0, SWEEP_WOULD_BLOCK, or a fault */
-    int (*second)(void *ctx);         /* in the second victim */
+    const char *name;                    /* * */
+    void *(*setup)(void);                /* * in the round; NULL fails it */
+    void (*prepare)(void *ctx);          /* in the victim, before step 1 */
+    int (*operation)(void *ctx);         /* * in the victim: what is swept */
+    int (*sleeper)(void *ctx);           /* must sleep in a futex, then end */
+    int (*bystander)(void *ctx);         /* 0, SWEEP_WOULD_BLOCK, or a fault */
+    int (*second)(void *ctx);            /* in the second victim */
     const char *(*follow_up)(void *ctx); /* NULL, or what is wrong */
     const char *(*check)(void *ctx, const struct sweep_point *at); /* * same */
     void (*teardown)(void *ctx);
@@ -113,13 +113,13 @@ struct sweep_case {
 };
 
 struct sweep_options {
-    bool all;        /* points: all instructions, not only changes */
-    bool unsampled;  /* all steps of loops too */
-    bool verbose;    /* a line per point */
-    bool quiet;      /* nothing printed, for tests of the harness */
-    size_t from, to; /* steps; to 0 = to the end */
-    size_t stride;   /* every n-th point; 0 = 1 */
-    size_t pairs;    /* two deaths: budget; 0 = 2000 */
+    bool all;         /* points: all instructions, not only changes */
+    bool unsampled;   /* all steps of loops too */
+    bool verbose;     /* a line per point */
+    bool quiet;       /* nothing printed, for tests of the harness */
+    size_t from, to;  /* steps; to 0 = to the end */
+    size_t stride;    /* every n-th point; 0 = 1 */
+    size_t pairs;     /* two deaths: budget; 0 = 2000 */
     const char *only; /* name of the one case; NULL = all */
 };
 

@@ -450,8 +450,8 @@ static void expect(bool ok, const char *what, const struct sweep_case *c,
 {
     printf("%s: %s: %s; %zu points, %zu steps, %zu changes, %zu wrong, "
            "%zu early, %zu strayed, %.2f s",
-           ok ? "ok" : "FAILED", c->name, what, r->points, r->steps,
-           r->changes, r->wrong, r->early, r->strayed, r->seconds);
+           ok ? "ok" : "FAILED", c->name, what, r->points, r->steps, r->changes,
+           r->wrong, r->early, r->strayed, r->seconds);
     printf(r->wrong > 0 ? "\n    %s\n" : "\n", r->first);
     failures += !ok;
 }
@@ -527,9 +527,9 @@ int main(void)
         return SWEEP_SKIPPED;
     }
     setvbuf(stdout, NULL, _IONBF, 0);
-    void *memory = mmap(NULL, sizeof *toy + sizeof *seen,
-                        PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                        -1, 0);
+    void *memory =
+        mmap(NULL, sizeof *toy + sizeof *seen, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         return 1;
     }

@@ -90,8 +90,8 @@ const uint8_t *trace_instruction(const struct victim *v)
 
 static bool set_debug_register(struct victim *v, int number, uintptr_t value)
 {
-    size_t offset = offsetof(struct user, u_debugreg) +
-                    (size_t)number * sizeof(long);
+    size_t offset =
+        offsetof(struct user, u_debugreg) + (size_t)number * sizeof(long);
     return ptrace(PTRACE_POKEUSER, v->pid, offset, value) == 0;
 }
 
@@ -346,7 +346,9 @@ struct watches {
     struct watch of[SWEEP_RANGES];
     size_t count;
     size_t pages; /* watched in all ranges together */
-    struct { uint8_t *page, *copy; } page[1 << 16];
+    struct {
+        uint8_t *page, *copy;
+    } page[1 << 16];
     int pagemap;
     unsigned long faults;
 };
@@ -442,8 +444,8 @@ static enum trace_stop observe_rep(struct victim *v, struct trace *t,
         return TRACE_LATE;
     }
     for (uint32_t i = 0; i < elements; i++) {
-        t->at[t->length + i] = (struct trace_step){
-            .next = ip, .bulk = i + 1, .changed = i > 0};
+        t->at[t->length + i] =
+            (struct trace_step){.next = ip, .bulk = i + 1, .changed = i > 0};
     }
     t->length += elements;
     return run_to(v, ip + rep_length(ip), 1);
@@ -480,7 +482,10 @@ static enum trace_stop observe(struct victim *v, struct trace *t,
 static void count_occurrences(struct trace *t)
 {
     size_t size = 1 << 16;
-    struct { const uint8_t *address; uint32_t count; } *seen;
+    struct {
+        const uint8_t *address;
+        uint32_t count;
+    } * seen;
     while (size < 2 * t->length) {
         size *= 2;
     }
@@ -596,10 +601,9 @@ bool trace_supported(void)
         _exit(0);
     }
     int status = 0;
-    bool stopped = pid > 0 && waitpid(pid, &status, 0) == pid &&
-                   WIFSTOPPED(status);
-    bool stepped = stopped &&
-                   ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 &&
+    bool stopped =
+        pid > 0 && waitpid(pid, &status, 0) == pid && WIFSTOPPED(status);
+    bool stepped = stopped && ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 &&
                    waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) &&
                    WSTOPSIG(status) == SIGTRAP;
     if (stopped && WIFSTOPPED(status)) {
@@ -689,8 +693,8 @@ void trace_symbol(const void *address, char *text, size_t size)
     if (fd < 0 || fstat(fd, &st) != 0) {
         return;
     }
-    const uint8_t *file = mmap(NULL, (size_t)st.st_size, PROT_READ,
-                               MAP_PRIVATE, fd, 0);
+    const uint8_t *file =
+        mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     close(fd);
     if (file == MAP_FAILED) {
         return;

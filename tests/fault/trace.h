@@ -45,7 +45,7 @@ struct victim {
     pid_t pid;
     int status;
     bool stepping; /* how it was resumed last */
-    bool ended;  /* reaped */
+    bool ended;    /* reaped */
     bool running;
     bool no_debug_registers;
     unsigned limit_ms;

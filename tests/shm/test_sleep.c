@@ -6,15 +6,9 @@
 
 /* ---- sleepers --------------------------------------------------------- */
 
-/* What a sleeper process sleeps on; its own tid in `value[0]`. */
-struct sleeper {
-    struct white_stage *stage;
-    _Atomic uint32_t *bell; /* in the family */
-};
-
 enum { SLEEPS, WOKEN, GO };
 
-/* Sleeps without a deadline until the count of deaths changes. */
+/* Sleeps without a deadline until the last word is spoken. */
 static int sleep_until_told(void *arg)
 {
     struct white_stage *stage = arg;
@@ -23,22 +17,30 @@ static int sleep_until_told(void *arg)
     _Atomic uint32_t bell = 0;
     struct mpr_sleep sleep;
     mpr_sleep_begin(&sleep, MPROC_FOREVER);
-    uint32_t deaths = atomic_load(&mpr_family->deaths);
-    white_reach(&stage->word[SLEEPS], 1);
-    while (atomic_load(&mpr_family->deaths) == deaths ||
-           !atomic_load(&stage->word[GO])) {
+    white_reach(&stage->word[SLEEPS], atomic_load(&stage->word[SLEEPS]) + 1);
+    while (!atomic_load(&stage->word[GO])) {
         mpr_sleep_on(&sleep, &bell, 0);
     }
-    white_reach(&stage->word[WOKEN], 1);
-    return 0;
+    atomic_fetch_add(&stage->word[WOKEN], 1);
+    mpr_os_wake(&stage->word[WOKEN], INT_MAX);
+    white_stay(); /* its end would wake another */
 }
 
-static pid_t start_sleeper(struct white_stage *stage)
+static pid_t start_sleeper(struct white_stage *stage, uint32_t number)
 {
     pid_t pid = test_fork(sleep_until_told, stage);
-    white_await(&stage->word[SLEEPS], 1);
+    white_await(&stage->word[SLEEPS], number);
     white_await_asleep(pid, pid);
     return pid;
+}
+
+/* The birth of the caller woke them once. */
+static void await_asleep_again(struct white_stage *stage)
+{
+    for (int i = 0; atomic_load(&stage->value[i]) != 0; i++) {
+        pid_t pid = (pid_t)atomic_load(&stage->value[i]);
+        white_await_asleep(pid, pid);
+    }
 }
 
 static int die_in_operation(void *arg)
@@ -46,6 +48,7 @@ static int die_in_operation(void *arg)
     struct white_stage *stage = arg;
     struct mpr_thread *self = white_self();
     mpr_op_begin(self, mpr_family);
+    await_asleep_again(stage);
     atomic_store(&stage->word[GO], 1);
     white_die();
 }
@@ -54,20 +57,31 @@ static int die_holding(void *arg)
 {
     struct white_stage *stage = arg;
     mpr_held_add(white_self(), 1);
+    await_asleep_again(stage);
     atomic_store(&stage->word[GO], 1);
     white_die();
 }
 
-/* The parent looks at nothing, so that the sleeper alone can notice. */
+/*
+ * The parent looks at nothing, so that the sleepers alone can notice. The
+ * kernel wakes one of them; that one has to wake the others.
+ */
 static void death_of_a_newcomer_wakes(int (*how)(void *))
 {
+    enum { SLEEPING = 3 };
     struct white_stage *stage = white_stage_new();
     white_self();
-    pid_t sleeper = start_sleeper(stage);
+    pid_t sleepers[SLEEPING];
+    for (uint32_t i = 0; i < SLEEPING; i++) {
+        sleepers[i] = start_sleeper(stage, i + 1);
+        atomic_store(&stage->value[i], (uint64_t)sleepers[i]);
+    }
     pid_t dead = test_fork(how, stage);
     assert_int_equal(test_wait_exit(dead), -SIGKILL);
-    white_await(&stage->word[WOKEN], 1);
-    assert_int_equal(test_wait_exit(sleeper), 0);
+    white_await(&stage->word[WOKEN], SLEEPING);
+    for (uint32_t i = 0; i < SLEEPING; i++) {
+        white_kill(sleepers[i]);
+    }
 }
 
 WHITE_TEST(a_newcomer_that_dies_in_an_operation_wakes_a_sleeper)
@@ -79,6 +93,32 @@ WHITE_TEST(a_newcomer_that_dies_in_an_operation_wakes_a_sleeper)
 WHITE_TEST(a_newcomer_that_dies_holding_wakes_a_sleeper)
 {
     death_of_a_newcomer_wakes(die_holding);
+    return 0;
+}
+
+static int die_idle(void *unused)
+{
+    (void)unused;
+    white_self();
+    white_die();
+}
+
+static uint32_t told_of(int (*how)(void *), struct white_stage *stage)
+{
+    pid_t dead = test_fork(how, stage);
+    assert_int_equal(test_wait_exit(dead), -SIGKILL);
+    uint32_t before = atomic_load(&mpr_family->deaths);
+    assert_int_equal(mpr_slots_reap(white_self()).reaped, 1);
+    return atomic_load(&mpr_family->deaths) - before;
+}
+
+WHITE_TEST(a_death_is_told_when_the_dead_one_may_have_owed_a_wake)
+{
+    struct white_stage *stage = white_stage_new();
+    white_self();
+    assert_int_equal(told_of(die_idle, stage), 0);
+    assert_int_equal(told_of(die_in_operation, stage), 1);
+    assert_int_equal(told_of(die_holding, stage), 1);
     return 0;
 }
 
@@ -239,6 +279,145 @@ WHITE_TEST(a_deadline_holds_while_a_reaper_is_stopped)
     return 0;
 }
 
+/* ---- bells ------------------------------------------------------------ */
+
+/*
+ * RINGERS put tokens, WATCHERS take them, all without a deadline: a ring that
+ * is lost leaves a watcher asleep beside a token.
+ */
+enum { RINGERS = 3, WATCHERS = 3, TOKENS = WHITE_SANITIZED ? 1500 : 6000 };
+
+struct tokens {
+    _Atomic uint32_t bell;
+    _Atomic uint32_t there; /* tokens put and not taken */
+    _Atomic uint32_t taken;
+};
+
+static void *put_tokens(void *arg)
+{
+    struct tokens *tokens = arg;
+    struct mpr_thread *self = white_self();
+    for (int i = 0; i < TOKENS; i++) {
+        uintptr_t outer = mpr_op_begin(self, tokens);
+        atomic_fetch_add(&tokens->there, 1);
+        mpr_bell_ring(&tokens->bell, 1);
+        mpr_op_end(self, outer);
+        if (i % 64 == 0) {
+            sched_yield();
+        }
+    }
+    return NULL;
+}
+
+static bool take_token(struct tokens *tokens)
+{
+    uint32_t there = atomic_load(&tokens->there);
+    while (there > 0 &&
+           !atomic_compare_exchange_weak(&tokens->there, &there, there - 1)) {
+    }
+    return there > 0;
+}
+
+static void *take_tokens(void *arg)
+{
+    struct tokens *tokens = arg;
+    white_self();
+    for (int i = 0; i < TOKENS * RINGERS / WATCHERS; i++) {
+        struct mpr_sleep sleep;
+        mpr_sleep_begin(&sleep, MPROC_FOREVER);
+        for (;;) {
+            uint32_t seen = mpr_bell_watch(&tokens->bell);
+            if (take_token(tokens)) {
+                break;
+            }
+            mpr_sleep_on(&sleep, &tokens->bell, seen);
+        }
+        atomic_fetch_add(&tokens->taken, 1);
+    }
+    return NULL;
+}
+
+static struct tokens *new_tokens(void)
+{
+    mpr_test_deep_sleep = true;
+    white_self();
+    struct tokens *tokens = mproc_calloc(1, sizeof *tokens);
+    assert_non_null(tokens);
+    return tokens;
+}
+
+static int ring_by_threads(void)
+{
+    struct tokens *tokens = new_tokens();
+    pthread_t threads[RINGERS + WATCHERS];
+    for (int i = 0; i < RINGERS + WATCHERS; i++) {
+        void *(*fn)(void *) = i < WATCHERS ? take_tokens : put_tokens;
+        assert_int_equal(pthread_create(&threads[i], NULL, fn, tokens), 0);
+    }
+    for (int i = 0; i < RINGERS + WATCHERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    assert_int_equal(atomic_load(&tokens->taken), TOKENS * RINGERS);
+    assert_int_equal(atomic_load(&tokens->there), 0);
+    return 0;
+}
+
+WHITE_TEST(no_ring_is_lost_between_threads)
+{
+    return ring_by_threads();
+}
+
+WHITE_TEST(no_ring_is_lost_between_threads_with_slots_of_their_own)
+{
+    mpr_test_slot_per_thread(true);
+    return ring_by_threads();
+}
+
+static int put_tokens_as_process(void *tokens)
+{
+    put_tokens(tokens);
+    return 0;
+}
+
+static int take_tokens_as_process(void *tokens)
+{
+    take_tokens(tokens);
+    return 0;
+}
+
+WHITE_TEST(no_ring_is_lost_between_processes)
+{
+    struct tokens *tokens = new_tokens();
+    pid_t pids[RINGERS + WATCHERS];
+    for (int i = 0; i < RINGERS + WATCHERS; i++) {
+        pids[i] = test_fork(i < WATCHERS ? take_tokens_as_process
+                                         : put_tokens_as_process,
+                            tokens);
+    }
+    for (int i = 0; i < RINGERS + WATCHERS; i++) {
+        assert_int_equal(test_wait_exit(pids[i]), 0);
+    }
+    assert_int_equal(atomic_load(&tokens->taken), TOKENS * RINGERS);
+    return 0;
+}
+
+WHITE_TEST(a_bell_without_sleepers_is_quiet_again)
+{
+    struct tokens *tokens = new_tokens();
+    mpr_bell_ring(&tokens->bell, 1);
+    assert_int_equal(atomic_load(&tokens->bell), 0); /* costs a load */
+    uint32_t seen = mpr_bell_watch(&tokens->bell);
+    assert_int_equal(seen, atomic_load(&tokens->bell));
+    assert_int_equal(seen & 1, 1);
+    mpr_bell_ring(&tokens->bell, 1);
+    assert_int_equal(atomic_load(&tokens->bell) & 1, 0);
+    assert_true(atomic_load(&tokens->bell) != seen);
+    uint32_t quiet = atomic_load(&tokens->bell);
+    mpr_bell_ring(&tokens->bell, INT_MAX);
+    assert_int_equal(atomic_load(&tokens->bell), quiet);
+    return 0;
+}
+
 /* ---- main ------------------------------------------------------------- */
 
 int main(void)
@@ -246,10 +425,17 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_newcomer_that_dies_in_an_operation_wakes_a_sleeper),
         cmocka_unit_test(a_newcomer_that_dies_holding_wakes_a_sleeper),
+        cmocka_unit_test(
+            a_death_is_told_when_the_dead_one_may_have_owed_a_wake),
         cmocka_unit_test(a_death_without_a_mark_wakes_whoever_sleeps),
         cmocka_unit_test(a_passed_deadline_is_told_after_one_more_try),
         cmocka_unit_test(a_deadline_passes_though_the_bell_rings_all_the_time),
         cmocka_unit_test(a_deadline_holds_while_a_reaper_is_stopped),
+        cmocka_unit_test(no_ring_is_lost_between_threads),
+        cmocka_unit_test(
+            no_ring_is_lost_between_threads_with_slots_of_their_own),
+        cmocka_unit_test(no_ring_is_lost_between_processes),
+        cmocka_unit_test(a_bell_without_sleepers_is_quiet_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,14 +10,16 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "shm/sleep.h"
 #include "sync/condition.h"
 #include "sync/lock.h"
 
-enum { THREADS = 4, ROUNDS = 20000 };
+enum { THREADS = 4, ROUNDS = 10000 };
 
 typedef void *thread_fn(void *arg);
 
@@ -100,6 +102,101 @@ static bool flagged(mproc_lock *l)
     return atomic_load(&l->hold.word) & MPR_HOLD_WAITERS;
 }
 
+/* A thread that calls something that sleeps, and tells what that said. */
+struct caller {
+    int (*call)(void *object, mproc_deadline until);
+    void *object;
+    mproc_deadline until;
+    atomic_int tid, back;
+    int err;
+};
+
+/* While set, callers that are back live on: their deaths would wake others. */
+static atomic_bool stay;
+
+static void *call_it(void *arg)
+{
+    struct caller *caller = arg;
+    atomic_store(&caller->tid, mpr_os_tid());
+    caller->err = caller->call(caller->object, caller->until);
+    atomic_store(&caller->back, 1);
+    await(!atomic_load(&stay));
+    return NULL;
+}
+
+static bool is_asleep(int tid)
+{
+    char path[64], line[512] = "";
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    size_t n = fread(line, 1, sizeof line - 1, f);
+    fclose(f);
+    line[n] = '\0';
+    return strrchr(line, ')')[2] == 'S';
+}
+
+/* Until it sleeps in the call. */
+static pthread_t start_call(struct caller *caller,
+                            int (*call)(void *, mproc_deadline), void *object,
+                            mproc_deadline until)
+{
+    caller->call = call;
+    caller->object = object;
+    caller->until = until;
+    atomic_store(&caller->tid, 0);
+    atomic_store(&caller->back, 0);
+    pthread_t thread = start(call_it, caller);
+    await(atomic_load(&caller->tid) != 0 &&
+          is_asleep(atomic_load(&caller->tid)));
+    return thread;
+}
+
+static int acquire_lock(void *l, mproc_deadline until)
+{
+    return mproc_lock_acquire(l, until);
+}
+
+static int acquire_semaphore(void *s, mproc_deadline until)
+{
+    return mproc_semaphore_acquire(s, until);
+}
+
+static int wait_for_event(void *e, mproc_deadline until)
+{
+    return mproc_event_wait(e, until);
+}
+
+/* With the lock of its own. */
+static int wait_on_condition(void *c, mproc_deadline until)
+{
+    assert_ok(mproc_condition_acquire(c, MPROC_FOREVER));
+    int err = mproc_condition_wait(c, until);
+    assert_true(err == MPROC_EINVAL || mproc_condition_release(c) == 0);
+    return err;
+}
+
+/* Starts THREADS callers, lets them go, and compares what they are told. */
+static void expect_all_back(int (*call)(void *, mproc_deadline), void *object,
+                            void (*let_go)(void *), int err)
+{
+    struct caller callers[THREADS];
+    pthread_t threads[THREADS];
+    atomic_store(&stay, true);
+    for (int i = 0; i < THREADS; i++) {
+        threads[i] = start_call(&callers[i], call, object, MPROC_FOREVER);
+    }
+    let_go(object);
+    for (int i = 0; i < THREADS; i++) {
+        await(atomic_load(&callers[i].back));
+    }
+    atomic_store(&stay, false);
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_err(callers[i].err, err);
+    }
+}
+
 /* ---- lock ------------------------------------------------------------- */
 
 static void *count_with_lock(void *arg)
@@ -136,28 +233,28 @@ static void *acquire_and_count_told(void *arg)
     return NULL;
 }
 
+static int acquire_and_release(void *l, mproc_deadline until)
+{
+    int err = mproc_lock_acquire(l, until);
+    assert_ok(mproc_lock_release(l));
+    return err;
+}
+
+static void release_lock(void *l)
+{
+    await(flagged(l));
+    assert_ok(mproc_lock_release(l));
+}
+
 /* All asleep at once, so that each must be woken by the one before. */
 static void each_release_wakes_the_next_of_those_asleep(void **state)
 {
     (void)state;
-    for (int round = 0; round < 20; round++) {
-        pthread_t threads[THREADS];
-        mproc_lock *l;
-        atomic_store(&ready, 0);
-        assert_ok(mproc_lock_new(&l));
-        assert_ok(mproc_lock_acquire(l, MPROC_NOWAIT));
-        for (int i = 0; i < THREADS; i++) {
-            threads[i] = start(acquire_and_count_told, l);
-        }
-        await(atomic_load(&ready) == THREADS && flagged(l));
-        assert_ok(mproc_lock_release(l));
-        for (int i = 0; i < THREADS; i++) {
-            pthread_join(threads[i], NULL);
-        }
-        mproc_lock_free(l);
-    }
-    assert_int_equal(counter, 20 * THREADS);
-    assert_int_equal(atomic_load(&told), 0);
+    mproc_lock *l;
+    assert_ok(mproc_lock_new(&l));
+    assert_ok(mproc_lock_acquire(l, MPROC_NOWAIT));
+    expect_all_back(acquire_and_release, l, release_lock, 0);
+    mproc_lock_free(l);
 }
 
 static void *hold_until_flagged_and_die(void *arg)
@@ -187,6 +284,51 @@ static void the_death_of_a_holder_wakes_those_asleep(void **state)
     assert_int_equal(atomic_load(&told), 1);
     assert_int_equal(counter, THREADS);
     mproc_lock_free(l);
+}
+
+static void *acquire_and_die_when_told(void *l)
+{
+    assert_ok(mproc_lock_acquire(l, MPROC_NOWAIT));
+    atomic_fetch_add(&ready, 1);
+    await(atomic_load(&told) == 1);
+    return NULL;
+}
+
+/* The kernel wakes one sleeper by a death, and here that is another. */
+static void the_death_of_a_holder_is_told_by_who_notices_it(void **state)
+{
+    (void)state;
+    struct caller bystander, waiter;
+    mproc_lock *l;
+    mproc_event *e;
+    assert_ok(mproc_lock_new(&l));
+    assert_ok(mproc_event_new(&e));
+    pthread_t holder = start(acquire_and_die_when_told, l);
+    await(atomic_load(&ready) == 1);
+    pthread_t first = start_call(&bystander, wait_for_event, e, MPROC_FOREVER);
+    pthread_t second = start_call(&waiter, acquire_lock, l, MPROC_FOREVER);
+    atomic_store(&told, 1);
+    pthread_join(holder, NULL);
+    pthread_join(second, NULL);
+    assert_err(waiter.err, MPROC_RECOVERED);
+    assert_ok(mproc_event_set(e));
+    pthread_join(first, NULL);
+    mproc_event_free(e);
+    mproc_lock_free(l);
+}
+
+static void free_lock(void *l)
+{
+    mproc_lock_free(l);
+}
+
+static void those_who_wait_for_a_freed_lock_leave(void **state)
+{
+    (void)state;
+    mproc_lock *l;
+    assert_ok(mproc_lock_new(&l));
+    assert_ok(mproc_lock_acquire(l, MPROC_NOWAIT));
+    expect_all_back(acquire_lock, l, free_lock, MPROC_EINVAL);
 }
 
 /* Some give up now and then; those who do not must get it all the same. */
@@ -326,32 +468,51 @@ static void signals_by_semaphore_are_not_lost(void **state)
     mproc_semaphore_free(pair.pong);
 }
 
-static void *acquire_until_freed(void *arg)
+static void *hold_unit_and_die_when_told(void *s)
 {
-    mproc_semaphore *s = arg;
+    assert_ok(mproc_semaphore_acquire(s, MPROC_NOWAIT));
     atomic_fetch_add(&ready, 1);
-    assert_err(mproc_semaphore_acquire(s, MPROC_FOREVER), MPROC_EINVAL);
+    await(atomic_load(&told) == 1);
     return NULL;
+}
+
+static void a_dead_holder_of_a_unit_is_told_by_who_notices_it(void **state)
+{
+    (void)state;
+    struct caller bystander, waiter;
+    mproc_semaphore *s;
+    mproc_event *e;
+    assert_ok(
+        mproc_semaphore_new(&s, 1, &(mproc_semaphore_opts){.bounded = 1}));
+    assert_ok(mproc_event_new(&e));
+    pthread_t holder = start(hold_unit_and_die_when_told, s);
+    await(atomic_load(&ready) == 1);
+    pthread_t first = start_call(&bystander, wait_for_event, e, MPROC_FOREVER);
+    pthread_t second = start_call(&waiter, acquire_semaphore, s, MPROC_FOREVER);
+    atomic_store(&told, 1);
+    pthread_join(holder, NULL);
+    pthread_join(second, NULL);
+    assert_ok(waiter.err);
+    assert_ok(mproc_event_set(e));
+    pthread_join(first, NULL);
+    mproc_event_free(e);
+    mproc_semaphore_free(s);
+}
+
+static void free_semaphore(void *s)
+{
+    mproc_semaphore_free(s);
 }
 
 static void those_who_wait_on_a_freed_semaphore_leave(void **state)
 {
     (void)state;
     const mproc_semaphore_opts kinds[] = {{0}, {.bounded = 1}};
-    for (int round = 0; round < 20; round++) {
+    for (int i = 0; i < 2; i++) {
         mproc_semaphore *s;
-        pthread_t threads[THREADS];
-        atomic_store(&ready, 0);
-        assert_ok(mproc_semaphore_new(&s, 1, &kinds[round % 2]));
+        assert_ok(mproc_semaphore_new(&s, 1, &kinds[i]));
         assert_ok(mproc_semaphore_acquire(s, MPROC_NOWAIT));
-        for (int i = 0; i < THREADS; i++) {
-            threads[i] = start(acquire_until_freed, s);
-        }
-        await(atomic_load(&ready) == THREADS);
-        mproc_semaphore_free(s);
-        for (int i = 0; i < THREADS; i++) {
-            pthread_join(threads[i], NULL);
-        }
+        expect_all_back(acquire_semaphore, s, free_semaphore, MPROC_EINVAL);
     }
 }
 
@@ -389,6 +550,19 @@ static void a_set_is_never_missed(void **state)
     pthread_join(thread, NULL);
     mproc_event_free(relay.there);
     mproc_event_free(relay.back);
+}
+
+static void free_event(void *e)
+{
+    mproc_event_free(e);
+}
+
+static void those_who_wait_on_a_freed_event_leave(void **state)
+{
+    (void)state;
+    mproc_event *e;
+    assert_ok(mproc_event_new(&e));
+    expect_all_back(wait_for_event, e, free_event, MPROC_EINVAL);
 }
 
 /* ---- condition -------------------------------------------------------- */
@@ -584,23 +758,61 @@ static void the_dead_who_were_not_notified_take_none(void **state)
     mproc_condition_free(c);
 }
 
+static void free_condition(void *c)
+{
+    mproc_condition_free(c);
+}
+
+static void those_who_wait_on_a_freed_condition_leave(void **state)
+{
+    (void)state;
+    mproc_condition *c;
+    assert_ok(mproc_condition_new(&c, NULL));
+    expect_all_back(wait_on_condition, c, free_condition, MPROC_EINVAL);
+}
+
+/* While it waits for the lock, which others hold, it is nobody to notify. */
+static void who_timed_out_takes_no_notify(void **state)
+{
+    (void)state;
+    struct caller hasty;
+    struct corpse other;
+    mproc_condition *c;
+    assert_ok(mproc_condition_new(&c, NULL));
+    pthread_t first =
+        start_call(&hasty, wait_on_condition, c, mproc_in_ms(100));
+    pthread_t second = start_corpse(&other, c);
+    assert_ok(mproc_condition_acquire(c, MPROC_FOREVER));
+    await(mproc_in_ms(0).at_ns > hasty.until.at_ns);
+    await(atomic_load(&c->own.hold.word) & MPR_HOLD_WAITERS);
+    assert_ok(mproc_condition_notify(c, 1));
+    assert_true(mpr_waiters_told(other.record, other.wait));
+    assert_ok(mproc_condition_release(c));
+    pthread_join(first, NULL);
+    assert_err(hasty.err, MPROC_ETIMEDOUT);
+    bury(&other, second);
+    mproc_condition_free(c);
+}
+
 static void nothing_is_passed_on_within_a_freed_condition(void **state)
 {
     (void)state;
     mproc_condition *c, *next;
-    struct corpse corpse, other;
+    struct corpse corpse, first, second;
     assert_ok(mproc_condition_new(&c, NULL));
     pthread_t dead = start_corpse(&corpse, c);
     notify(c, 1);
     mproc_condition_free(c);
     assert_ok(mproc_condition_new(&next, NULL));
     assert_ptr_equal(next, c); /* in its place */
-    pthread_t waiter = start_corpse(&other, next);
-    bury(&corpse, dead);
-    assert_false(mpr_waiters_told(other.record, other.wait));
+    pthread_t one = start_corpse(&first, next);
+    pthread_t two = start_corpse(&second, next);
     notify(next, 1);
-    assert_true(mpr_waiters_told(other.record, other.wait));
-    bury(&other, waiter);
+    bury(&corpse, dead);
+    assert_true(mpr_waiters_told(first.record, first.wait));
+    assert_false(mpr_waiters_told(second.record, second.wait));
+    bury(&second, two);
+    bury(&first, one);
     mproc_condition_free(next);
 }
 
@@ -614,18 +826,24 @@ int main(void)
         TEST(a_lock_excludes_and_loses_no_wakeup),
         TEST(each_release_wakes_the_next_of_those_asleep),
         TEST(the_death_of_a_holder_wakes_those_asleep),
+        TEST(the_death_of_a_holder_is_told_by_who_notices_it),
+        TEST(those_who_wait_for_a_freed_lock_leave),
         TEST(who_gives_up_takes_no_wakeup_along),
         TEST(an_rlock_excludes_and_loses_no_wakeup),
         TEST(a_semaphore_admits_as_many_as_it_has_units),
         TEST(units_of_the_dead_wake_those_asleep),
+        TEST(a_dead_holder_of_a_unit_is_told_by_who_notices_it),
         TEST(signals_by_semaphore_are_not_lost),
         TEST(those_who_wait_on_a_freed_semaphore_leave),
         TEST(a_set_is_never_missed),
+        TEST(those_who_wait_on_a_freed_event_leave),
         TEST(no_notify_is_lost),
         TEST(exactly_as_many_return_as_are_notified),
         TEST(what_the_dead_were_notified_of_is_passed_on),
         TEST(it_is_not_passed_on_to_who_came_later),
         TEST(the_dead_who_were_not_notified_take_none),
+        TEST(those_who_wait_on_a_freed_condition_leave),
+        TEST(who_timed_out_takes_no_notify),
         TEST(nothing_is_passed_on_within_a_freed_condition),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,793 @@
+/* SPDX-License-Identifier: MIT */
+/* Pools whose workers, nurseries and makers die, or cannot be had. */
+#include "test.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A maker that exits without freeing its pool joins no thread of it. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "report_thread_leaks=0";
+}
+
+/* ---- what every test begins and ends with ----------------------------- */
+
+struct before {
+    mproc_heap_info heap;
+    int fds;
+};
+
+static int note_what_is(void **state)
+{
+    static struct before before;
+    assert_ok(mproc_heap_stats(&before.heap));
+    before.fds = test_open_fds();
+    *state = &before;
+    return 0;
+}
+
+static mproc_queue *queue(void)
+{
+    mproc_queue *q;
+    assert_ok(mproc_queue_new(&q, NULL));
+    return q;
+}
+
+/*
+ * What a killed process had in hand is given back by who sleeps long enough to
+ * look after others.
+ */
+static void let_the_dead_be_reaped(size_t blocks)
+{
+    mproc_queue *q = queue();
+    mproc_heap_info now = {.blocks = SIZE_MAX};
+    for (int i = 0; i < 100 && now.blocks != blocks; i++) {
+        mproc_queue_get(q, NULL, 0, NULL, mproc_in_ms(60));
+        assert_ok(mproc_heap_stats(&now));
+    }
+    mproc_queue_free(q);
+}
+
+static int nothing_is_left(void **state)
+{
+    const struct before *before = *state;
+    mproc_heap_info now;
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    assert_int_equal(errno, ECHILD);
+    assert_int_equal(test_open_fds(), before->fds);
+    assert_ok(mproc_heap_stats(&now));
+    if (now.blocks != before->heap.blocks) {
+        let_the_dead_be_reaped(before->heap.blocks);
+        assert_ok(mproc_heap_stats(&now));
+    }
+    assert_int_equal(now.blocks, before->heap.blocks);
+    assert_int_equal(now.in_use, before->heap.in_use);
+    return 0;
+}
+
+static mproc_pool *pool_with(mproc_pool_opts opts)
+{
+    mproc_pool *p;
+    assert_ok(mproc_pool_new(&p, &opts));
+    return p;
+}
+
+static mproc_pool *pool_of(size_t workers)
+{
+    return pool_with((mproc_pool_opts){.workers = workers});
+}
+
+static void end_of(mproc_pool *p)
+{
+    assert_ok(mproc_pool_close(p));
+    assert_ok(mproc_pool_join(p, TEST_BOUND));
+    mproc_pool_free(p);
+}
+
+static mproc_result *sent(mproc_pool *p, mproc_call call)
+{
+    mproc_result *r;
+    assert_ok(mproc_pool_apply_async(p, &call, &r, MPROC_FOREVER));
+    return r;
+}
+
+/* ---- the system's view ------------------------------------------------ */
+
+struct stat_line {
+    char state;
+    int ppid;
+};
+
+static struct stat_line stat_of(pid_t pid)
+{
+    struct stat_line line = {'X', 0};
+    char path[32], text[256] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "r");
+    if (f != NULL) {
+        const char *end =
+            fgets(text, sizeof text, f) != NULL ? strrchr(text, ')') : NULL;
+        if (end != NULL) {
+            sscanf(end + 1, " %c %d", &line.state, &line.ppid);
+        }
+        fclose(f);
+    }
+    return line;
+}
+
+static bool runs(pid_t pid)
+{
+    return strchr("XZ", stat_of(pid).state) == NULL;
+}
+
+static void expect_gone(pid_t pid)
+{
+    for (int i = 0; i < 3000 && runs(pid); i++) {
+        usleep(10000);
+    }
+    assert_false(runs(pid));
+}
+
+/* The nursery is the parent of the workers. */
+static pid_t nursery_of(mproc_pool *p)
+{
+    pid_t worker[16];
+    size_t count = mproc_pool_worker_pids(p, worker, 16);
+    for (size_t i = 0; i < count && i < 16; i++) {
+        int parent = stat_of(worker[i]).ppid;
+        if (parent > 1 && stat_of(parent).ppid == getpid()) {
+            return parent;
+        }
+    }
+    return 0;
+}
+
+/* ---- tasks ------------------------------------------------------------ */
+
+static int squares(const void *arg, size_t size, mproc_reply *reply)
+{
+    int n = *(const int *)arg * *(const int *)arg;
+    (void)size;
+    return mproc_reply_set(reply, &n, sizeof n);
+}
+
+static int tells_pid(const void *arg, size_t size, mproc_reply *reply)
+{
+    pid_t pid = getpid();
+    (void)arg;
+    (void)size;
+    return mproc_reply_set(reply, &pid, sizeof pid);
+}
+
+static int dies(const void *arg, size_t size, mproc_reply *reply)
+{
+    int sig = *(const int *)arg;
+    (void)size;
+    mproc_reply_set(reply, "never seen", 10);
+    signal(sig, SIG_DFL);
+    raise(sig);
+    return 0;
+}
+
+static int aborts(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg;
+    (void)size;
+    mproc_reply_fail(reply, 5, "never seen");
+    abort();
+}
+
+static int exits(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)size;
+    (void)reply;
+    exit(*(const int *)arg);
+}
+
+struct meeting {
+    mproc_queue *here, *gate;
+};
+
+/* Says its pid before it waits. */
+static int comes_and_waits(const void *arg, size_t size, mproc_reply *reply)
+{
+    const struct meeting *m = arg;
+    pid_t pid = getpid();
+    (void)size;
+    (void)reply;
+    mproc_queue_put(m->here, &pid, sizeof pid, MPROC_FOREVER);
+    return mproc_queue_get(m->gate, NULL, 0, NULL, MPROC_FOREVER);
+}
+
+static pid_t met(const struct meeting *m)
+{
+    pid_t pid;
+    assert_ok(mproc_queue_get(m->here, &pid, sizeof pid, NULL, TEST_BOUND));
+    return pid;
+}
+
+static struct meeting meeting(void)
+{
+    return (struct meeting){queue(), queue()};
+}
+
+static void free_meeting(struct meeting *m)
+{
+    mproc_queue_free(m->here);
+    mproc_queue_free(m->gate);
+}
+
+static void expect_squares(mproc_pool *p, int count)
+{
+    for (int i = 0; i < count; i++) {
+        int out;
+        assert_ok(mproc_pool_apply(p, &(mproc_call){squares, MPROC_ARG(i)},
+                                   &out, sizeof out, TEST_BOUND));
+        assert_int_equal(out, i * i);
+    }
+}
+
+/* ---- a worker --------------------------------------------------------- */
+
+static void a_dead_worker_is_told_and_replaced(void **state)
+{
+    (void)state;
+    const struct {
+        mproc_task_fn *fn;
+        int arg, code;
+        const char *how;
+    } ends[] = {
+        {exits, 5, 5, "worker %d exited with status 5"},
+        {exits, 0, 0, "worker %d exited with status 0"},
+        {aborts, 0, -SIGABRT, "worker %d killed by signal 6 (SIGABRT)"},
+        {dies, SIGKILL, -SIGKILL, "worker %d killed by signal 9 (SIGKILL)"},
+        {dies, SIGSEGV, -SIGSEGV, "worker %d killed by signal 11 (SIGSEGV)"},
+        {dies, SIGTERM, -SIGTERM, "worker %d killed by signal 15 (SIGTERM)"},
+    };
+    mproc_pool *p = pool_of(1);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        int arg = ends[i].arg;
+        char error[80];
+        pid_t before, after;
+        mproc_call tell = {.fn = tells_pid};
+        assert_ok(
+            mproc_pool_apply(p, &tell, &before, sizeof before, TEST_BOUND));
+        mproc_result *r = sent(p, (mproc_call){ends[i].fn, MPROC_ARG(arg)});
+        assert_err(mproc_result_get(r, NULL, 0, NULL, TEST_BOUND),
+                   MPROC_EWORKERLOST);
+        const mproc_outcome *o = mproc_result_outcome(r);
+        snprintf(error, sizeof error, ends[i].how, (int)before);
+        assert_int_equal(o->status, MPROC_EWORKERLOST);
+        assert_int_equal(o->code, ends[i].code);
+        assert_int_equal(o->worker, before);
+        assert_int_equal(o->size, 0);
+        assert_string_equal(o->error, error);
+        assert_ok(mproc_pool_apply(p, &tell, &after, sizeof after, TEST_BOUND));
+        assert_int_not_equal(before, after);
+        mproc_result_free(r);
+    }
+    end_of(p);
+}
+
+static void only_the_task_of_a_dead_worker_fails(void **state)
+{
+    (void)state;
+    enum { TASKS = 200 };
+    mproc_pool *p = pool_of(3);
+    mproc_result *r[TASKS];
+    for (int i = 0; i < TASKS; i++) {
+        int arg = i % 10 == 3 ? SIGKILL : i;
+        r[i] = sent(p, (mproc_call){.fn = i % 10 == 3 ? dies : squares,
+                                    MPROC_ARG(arg)});
+    }
+    for (int i = 0; i < TASKS; i++) {
+        int n;
+        int err = mproc_result_get(r[i], &n, sizeof n, NULL, TEST_BOUND);
+        assert_err(err, i % 10 == 3 ? MPROC_EWORKERLOST : MPROC_OK);
+        assert_true(err < 0 || n == i * i);
+        mproc_result_free(r[i]);
+    }
+    end_of(p);
+}
+
+/* Closes what it may not close, leaves a child, and stops itself. */
+static int misbehaves(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg;
+    (void)size;
+    (void)reply;
+    if (fork() == 0) {
+        _exit(0);
+    }
+    for (int fd = 3; fd < 1024; fd++) {
+        syscall(SYS_close, fd);
+    }
+    raise(SIGSTOP);
+    return 0;
+}
+
+static void a_stopped_task_ends_at_the_deadline(void **state)
+{
+    (void)state;
+    mproc_pool *p = pool_of(1);
+    mproc_call call = {.fn = misbehaves};
+    assert_err(mproc_pool_apply(p, &call, NULL, 0, mproc_in_ms(300)),
+               MPROC_ETIMEDOUT);
+    expect_squares(p, 5);
+    end_of(p);
+}
+
+static void cancelled_tasks_end_one_by_one(void **state)
+{
+    (void)state;
+    enum { TASKS = 10000 };
+    mproc_pool *p = pool_of(2);
+    unsigned seed = 1, done = 0, over = 0;
+    for (int i = 0; i < TASKS; i++) {
+        int out = -1;
+        seed = seed * 1103515245 + 12345;
+        mproc_call call = {.fn = squares, MPROC_ARG(i)};
+        mproc_deadline until = seed % 8 == 0 ? TEST_BOUND
+                               : seed % 50
+                                   ? mproc_in_ms(seed / 65536 % 300 / 1000.0)
+                                   : MPROC_NOWAIT;
+        int err = mproc_pool_apply(p, &call, &out, sizeof out, until);
+        assert_true(err == 0 || err == MPROC_ETIMEDOUT);
+        assert_int_equal(out, err == 0 ? i * i : -1);
+        done += err == 0;
+        over += err != 0;
+    }
+    assert_int_equal(done + over, TASKS);
+    assert_true(done > 0 && over > 0);
+    expect_squares(p, 3);
+    end_of(p);
+}
+
+static void idle_workers_may_be_killed(void **state)
+{
+    (void)state;
+    mproc_pool *p = pool_of(3);
+    for (int i = 0; i < 30; i++) {
+        pid_t worker[3];
+        size_t count = mproc_pool_worker_pids(p, worker, 3);
+        for (size_t k = 0; k < count && k <= (size_t)i % 3; k++) {
+            kill(worker[k], SIGKILL);
+        }
+        int n = i, out;
+        int err = mproc_pool_apply(p, &(mproc_call){squares, MPROC_ARG(n)},
+                                   &out, sizeof out, TEST_BOUND);
+        assert_true(err == 0 || err == MPROC_EWORKERLOST);
+    }
+    expect_squares(p, 10);
+    end_of(p);
+}
+
+static void all_workers_may_be_killed_at_once(void **state)
+{
+    (void)state;
+    mproc_pool *p = pool_of(3);
+    struct meeting m = meeting();
+    mproc_result *waits[3], *queued[20];
+    for (int i = 0; i < 3; i++) {
+        waits[i] = sent(p, (mproc_call){.fn = comes_and_waits, MPROC_ARG(m)});
+    }
+    for (int i = 0; i < 20; i++) {
+        queued[i] = sent(p, (mproc_call){.fn = squares, MPROC_ARG(i)});
+    }
+    for (int i = 0; i < 3; i++) {
+        kill(met(&m), SIGKILL);
+    }
+    for (int i = 0; i < 3; i++) {
+        assert_err(mproc_result_get(waits[i], NULL, 0, NULL, TEST_BOUND),
+                   MPROC_EWORKERLOST);
+        mproc_result_free(waits[i]);
+    }
+    for (int i = 0; i < 20; i++) {
+        int n;
+        assert_ok(mproc_result_get(queued[i], &n, sizeof n, NULL, TEST_BOUND));
+        assert_int_equal(n, i * i);
+        mproc_result_free(queued[i]);
+    }
+    end_of(p);
+    free_meeting(&m);
+}
+
+/* ---- the nursery ------------------------------------------------------ */
+
+/* SIGUSR1 alone is blocked. */
+static int has_the_mask(const void *arg, size_t size, mproc_reply *reply)
+{
+    sigset_t mask;
+    (void)arg;
+    (void)size;
+    (void)reply;
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    return !sigismember(&mask, SIGUSR1) || sigismember(&mask, SIGUSR2) ||
+           sigismember(&mask, SIGTERM) || sigismember(&mask, SIGCHLD);
+}
+
+static void the_nursery_may_be_killed(void **state)
+{
+    (void)state;
+    sigset_t mask, before;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &mask, &before);
+    mproc_pool *p = pool_of(2);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    for (int round = 0; round < 4; round++) {
+        struct meeting m = meeting();
+        mproc_call wait = {.fn = comes_and_waits, MPROC_ARG(m)};
+        mproc_result *running[2] = {sent(p, wait), sent(p, wait)};
+        int n = 12, out;
+        mproc_result *queued =
+            sent(p, (mproc_call){.fn = squares, MPROC_ARG(n)});
+        pid_t worker[2] = {met(&m), met(&m)};
+        pid_t nursery = nursery_of(p);
+        assert_true(nursery > 1 && nursery != getpid());
+        kill(nursery, SIGKILL);
+        for (int i = 0; i < 2; i++) {
+            assert_err(mproc_result_get(running[i], NULL, 0, NULL, TEST_BOUND),
+                       MPROC_EWORKERLOST);
+            pid_t lost = mproc_result_outcome(running[i])->worker;
+            assert_true(lost == worker[0] || lost == worker[1]);
+            mproc_result_free(running[i]);
+            assert_false(runs(worker[i]));
+        }
+        assert_ok(mproc_result_get(queued, &out, 4, NULL, TEST_BOUND));
+        assert_int_equal(out, 144);
+        mproc_result_free(queued);
+        mproc_call mine = {.fn = has_the_mask};
+        assert_ok(mproc_pool_apply(p, &mine, NULL, 0, TEST_BOUND));
+        int sig = SIGTERM; /* workers of a later nursery are replaced too */
+        assert_err(mproc_pool_apply(p, &(mproc_call){dies, MPROC_ARG(sig)},
+                                    NULL, 0, TEST_BOUND),
+                   MPROC_EWORKERLOST);
+        expect_squares(p, 10);
+        free_meeting(&m);
+    }
+    end_of(p);
+}
+
+/* Idle, closed, terminated, with a batch under way: the nursery dies. */
+static void the_nursery_may_be_killed_at_any_time(void **state)
+{
+    (void)state;
+    enum { ITEMS = 400 };
+    int in[ITEMS], out[ITEMS], status[ITEMS];
+    for (int i = 0; i < ITEMS; i++) {
+        in[i] = i;
+    }
+    for (int round = 0; round < 12; round++) {
+        mproc_pool *p = pool_of(2);
+        mproc_result *r;
+        mproc_batch b = {.fn = squares,
+                         .in = in,
+                         .in_size = sizeof(int),
+                         .count = ITEMS,
+                         .out = out,
+                         .out_size = sizeof(int),
+                         .status = status};
+        pid_t nursery = nursery_of(p);
+        assert_ok(mproc_pool_map_async(p, &b, &r));
+        usleep((useconds_t)round * 300);
+        if (round % 3 == 1) {
+            assert_ok(mproc_pool_close(p));
+        } else if (round % 3 == 2) {
+            assert_ok(mproc_pool_terminate(p));
+        }
+        kill(nursery, SIGKILL);
+        assert_ok(mproc_result_wait(r, TEST_BOUND));
+        int lost = 0;
+        for (int i = 0; i < ITEMS; i++) {
+            lost += status[i] == MPROC_EWORKERLOST;
+            assert_true(status[i] == MPROC_OK ||
+                        status[i] == MPROC_EWORKERLOST ||
+                        (round % 3 == 2 && status[i] == MPROC_ECANCELED));
+            assert_true(status[i] != MPROC_OK || out[i] == i * i);
+        }
+        assert_true(lost <= 2);
+        mproc_result_free(r);
+        end_of(p);
+    }
+}
+
+/* ---- the maker -------------------------------------------------------- */
+
+struct left {
+    _Atomic pid_t nursery, worker[3], in_task;
+};
+
+static struct left *left;
+static struct meeting maker_meeting;
+
+static int makes_and_leaves(void *arg)
+{
+    mproc_pool *p = pool_of(3);
+    mproc_pool_worker_pids(p, (pid_t *)left->worker, 3);
+    mproc_call call = {.fn = comes_and_waits, MPROC_ARG(maker_meeting)};
+    assert_ok(mproc_pool_apply_async(p, &call, NULL, MPROC_FOREVER));
+    left->in_task = met(&maker_meeting);
+    left->nursery = nursery_of(p);
+    if (arg == NULL) {
+        raise(SIGKILL);
+    }
+    exit(3); /* by the exit handlers, but without mproc_pool_free */
+}
+
+static void expect_maker_gone(void *how, int code)
+{
+    left = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                -1, 0);
+    assert_ptr_not_equal(left, MAP_FAILED);
+    maker_meeting = meeting();
+    assert_int_equal(test_wait_exit(test_fork(makes_and_leaves, how)), code);
+    assert_true(left->nursery > 1);
+    expect_gone(left->nursery);
+    for (int i = 0; i < 3; i++) {
+        assert_true(left->worker[i] > 1);
+        expect_gone(left->worker[i]);
+    }
+    assert_true(left->in_task > 1);
+    expect_gone(left->in_task);
+    munmap(left, 4096);
+    free_meeting(&maker_meeting);
+}
+
+static void a_killed_maker_leaves_no_process(void **state)
+{
+    (void)state;
+    expect_maker_gone(NULL, -SIGKILL);
+}
+
+static void a_maker_that_exits_leaves_no_process(void **state)
+{
+    (void)state;
+    expect_maker_gone(&left, 3);
+}
+
+/* ---- what cannot be had ----------------------------------------------- */
+
+static int makes_no_pool(void *arg)
+{
+    mproc_pool *p = NULL;
+    struct rlimit none = {1, 1};
+    (void)arg;
+    if (setresgid(65534, 65534, 65534) != 0 ||
+        setresuid(65534, 65534, 65534) != 0) {
+        return 77;
+    }
+    int fds = test_open_fds();
+    mproc_heap_info before, now;
+    assert_ok(mproc_heap_stats(&before));
+    assert_int_equal(setrlimit(RLIMIT_NPROC, &none), 0);
+    for (int i = 0; i < 3; i++) {
+        assert_err(mproc_pool_new(&p, &(mproc_pool_opts){.workers = 2}),
+                   MPROC_EAGAIN);
+    }
+    assert_null(p);
+    assert_ok(mproc_heap_stats(&now));
+    assert_int_equal(now.blocks, before.blocks);
+    assert_int_equal(test_open_fds(), fds);
+    assert_int_equal(waitpid(-1, NULL, 0), -1);
+    return 17;
+}
+
+static void as_nobody(int (*fn)(void *arg))
+{
+    if (getuid() != 0) {
+        skip(); /* the limit must be another user's */
+    }
+    int code = test_wait_exit(test_fork(fn, NULL));
+    if (code == 77) {
+        skip();
+    }
+    assert_int_equal(code, 17);
+}
+
+static void without_processes_there_is_no_pool(void **state)
+{
+    (void)state;
+    as_nobody(makes_no_pool);
+}
+
+/* How many processes and threads this user may have, from one more on. */
+static int makes_a_pool_bit_by_bit(void *arg)
+{
+    enum { MOST = 20 }; /* under a sanitizer each process has two threads */
+    int made = 0;
+    (void)arg;
+    if (setresgid(65533, 65533, 65533) != 0 ||
+        setresuid(65533, 65533, 65533) != 0) {
+        return 77;
+    }
+    int fds = test_open_fds();
+    for (rlim_t limit = 2; limit < MOST && made < 2; limit++) {
+        mproc_pool *p;
+        struct rlimit some = {limit, MOST};
+        assert_int_equal(setrlimit(RLIMIT_NPROC, &some), 0);
+        int err = mproc_pool_new(&p, &(mproc_pool_opts){.workers = 3});
+        assert_true(err == 0 || err == MPROC_EAGAIN);
+        made += err == 0;
+        if (err == 0) {
+            expect_squares(p, 3);
+            end_of(p);
+        }
+        assert_int_equal(test_open_fds(), fds);
+        assert_int_equal(waitpid(-1, NULL, 0), -1);
+    }
+    return made == 2 ? 17 : 1;
+}
+
+static void a_pool_is_whole_or_not_there(void **state)
+{
+    (void)state;
+    as_nobody(makes_a_pool_bit_by_bit);
+}
+
+/*
+ * The workers of a pool can be had no more: its tasks end, and it is broken.
+ * The limit is the nursery's as well, which is told from outside.
+ */
+static int loses_its_workers(void *arg)
+{
+    struct meeting m = meeting();
+    (void)arg;
+    if (setresgid(65532, 65532, 65532) != 0 ||
+        setresuid(65532, 65532, 65532) != 0) {
+        return 77;
+    }
+    mproc_pool *p = pool_of(2);
+    mproc_call call = {.fn = comes_and_waits, MPROC_ARG(m)};
+    mproc_result *r[6];
+    for (int i = 0; i < 6; i++) {
+        r[i] = sent(p, call);
+    }
+    pid_t worker[2] = {met(&m), met(&m)};
+    struct rlimit none = {1, 1};
+    pid_t nursery = nursery_of(p);
+    if (prlimit(nursery, RLIMIT_NPROC, &none, NULL) != 0) {
+        return 77;
+    }
+    kill(worker[0], SIGKILL);
+    kill(worker[1], SIGKILL);
+    int lost = 0, broken = 0;
+    for (int i = 0; i < 6; i++) {
+        int err = mproc_result_get(r[i], NULL, 0, NULL, TEST_BOUND);
+        lost += err == MPROC_EWORKERLOST;
+        broken += err == MPROC_EBROKEN;
+        mproc_result_free(r[i]);
+    }
+    assert_int_equal(lost, 2);
+    assert_int_equal(broken, 4);
+    assert_err(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND), MPROC_EBROKEN);
+    assert_err(mproc_pool_apply_async(p, &call, NULL, TEST_BOUND),
+               MPROC_EBROKEN);
+    end_of(p);
+    free_meeting(&m);
+    return 17;
+}
+
+static void a_pool_without_workers_is_broken(void **state)
+{
+    (void)state;
+    as_nobody(loses_its_workers);
+}
+
+static void without_descriptors_there_is_no_pool(void **state)
+{
+    (void)state;
+    struct rlimit before, low;
+    mproc_pool *p = NULL;
+    int lowest = dup(0);
+    close(lowest);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = before;
+    low.rlim_cur = (rlim_t)lowest;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    int err = mproc_pool_new(&p, &(mproc_pool_opts){.workers = 2});
+    setrlimit(RLIMIT_NOFILE, &before);
+    assert_err(err, MPROC_EMFILE);
+    assert_null(p);
+}
+
+/* ---- initializers that fail later ------------------------------------- */
+
+struct limit {
+    _Atomic int calls;
+    int good;
+};
+
+static int works_for_some(void *arg)
+{
+    struct limit *limit = *(struct limit **)arg;
+    return atomic_fetch_add(&limit->calls, 1) < limit->good ? 0 : 6;
+}
+
+static int dies_for_some(void *arg)
+{
+    if (works_for_some(arg) != 0) {
+        raise(SIGKILL);
+    }
+    return 0;
+}
+
+static void expect_breaks(mproc_main_fn *initializer, int workers)
+{
+    struct limit *limit = mproc_calloc(1, sizeof *limit);
+    struct meeting m = meeting();
+    limit->good = workers;
+    mproc_pool *p = pool_with((mproc_pool_opts){.workers = (size_t)workers,
+                                                .initializer = initializer,
+                                                .initializer_arg = &limit});
+    mproc_call call = {.fn = comes_and_waits, MPROC_ARG(m)};
+    mproc_result *r[9];
+    for (int i = 0; i < 9; i++) {
+        r[i] = sent(p, call);
+    }
+    for (int i = 0; i < workers; i++) {
+        kill(met(&m), SIGKILL);
+    }
+    int lost = 0, broken = 0;
+    for (int i = 0; i < 9; i++) {
+        int err = mproc_result_get(r[i], NULL, 0, NULL, TEST_BOUND);
+        lost += err == MPROC_EWORKERLOST;
+        broken += err == MPROC_EBROKEN;
+        mproc_result_free(r[i]);
+    }
+    assert_int_equal(lost, workers);
+    assert_int_equal(broken, 9 - workers);
+    assert_err(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND), MPROC_EBROKEN);
+    assert_in_range(limit->calls, workers + 1, workers + 4 * workers);
+    end_of(p);
+    mproc_free(limit);
+    free_meeting(&m);
+}
+
+static void an_initializer_that_fails_later_breaks_the_pool(void **state)
+{
+    (void)state;
+    expect_breaks(works_for_some, 1);
+    expect_breaks(works_for_some, 3);
+    expect_breaks(dies_for_some, 2);
+}
+
+/* ---- main ------------------------------------------------------------- */
+
+#define CLEAN(test) \
+    cmocka_unit_test_setup_teardown(test, note_what_is, nothing_is_left)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CLEAN(a_dead_worker_is_told_and_replaced),
+        CLEAN(only_the_task_of_a_dead_worker_fails),
+        CLEAN(a_stopped_task_ends_at_the_deadline),
+        CLEAN(cancelled_tasks_end_one_by_one),
+        CLEAN(idle_workers_may_be_killed),
+        CLEAN(all_workers_may_be_killed_at_once),
+        CLEAN(the_nursery_may_be_killed),
+        CLEAN(the_nursery_may_be_killed_at_any_time),
+        /* what a maker that did not free its pool had stays the family's */
+        cmocka_unit_test(a_killed_maker_leaves_no_process),
+        cmocka_unit_test(a_maker_that_exits_leaves_no_process),
+        CLEAN(without_processes_there_is_no_pool),
+        CLEAN(a_pool_is_whole_or_not_there),
+        CLEAN(a_pool_without_workers_is_broken),
+        CLEAN(without_descriptors_there_is_no_pool),
+        CLEAN(an_initializer_that_fails_later_breaks_the_pool),
+    };
+    return cmocka_run_group_tests_name("pool_deaths", tests, NULL, NULL);
+}
