@@ -278,7 +278,7 @@ static void it_is_full_or_empty_only_when_it_is(void **state)
 
 /*
  * Each takes messages of its own size only. Who is woken for the other's leaves
- * with EMSGSIZE and must pass that on.
+ * with EMSGSIZE and must pass that on: no other message will come before.
  */
 struct chooser {
     struct crowd *crowd;
@@ -306,7 +306,7 @@ static void *take_own_size(void *arg)
 static void who_cannot_take_it_wakes_who_can(void **state)
 {
     (void)state;
-    struct crowd *crowd = new_crowd(NULL);
+    struct crowd *crowd = new_crowd(&(mproc_queue_opts){.maxsize = 1});
     struct chooser chooser[2] = {{crowd, 8}, {crowd, 16}};
     pthread_t thread[2] = {start(take_own_size, &chooser[0]),
                            start(take_own_size, &chooser[1])};

@@ -200,6 +200,22 @@ static void *segment_is_full(void)
     return j;
 }
 
+/* Empty, but a put must look at the head to know that. */
+static void *small_room_for_two(void)
+{
+    struct journal *j =
+        set_up_filled(&(struct scenario){.size = SMALL, .opts.maxsize = 2}, 0);
+    while (j != NULL && mpr_log_tail(&j->q->log) - j->q->log.tail.seen < 2) {
+        j = fill(j, 1) && drain(j, 1) ? j : NULL;
+    }
+    return j;
+}
+
+static void *small_two(void)
+{
+    return set_up_filled(&(struct scenario){.size = SMALL}, 2);
+}
+
 static void *small_three(void)
 {
     return set_up_filled(&(struct scenario){.size = SMALL}, 3);
@@ -378,6 +394,17 @@ static int put_one(void *ctx)
     return put_composed(j, VICTIM, j->is.size, SOON);
 }
 
+static int put_one_at_once(void *ctx)
+{
+    struct journal *j = ctx;
+    return put_composed(j, VICTIM, j->is.size, MPROC_NOWAIT);
+}
+
+static int get_one_at_once(void *ctx)
+{
+    return get(ctx, VICTIM, MPROC_NOWAIT);
+}
+
 static int get_one(void *ctx)
 {
     return get(ctx, VICTIM, SOON);
@@ -476,6 +503,24 @@ static int get_and_put_beside(void *ctx)
     int got = get_intact(j, BYSTANDER);
     int err = put(j, BYSTANDER, j->is.size, MPROC_NOWAIT);
     return may_be(err) ? got : bad("put", err);
+}
+
+/* It is never full, and never empty where two messages are in it, meanwhile. */
+static int move_on_beside(void *ctx)
+{
+    struct journal *j = ctx;
+    int err = 0;
+    allow_ms(10);
+    for (int i = 0; err == 0 && i < 4; i++) {
+        if (mproc_queue_qsize(j->q) == 2) {
+            err = get_intact(j, BYSTANDER);
+        }
+        err = err == 0 ? put(j, BYSTANDER, j->is.size, MPROC_NOWAIT) : err;
+        if (mproc_queue_qsize(j->q) == 1) {
+            err = err == 0 ? get_intact(j, BYSTANDER) : err;
+        }
+    }
+    return err == 0 ? 0 : may_be(err) ? SWEEP_WOULD_BLOCK : err;
 }
 
 /* A queue that has nothing to do with the one that is made or ended. */
@@ -854,6 +899,26 @@ static const struct sweep_case cases[] = {
         .bystander = put_and_get_beside,
         .check = check_queue,
         .shared = region,
+    },
+    {
+        .name = "put at once, never full",
+        .setup = small_room_for_two,
+        .prepare = be_ready,
+        .operation = put_one_at_once,
+        .bystander = move_on_beside,
+        .check = check_queue,
+        .shared = region,
+        .pause_only = true,
+    },
+    {
+        .name = "get at once, never empty",
+        .setup = small_two,
+        .prepare = be_ready,
+        .operation = get_one_at_once,
+        .bystander = move_on_beside,
+        .check = check_queue,
+        .shared = region,
+        .pause_only = true,
     },
     {
         .name = "put, new segment",
