@@ -109,6 +109,8 @@ struct mpr_thread {
     const void *_Atomic wait_for;
 };
 
+/* A lock of libatomic would be of one process, and no lock for the others. */
+static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics need no lock");
 static_assert(sizeof(struct mpr_slot) == 2 * MPR_LINE, "two lines a slot");
 static_assert(sizeof(struct mpr_thread) == 2 * MPR_LINE, "two lines a thread");
 
