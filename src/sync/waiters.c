@@ -143,6 +143,15 @@ static void tell_longest(const struct mpr_waiters *waiters, uint64_t end,
     }
 }
 
+void mpr_waiters_decline(struct mpr_thread *self, struct mpr_waiters *waiters,
+                         uint64_t wait)
+{
+    if (!mpr_waiters_withdraw(self, wait)) {
+        tell_longest(waiters, atomic_load(&waiters->notified), 1);
+    }
+    mpr_waiters_leave(self, wait);
+}
+
 void mpr_waiters_notify(struct mpr_waiters *waiters, unsigned n)
 {
     uint64_t end = atomic_load(&waiters->tickets);

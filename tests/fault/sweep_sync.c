@@ -1198,6 +1198,50 @@ static int condition_wait_once(void *ctx)
     return err < 0 || mproc_condition_release(s->condition) < 0;
 }
 
+/* ---- condition: its lock released by another -------------------------- */
+
+static void *disowned_scene(void)
+{
+    return new_condition_scene(true);
+}
+
+static int wait_or_be_refused(void *ctx)
+{
+    struct scene *s = ctx;
+    finish(VICTIM, mproc_condition_wait(s->condition, MPROC_FOREVER));
+    return 0;
+}
+
+/* Takes the victim's lock away, has somebody else wait, and tells one. */
+static int disowner(void *ctx)
+{
+    struct scene *s = ctx;
+    appear(BYSTANDER);
+    atomic_store(&scene->paused, true);
+    (void)mproc_lock_release(s->lock);
+    atomic_store(&s->go, turn_of(SLEEPER));
+    pid_t pid = fork();
+    if (pid == 0) {
+        _exit(condition_sleeper(s));
+    }
+    return !await_waiting(SLEEPER) || notify_in(s, 1, SOON) < 0;
+}
+
+static const char *check_disowned(void *ctx, const struct sweep_point *at)
+{
+    struct scene *s = ctx;
+    (void)at;
+    if (outcome_of(VICTIM) == MPROC_EPERM && !await_done(SLEEPER)) {
+        return "one who was refused took a notify with it";
+    }
+    if (notify_in(s, 1, SOON) < 0 || !await_done(SLEEPER)) {
+        return "a notify did not reach the waiter";
+    }
+    const char *wrong = condition_goes_on(s);
+    mproc_lock_free(s->lock);
+    return wrong;
+}
+
 /* ---- condition: reaper killed ----------------------------------------- */
 
 /*
@@ -1525,6 +1569,14 @@ static const struct sweep_case cases[] = {
      .follow_up = tell_who_is_left,
      .check = check_told,
      .wake_comes = true},
+    {.name = "condition wait, disowned",
+     COMMON,
+     .setup = disowned_scene,
+     .prepare = hold_condition_once,
+     .operation = wait_or_be_refused,
+     .bystander = disowner,
+     .check = check_disowned,
+     .pause_only = true},
     {.name = "reap of a waiter",
      COMMON,
      .setup = dead_waiter_scene,
