@@ -31,7 +31,12 @@
 enum who { ROUND, VICTIM, SLEEPER, OTHER, BYSTANDER, NOTIFIER, WHO_COUNT };
 enum { NOTHING_YET = 1000 }; /* no outcome of a call */
 
-#define SOON mproc_in_s(8)
+/*
+ * The bound of whatever a round waits for. Fixed when the round begins: the
+ * clock, read inside a swept operation, would now and then take other steps.
+ */
+static mproc_deadline round_end;
+#define SOON round_end
 #define HARDLY mproc_in_ms(20)
 
 /* One who takes part; in memory that all share. */
@@ -242,6 +247,7 @@ static struct scene *new_scene(void)
 {
     const mproc_config config = {.heap_max = 8 << 20, .processes_max = 64};
     mpr_test_deep_sleep = true;
+    round_end = mproc_in_s(8);
     scene = shared_memory(sizeof *scene);
     if (scene == NULL || mproc_configure(&config) < 0) {
         return NULL;
