@@ -470,7 +470,7 @@ static int put_and_get(struct journal *j, enum who who)
 
 static int put_and_get_beside(void *ctx)
 {
-    allow_ms(20);
+    allow_ms(10);
     return put_and_get(ctx, BYSTANDER);
 }
 
@@ -478,7 +478,7 @@ static int put_and_get_beside(void *ctx)
 static int get_and_put_beside(void *ctx)
 {
     struct journal *j = ctx;
-    allow_ms(20);
+    allow_ms(10);
     int got = get_intact(j, BYSTANDER);
     int err = put(j, BYSTANDER, j->is.size, MPROC_NOWAIT);
     return may_be(err) ? got : bad("put", err);
@@ -488,7 +488,7 @@ static int get_and_put_beside(void *ctx)
 static int use_another(void *ctx)
 {
     struct journal j = {.is = ((struct journal *)ctx)->is};
-    allow_ms(20);
+    allow_ms(10);
     int err = mproc_queue_new(&j.q, NULL);
     for (int i = 0; err == 0 && i < 3; i++) {
         err = put_and_get(&j, BYSTANDER);
