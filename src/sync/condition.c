@@ -196,6 +196,10 @@ static int wait_held(struct mpr_thread *self, const struct view *view,
     uint64_t depth;
     uint64_t wait = mpr_waiters_join(self, &view->c->waiters);
     int err = give_up(self, view, &depth);
+    if (err == MPROC_EPERM) { /* another has just released it */
+        mpr_waiters_decline(self, &view->c->waiters, wait);
+        return err;
+    }
     if (err == 0) {
         int told = sleep_until_told(self, view, wait, until);
         err = retake(self, view, depth);

@@ -31,7 +31,12 @@
 enum who { ROUND, VICTIM, SLEEPER, OTHER, BYSTANDER, NOTIFIER, WHO_COUNT };
 enum { NOTHING_YET = 1000 }; /* no outcome of a call */
 
-#define SOON mproc_in_s(8)
+/*
+ * The bound of whatever a round waits for. Fixed when the round begins: the
+ * clock, read inside a swept operation, would now and then take other steps.
+ */
+static mproc_deadline round_end;
+#define SOON round_end
 #define HARDLY mproc_in_ms(20)
 
 /* One who takes part; in memory that all share. */
@@ -242,6 +247,7 @@ static struct scene *new_scene(void)
 {
     const mproc_config config = {.heap_max = 8 << 20, .processes_max = 64};
     mpr_test_deep_sleep = true;
+    round_end = mproc_in_s(8);
     scene = shared_memory(sizeof *scene);
     if (scene == NULL || mproc_configure(&config) < 0) {
         return NULL;
@@ -1198,6 +1204,50 @@ static int condition_wait_once(void *ctx)
     return err < 0 || mproc_condition_release(s->condition) < 0;
 }
 
+/* ---- condition: its lock released by another -------------------------- */
+
+static void *disowned_scene(void)
+{
+    return new_condition_scene(true);
+}
+
+static int wait_or_be_refused(void *ctx)
+{
+    struct scene *s = ctx;
+    finish(VICTIM, mproc_condition_wait(s->condition, MPROC_FOREVER));
+    return 0;
+}
+
+/* Takes the victim's lock away, has somebody else wait, and tells one. */
+static int disowner(void *ctx)
+{
+    struct scene *s = ctx;
+    appear(BYSTANDER);
+    atomic_store(&scene->paused, true);
+    (void)mproc_lock_release(s->lock);
+    atomic_store(&s->go, turn_of(SLEEPER));
+    pid_t pid = fork();
+    if (pid == 0) {
+        _exit(condition_sleeper(s));
+    }
+    return !await_waiting(SLEEPER) || notify_in(s, 1, SOON) < 0;
+}
+
+static const char *check_disowned(void *ctx, const struct sweep_point *at)
+{
+    struct scene *s = ctx;
+    (void)at;
+    if (outcome_of(VICTIM) == MPROC_EPERM && !await_done(SLEEPER)) {
+        return "one who was refused took a notify with it";
+    }
+    if (notify_in(s, 1, SOON) < 0 || !await_done(SLEEPER)) {
+        return "a notify did not reach the waiter";
+    }
+    const char *wrong = condition_goes_on(s);
+    mproc_lock_free(s->lock);
+    return wrong;
+}
+
 /* ---- condition: reaper killed ----------------------------------------- */
 
 /*
@@ -1525,6 +1575,14 @@ static const struct sweep_case cases[] = {
      .follow_up = tell_who_is_left,
      .check = check_told,
      .wake_comes = true},
+    {.name = "condition wait, disowned",
+     COMMON,
+     .setup = disowned_scene,
+     .prepare = hold_condition_once,
+     .operation = wait_or_be_refused,
+     .bystander = disowner,
+     .check = check_disowned,
+     .pause_only = true},
     {.name = "reap of a waiter",
      COMMON,
      .setup = dead_waiter_scene,
