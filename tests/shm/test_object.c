@@ -382,6 +382,44 @@ WHITE_TEST(a_death_with_the_object_half_on_the_shelf_frees_it_once)
     return death_at(FREED, false);
 }
 
+static int die_making(void *arg)
+{
+    struct white_stage *stage = arg;
+    struct mpr_thread *self = white_self();
+    struct toy *toy = mpr_object_new(self, TOY);
+    toy->owns = NULL;
+    atomic_store(&stage->value[0], (uintptr_t)self);
+    white_die();
+}
+
+/* In a reaper's last step for that one: it is free, but in hand still. */
+static int die_reaping_it(void *arg)
+{
+    struct white_stage *stage = arg;
+    struct mpr_thread *self = white_self();
+    struct mpr_thread *dead = (void *)(uintptr_t)atomic_load(&stage->value[0]);
+    mpr_guard_lock(&mpr_family->slots_guard, self, NULL);
+    atomic_store(&mpr_family->reaper, self);
+    mpr_guard_lock(&shelf()->guard, self, dead);
+    set_tag(mpr_hand(dead, MPR_HAND_OBJECT_NEW), MPR_OBJECT_FREE);
+    white_die();
+}
+
+WHITE_TEST(what_a_dead_reaper_had_freed_is_not_ended_again)
+{
+    register_toys();
+    struct white_stage *stage = white_stage_new();
+    struct mpr_thread *self = white_self();
+    pid_t pid = test_fork(die_making, stage);
+    assert_int_equal(test_wait_exit(pid), -SIGKILL);
+    pid = test_fork(die_reaping_it, stage);
+    assert_int_equal(test_wait_exit(pid), -SIGKILL);
+    assert_int_equal(mpr_slots_reap(self).reaped, 2);
+    assert_int_equal(atomic_load(ends_seen), 0);
+    assert_shelf_is_good(self);
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -399,6 +437,7 @@ int main(void)
         cmocka_unit_test(a_death_while_ending_ends_the_object),
         cmocka_unit_test(
             a_death_with_the_object_half_on_the_shelf_frees_it_once),
+        cmocka_unit_test(what_a_dead_reaper_had_freed_is_not_ended_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
