@@ -107,6 +107,8 @@ MPROC_API int mproc_queue_putf(mproc_queue *q, mproc_deadline until,
  * MPROC_EEMPTY     nothing came before the deadline
  * MPROC_EMSGSIZE   it does not fit; nothing was taken
  * MPROC_ESHUTDOWN  shut down, and nothing is left
+ * MPROC_ENOMEM     joinable, and the heap has no room to note who took it;
+ *                  nothing was taken
  * MPROC_EINVAL     buf is NULL with a capacity
  */
 MPROC_API int mproc_queue_get(mproc_queue *q, void *buf, size_t capacity,
@@ -121,7 +123,7 @@ MPROC_API int mproc_queue_get(mproc_queue *q, void *buf, size_t capacity,
  * 0                the message is the caller's
  * MPROC_EEMPTY     nothing came before the deadline
  * MPROC_ESHUTDOWN  shut down, and nothing is left
- * MPROC_ENOMEM     malloc failed; nothing was taken
+ * MPROC_ENOMEM     malloc failed, or as mproc_queue_get; nothing was taken
  * MPROC_EINVAL     data is NULL
  */
 MPROC_API int mproc_queue_get_malloc(mproc_queue *q, void **data, size_t *size,

@@ -51,14 +51,45 @@ static void link_chunk(struct mpr_leases *leases, struct mpr_thread *self,
     leases->newest = chunk;
 }
 
+/* No lease of a living process is in it; clears those of the dead. */
+static bool finished(struct mpr_lease_chunk *chunk)
+{
+    for (int i = 0; i < MPR_LEASES_A_CHUNK; i++) {
+        mpr_id owner = load_owner(&chunk->lease[i]);
+        if (owner != 0 && !mpr_id_is_dead(owner)) {
+            return false;
+        }
+        clear(&chunk->lease[i]);
+    }
+    return true;
+}
+
+/* A place for the lease of message `seq`: in the newest chunk or in another. */
+static int make_room(struct mpr_leases *leases, struct mpr_thread *self,
+                     uint64_t seq)
+{
+    struct mpr_lease_chunk *newest = leases->newest;
+    if (mpr_likely(seq - newest->base_seq < MPR_LEASES_A_CHUNK)) {
+        return 0;
+    }
+    if (newest == leases->oldest && finished(newest)) {
+        newest->base_seq = seq;
+        return 0;
+    }
+    if (mpr_hand(self, MPR_HAND_SECOND) == NULL &&
+        !mpr_leases_drop_chunk(leases, self, false)) {
+        return MPROC_EAGAIN;
+    }
+    link_chunk(leases, self, seq);
+    return 0;
+}
+
 int mpr_leases_add(struct mpr_leases *leases, struct mpr_thread *self,
                    uint64_t seq)
 {
-    if (seq - leases->newest->base_seq >= MPR_LEASES_A_CHUNK) {
-        if (mpr_hand(self, MPR_HAND_SECOND) == NULL) {
-            return MPROC_EAGAIN;
-        }
-        link_chunk(leases, self, seq);
+    int err = make_room(leases, self, seq);
+    if (err < 0) {
+        return err;
     }
     struct mpr_lease *lease =
         &leases->newest->lease[seq - leases->newest->base_seq];
@@ -78,15 +109,13 @@ struct place {
 /* The next valid lease from `*at` on that is not acknowledged. */
 static struct mpr_lease *find(struct place *at, uint64_t head_seq)
 {
-    for (; at->chunk != NULL; at->chunk = next_of(at->chunk), at->index = 0) {
-        for (; at->index < MPR_LEASES_A_CHUNK; at->index++) {
-            struct mpr_lease *lease = &at->chunk->lease[at->index];
-            if (at->chunk->base_seq + at->index >= head_seq) {
-                return NULL;
-            }
-            if (load_owner(lease) != 0) {
-                return lease;
-            }
+    while (at->chunk != NULL && at->chunk->base_seq + at->index < head_seq) {
+        if (at->index == MPR_LEASES_A_CHUNK) {
+            *at = (struct place){next_of(at->chunk), 0};
+        } else if (load_owner(&at->chunk->lease[at->index]) != 0) {
+            return &at->chunk->lease[at->index];
+        } else {
+            at->index++;
         }
     }
     return NULL;
@@ -158,25 +187,28 @@ void mpr_leases_repair(struct mpr_leases *leases, uint64_t head_seq,
     }
 }
 
-static bool finished(const struct mpr_lease_chunk *chunk)
+static void unlink_chunk(struct mpr_leases *leases,
+                         struct mpr_lease_chunk *before,
+                         struct mpr_lease_chunk *next)
 {
-    for (int i = 0; i < MPR_LEASES_A_CHUNK; i++) {
-        if (load_owner(&chunk->lease[i]) != 0) {
-            return false;
-        }
+    if (before == NULL) {
+        leases->oldest = next;
+    } else {
+        atomic_store_explicit(&before->next, next, memory_order_release);
     }
-    return true;
 }
 
 bool mpr_leases_drop_chunk(struct mpr_leases *leases, struct mpr_thread *whose,
                            bool all)
 {
-    struct mpr_lease_chunk *chunk = leases->oldest;
-    struct mpr_lease_chunk *next = chunk != NULL ? next_of(chunk) : NULL;
-    if (chunk == NULL || (!all && (next == NULL || !finished(chunk)))) {
-        return false;
+    struct mpr_lease_chunk *before = NULL, *chunk = leases->oldest, *next;
+    for (; chunk != NULL; before = chunk, chunk = next) {
+        next = next_of(chunk);
+        if (all || (next != NULL && finished(chunk))) {
+            mpr_hand_set(whose, MPR_HAND_SECOND, chunk);
+            unlink_chunk(leases, before, next);
+            return true;
+        }
     }
-    mpr_hand_set(whose, MPR_HAND_SECOND, chunk);
-    leases->oldest = next;
-    return true;
+    return false;
 }

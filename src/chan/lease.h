@@ -21,8 +21,10 @@ struct mpr_lease {
 };
 
 /*
- * The lease of message `base_seq` + i is the i-th. Chunks follow each other
- * without holes; the oldest is given back when all in it is acknowledged.
+ * The lease of message `base_seq` + i is the i-th. Chunks follow each other in
+ * order. All but the newest are given back, or used as the newest again, when
+ * nobody who lives has a lease in them; the only one may be moved on then. So
+ * there is at most one more than leases that are out.
  */
 struct mpr_lease_chunk {
     uint64_t base_seq;
@@ -68,9 +70,9 @@ void mpr_leases_repair(struct mpr_leases *leases, uint64_t head_seq,
                        struct mpr_thread *hands);
 
 /*
- * Put the oldest chunk into the hand MPR_HAND_SECOND, to be freed without the
- * guard: when all in it is acknowledged and others follow, or, at the queue's
- * end (`all`), in any case. False: nothing was dropped.
+ * Put a chunk into the hand MPR_HAND_SECOND, to be freed without the guard: one
+ * in which no living process has a lease and that others follow, or, at the
+ * queue's end (`all`), the oldest. False: there is none.
  */
 bool mpr_leases_drop_chunk(struct mpr_leases *leases, struct mpr_thread *whose,
                            bool all);

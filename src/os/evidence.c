@@ -2,13 +2,15 @@
 /*
  * Whether a process can still run user code, asked of the system. The memory
  * of a dying process goes at once, its pid and pidfd only after all of it is
- * unmapped (55 ms a GiB), so its threads' sizes are what is looked at.
+ * unmapped (55 ms a GiB), so its threads' sizes are what is looked at. Nothing
+ * here allocates: in a child that was forked beside another thread, the locks
+ * of an allocator other than libc's may be held for good.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,19 +118,51 @@ static enum thread_state thread_state(int tasks, const char *tid,
     return parse_stat(text, strtol(tid, NULL, 10) == wanted->pid, wanted);
 }
 
+/* An entry of a directory, as the kernel lays it out. */
+struct entry {
+    uint64_t inode;
+    int64_t offset;
+    uint16_t size;
+    uint8_t type;
+    char name[];
+};
+
+struct directory {
+    int fd;
+    long filled, at;
+    alignas(struct entry) char entries[1024];
+};
+
+/* The name of the next entry, NULL when there is none. */
+static const char *next_name(struct directory *dir)
+{
+    if (dir->at >= dir->filled) {
+        dir->filled =
+            syscall(SYS_getdents64, dir->fd, dir->entries, sizeof dir->entries);
+        dir->at = 0;
+        if (dir->filled <= 0) {
+            return NULL;
+        }
+    }
+    const struct entry *entry = (const void *)(dir->entries + dir->at);
+    dir->at += entry->size;
+    return entry->name;
+}
+
 /* `listing` gets a number that tells one list of threads from another. */
-static enum thread_state all_threads(DIR *tasks, const struct wanted *wanted,
+static enum thread_state all_threads(int tasks, const struct wanted *wanted,
                                      uint64_t *listing)
 {
     enum thread_state all = THREAD_GONE;
+    struct directory dir = {.fd = tasks};
     *listing = 0;
-    for (const struct dirent *e; (e = readdir(tasks)) != NULL;) {
-        if (e->d_name[0] == '.') {
+    for (const char *name; (name = next_name(&dir)) != NULL;) {
+        if (name[0] == '.') {
             continue;
         }
-        uint64_t tid = strtoull(e->d_name, NULL, 10);
-        *listing += (tid + 1) * UINT64_C(0x9e3779b97f4a7c15);
-        enum thread_state one = thread_state(dirfd(tasks), e->d_name, wanted);
+        *listing +=
+            (strtoull(name, NULL, 10) + 1) * UINT64_C(0x9e3779b97f4a7c15);
+        enum thread_state one = thread_state(tasks, name, wanted);
         if (one == THREAD_YOUNGER) {
             return one;
         }
@@ -144,7 +178,7 @@ static enum thread_state all_threads(DIR *tasks, const struct wanted *wanted,
  * is left only when a second list is the same as one whose threads were all
  * found gone.
  */
-static enum thread_state listed_threads(DIR *tasks, const struct wanted *wanted)
+static enum thread_state listed_threads(int tasks, const struct wanted *wanted)
 {
     enum { LOOKS = 4 };
     uint64_t before = 0;
@@ -158,7 +192,7 @@ static enum thread_state listed_threads(DIR *tasks, const struct wanted *wanted)
             return all;
         }
         before = listing;
-        rewinddir(tasks);
+        lseek(tasks, 0, SEEK_SET);
     }
     return THREAD_RUNS;
 }
@@ -180,12 +214,12 @@ static enum mpr_os_trace trace_of(const struct wanted *wanted)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%ld/task", (long)wanted->pid);
-    DIR *tasks = opendir(path);
-    if (tasks == NULL) {
+    int tasks = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (tasks < 0) {
         return trace_by_pidfd(wanted->pid);
     }
     enum thread_state all = listed_threads(tasks, wanted);
-    closedir(tasks);
+    close(tasks);
     if (all == THREAD_UNKNOWN) {
         return trace_by_pidfd(wanted->pid);
     }

@@ -19,18 +19,14 @@ void mpr_os_mutex_init(pthread_mutex_t *mutex)
 
 static enum mpr_os_lock outcome(int err)
 {
-    switch (err) {
-    case 0:
+    if (err == 0) {
         return MPR_OS_LOCKED;
-    case EOWNERDEAD:
-        return MPR_OS_OWNER_DIED;
-    case EBUSY:
-    case ETIMEDOUT:
-        return MPR_OS_BUSY;
-    default:
-        MPR_CHECK(!"a robust mutex that is neither free, held nor orphaned");
-        return MPR_OS_BUSY;
     }
+    if (err == EOWNERDEAD) {
+        return MPR_OS_OWNER_DIED;
+    }
+    MPR_CHECK(err == EBUSY || err == ETIMEDOUT);
+    return MPR_OS_BUSY;
 }
 
 enum mpr_os_lock mpr_os_mutex_trylock(pthread_mutex_t *mutex)

@@ -129,14 +129,12 @@ static size_t end_items(struct mpr_chunk *chunk, int status)
 static void copy_out(const struct mpr_batch_state *batch,
                      const struct mpr_chunk *chunk)
 {
-    char *out =
-        batch->out != NULL ? batch->out + chunk->first * batch->out_size : NULL;
-    if (out != NULL && out != chunk->out) {
-        for (size_t i = 0; i < chunk->count; i++) {
-            if (chunk->status[i] == MPROC_OK && batch->out_size > 0) {
-                memcpy(out + i * batch->out_size,
-                       chunk->out + i * batch->out_size, batch->out_size);
-            }
+    size_t size = batch->out_size;
+    char *out = batch->out != NULL ? batch->out + chunk->first * size : NULL;
+    bool there = out == NULL || out == chunk->out || size == 0;
+    for (size_t i = 0; i < chunk->count && !there; i++) {
+        if (chunk->status[i] == MPROC_OK) {
+            memcpy(out + i * size, chunk->out + i * size, size);
         }
     }
     if (batch->status != NULL &&
@@ -301,11 +299,11 @@ int mproc_pool_map_async_sized(mproc_pool *p, const mproc_batch *theirs,
 {
     mproc_batch b;
     struct mpr_thread *self;
-    int err = mpr_pool_check(p, &self);
-    if (err == 0) {
-        err = out == NULL ? MPROC_EINVAL : read_batch(&b, theirs, size);
+    if (p == NULL || out == NULL) {
+        return MPROC_EINVAL;
     }
-    if (err < 0) {
+    int err = mpr_pool_check(p, &self);
+    if (err != 0 || (err = read_batch(&b, theirs, size)) != 0) {
         return err;
     }
     uintptr_t outer = mpr_op_begin(self, p);
@@ -317,7 +315,7 @@ int mproc_pool_map_async_sized(mproc_pool *p, const mproc_batch *theirs,
 int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *theirs, size_t size,
                          mproc_deadline until)
 {
-    mproc_result *result;
+    mproc_result *result = NULL;
     if (p != NULL && mpr_pool_in_callback == p) {
         return MPROC_EDEADLK;
     }

@@ -473,12 +473,10 @@ size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out, size_t capacity)
     const struct mpr_table *table = atomic_load(&p->table);
     for (uint32_t i = 0; i < table->count; i++) {
         pid_t pid = atomic_load(&table->worker[i].pid);
-        if (pid != 0) {
-            if (count < capacity && out != NULL) {
-                out[count] = pid;
-            }
-            count++;
+        if (pid != 0 && count < capacity && out != NULL) {
+            out[count] = pid;
         }
+        count += pid != 0;
     }
     mpr_pool_unlock();
     return count;
@@ -588,11 +586,12 @@ int mproc_pool_apply_async_sized(mproc_pool *p, const mproc_call *theirs,
     return err;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): one more than the user writes */
 int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
                            size_t call_size, void *out, size_t size,
                            mproc_deadline until)
 {
-    mproc_result *result;
+    mproc_result *result = NULL;
     struct mpr_thread *self;
     if (out == NULL && size > 0) {
         return MPROC_EINVAL;
@@ -600,8 +599,11 @@ int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
     if (p != NULL && mpr_pool_in_callback == p) {
         return MPROC_EDEADLK;
     }
-    int err = mproc_pool_apply_async_sized(p, call, call_size, &result, until);
-    if (err < 0 || (err = mpr_self(&self)) < 0) {
+    int err = mpr_pool_check(p, &self);
+    if (err == 0) {
+        err = mproc_pool_apply_async_sized(p, call, call_size, &result, until);
+    }
+    if (err != 0 || result == NULL) {
         return err;
     }
     err = mproc_result_wait(result, until);

@@ -65,7 +65,8 @@ void mpr_pool_lock(void);
 void mpr_pool_unlock(void);
 
 /*
- * A pool without processes, and the end of it. `opts` as they were read. ENOMEM.
+ * A pool without processes, and the end of it. `opts` as they were read.
+ * ENOMEM.
  */
 int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
                    const mproc_pool_opts *opts);

@@ -145,22 +145,22 @@ int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
 void mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
                      const struct mpr_entry *entry)
 {
-    uint64_t word = atomic_load(&entry->task->word);
-    while (word >> 32 == (uint32_t)entry->serial) {
+    for (;;) {
+        uint64_t word = atomic_load(&entry->task->word);
         uint32_t worker = (uint32_t)word >> 8;
-        if (mpr_task_state(word) == MPR_TASK_QUEUED) {
-            if (mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_CANCELED)) {
-                mpr_pool_tell_ended(pool, self, entry);
-                return;
-            }
-        } else if (mpr_task_state(word) != MPR_TASK_RUNNING) {
+        if (word != mpr_task_word_by(entry, 0, MPR_TASK_QUEUED) &&
+            word != mpr_task_word_by(entry, worker, MPR_TASK_RUNNING)) {
             return;
-        } else if (mpr_task_move(entry, worker, MPR_TASK_RUNNING,
-                                 MPR_TASK_CANCELLING)) {
+        }
+        if (mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_CANCELED)) {
+            mpr_pool_tell_ended(pool, self, entry);
+            return;
+        }
+        if (mpr_task_move(entry, worker, MPR_TASK_RUNNING,
+                          MPR_TASK_CANCELLING)) {
             mpr_bell_ring(&pool->to_nursery, INT_MAX);
             return;
         }
-        word = atomic_load(&entry->task->word);
     }
 }
 

@@ -356,6 +356,9 @@ static int enter(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery,
     if (err < 0) {
         return err;
     }
+    /* For life: without a nursery the collector waits for this death, and the
+     * system tells it to one sleeper only, who may be another. */
+    mpr_held_add(*self, 1);
     atomic_store(&worker->pid, mpr_os_pid());
     atomic_store(&worker->id, mpr_self_id());
     if (atomic_load(&pool->nursery) != nursery) {

@@ -123,7 +123,7 @@ void mpr_object_shelves_init(struct mpr_object_shelf *shelves)
  * A span may come with what was in it before: its cells are wiped while it is
  * in hand still, since a tag of zero is what tells that a cell is new.
  */
-static bool fill_shelf(struct mpr_thread *self, enum mpr_object_type type)
+static void fill_shelf(struct mpr_thread *self, enum mpr_object_type type)
 {
     struct mpr_object_shelf *shelf = shelf_of(type);
     mpr_guard_unlock(&shelf->guard, self);
@@ -132,13 +132,11 @@ static bool fill_shelf(struct mpr_thread *self, enum mpr_object_type type)
         memset(span, 0, MPR_SPAN_SIZE);
     }
     mpr_guard_lock(&shelf->guard, self, self);
-    if (span == NULL) {
-        return shelf->first != NULL;
+    if (span != NULL) {
+        mpr_heap_span_adopt(span, type);
+        mpr_hand_set(self, MPR_HAND_SPAN, NULL);
+        shelve_span(span, shelf);
     }
-    mpr_heap_span_adopt(span, type);
-    mpr_hand_set(self, MPR_HAND_SPAN, NULL);
-    shelve_span(span, shelf);
-    return true;
 }
 
 /* ---- making ----------------------------------------------------------- */
@@ -147,11 +145,14 @@ void *mpr_object_new(struct mpr_thread *self, enum mpr_object_type type)
 {
     struct mpr_object_shelf *shelf = shelf_of(type);
     mpr_guard_lock(&shelf->guard, self, self);
-    if (shelf->first == NULL && !fill_shelf(self, type)) {
+    if (shelf->first == NULL) {
+        fill_shelf(self, type);
+    }
+    struct mpr_object *object = shelf->first;
+    if (object == NULL) {
         mpr_guard_unlock(&shelf->guard, self);
         return NULL;
     }
-    struct mpr_object *object = shelf->first;
     uint64_t generation = atomic_load(&object->tag) >> 32;
     mpr_hand_set(self, MPR_HAND_OBJECT_NEW, object);
     shelf->first = object->next_free;

@@ -84,7 +84,7 @@ static inline uint64_t mpr_object_tag(const void *handle,
                                       enum mpr_object_type type)
 {
     const struct mpr_object *object = handle;
-    if (mpr_unlikely((uintptr_t)handle % MPR_LINE != 0 ||
+    if (mpr_unlikely(handle == NULL || (uintptr_t)handle % MPR_LINE != 0 ||
                      !mpr_family_holds(handle, MPR_LINE))) {
         return 0;
     }

@@ -152,18 +152,15 @@ static int attempt_and_sleep(_Atomic uint32_t *bell, struct mpr_sleep *sleep,
                              int busy, mpr_attempt_fn *attempt, void *user)
 {
     for (;;) {
-        while (mpr_sleep_spin(sleep)) {
-            int err = attempt(user);
-            if (err != busy) {
-                return err;
-            }
-        }
-        uint32_t seen = mpr_bell_watch(bell);
+        bool spinning = mpr_sleep_spin(sleep);
+        uint32_t seen = spinning ? 0 : mpr_bell_watch(bell);
         int err = attempt(user);
         if (err != busy || sleep->expired) {
             return err;
         }
-        mpr_sleep_on(sleep, bell, seen);
+        if (!spinning) {
+            mpr_sleep_on(sleep, bell, seen);
+        }
     }
 }
 

@@ -110,14 +110,13 @@ static bool more_slots(void)
 
 static struct mpr_slot *claim_any(void)
 {
-    do {
-        uint32_t top = atomic_load(&mpr_family->slots_top);
-        for (uint32_t i = 0; i < top; i++) {
-            if (claim(&mpr_family->slots[i])) {
-                return &mpr_family->slots[i];
-            }
+    uint32_t i = 0;
+    while (i < atomic_load(&mpr_family->slots_top) || more_slots()) {
+        if (claim(&mpr_family->slots[i])) {
+            return &mpr_family->slots[i];
         }
-    } while (more_slots());
+        i++;
+    }
     return NULL;
 }
 

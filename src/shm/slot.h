@@ -45,7 +45,8 @@ enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
  * `pid`, `namespace`, `program`, `since_boot_ns` are written before LIVE and do
  * not change while it is; who reads them of a slot that is reused meanwhile
  * learns it from `state`. `held` counts what of others' interest the process
- * holds beyond the counts in its thread records.
+ * holds beyond the counts in its thread records, and the operations under way
+ * in threads that have none.
  * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
  * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
  * DEAD, which is reaped again from the start.
@@ -108,6 +109,8 @@ struct mpr_thread {
     const void *_Atomic wait_for;
 };
 
+/* A lock of libatomic would be of one process, and no lock for the others. */
+static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics need no lock");
 static_assert(sizeof(struct mpr_slot) == 2 * MPR_LINE, "two lines a slot");
 static_assert(sizeof(struct mpr_thread) == 2 * MPR_LINE, "two lines a thread");
 
@@ -201,6 +204,28 @@ static inline void mpr_held_add(struct mpr_thread *self, int32_t n)
     atomic_signal_fence(memory_order_seq_cst);
     atomic_store_explicit(&self->held, next, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
+}
+
+/*
+ * What mpr_op_begin and mpr_op_end are for a thread that has no record, perhaps
+ * in a signal handler: its process's death in between is told to all, if the
+ * process has a slot. Returns what the end wants, perhaps NULL.
+ */
+static inline struct mpr_slot *mpr_nameless_begin(void)
+{
+    const struct mpr_process_page *page = atomic_load(&mpr_process_page_);
+    struct mpr_slot *slot = atomic_load(&page->token) ? page->slot : NULL;
+    if (slot != NULL) {
+        atomic_fetch_add(&slot->held, 1);
+    }
+    return slot;
+}
+
+static inline void mpr_nameless_end(struct mpr_slot *slot)
+{
+    if (slot != NULL) {
+        atomic_fetch_sub(&slot->held, 1);
+    }
 }
 
 static inline void *mpr_hand(struct mpr_thread *thread, enum mpr_hand hand)

@@ -145,10 +145,23 @@ static int give_up(struct mpr_thread *self, const struct view *view,
     return mpr_hold_release(self, &view->lock, true);
 }
 
+static bool lock_lives(const struct view *view)
+{
+    return mpr_object_unchanged(view->lock.object, view->lock.tag);
+}
+
+/* The memory of a lock that has ended may be another's, now or just after. */
 static int retake(struct mpr_thread *self, const struct view *view,
                   uint64_t depth)
 {
-    int err = mpr_hold_acquire(self, &view->lock, MPROC_FOREVER);
+    int err = MPROC_EINVAL;
+    if (lock_lives(view)) {
+        err = mpr_hold_acquire(self, &view->lock, MPROC_FOREVER);
+    }
+    if (err >= 0 && !lock_lives(view)) {
+        (void)mpr_hold_release(self, &view->lock, true);
+        err = MPROC_EINVAL;
+    }
     if (err >= 0 && view->own != NULL) {
         mpr_relock_own(view->own, self, depth);
     }
@@ -183,6 +196,10 @@ static int wait_held(struct mpr_thread *self, const struct view *view,
     uint64_t depth;
     uint64_t wait = mpr_waiters_join(self, &view->c->waiters);
     int err = give_up(self, view, &depth);
+    if (err == MPROC_EPERM) { /* another has just released it */
+        mpr_waiters_decline(self, &view->c->waiters, wait);
+        return err;
+    }
     if (err == 0) {
         int told = sleep_until_told(self, view, wait, until);
         err = retake(self, view, depth);

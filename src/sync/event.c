@@ -91,7 +91,9 @@ int mproc_event_set(mproc_event *e)
     }
     struct mpr_thread *self = mpr_self_if_any();
     if (self == NULL) {
+        struct mpr_slot *slot = mpr_nameless_begin();
         set(e);
+        mpr_nameless_end(slot);
     } else {
         uintptr_t outer = mpr_op_begin(self, e);
         set(e);

@@ -172,7 +172,16 @@ static int give(struct mpr_thread *self, const struct view *view)
     return err;
 }
 
-/* Perhaps in a signal handler: nothing here claims or locks. */
+/* Nothing here claims or locks. */
+static int give_nameless(const struct view *view)
+{
+    struct mpr_slot *slot = mpr_nameless_begin();
+    int err = give(NULL, view);
+    mpr_nameless_end(slot);
+    return err;
+}
+
+/* Of a plain one perhaps in a signal handler; other calls may claim. */
 int mproc_semaphore_release(mproc_semaphore *s)
 {
     struct view view;
@@ -180,8 +189,9 @@ int mproc_semaphore_release(mproc_semaphore *s)
         return MPROC_EINVAL;
     }
     struct mpr_thread *self = mpr_self_if_any();
-    if (mpr_unlikely(self == NULL)) {
-        return give(NULL, &view);
+    if (mpr_unlikely(self == NULL) &&
+        (view.kind == PLAIN || mpr_self(&self) < 0)) {
+        return give_nameless(&view);
     }
     uintptr_t outer = mpr_op_begin(self, s);
     int err = give(self, &view);

@@ -143,6 +143,15 @@ static void tell_longest(const struct mpr_waiters *waiters, uint64_t end,
     }
 }
 
+void mpr_waiters_decline(struct mpr_thread *self, struct mpr_waiters *waiters,
+                         uint64_t wait)
+{
+    if (!mpr_waiters_withdraw(self, wait)) {
+        tell_longest(waiters, atomic_load(&waiters->notified), 1);
+    }
+    mpr_waiters_leave(self, wait);
+}
+
 void mpr_waiters_notify(struct mpr_waiters *waiters, unsigned n)
 {
     uint64_t end = atomic_load(&waiters->tickets);
@@ -163,14 +172,20 @@ void mpr_waiters_end(struct mpr_waiters *waiters)
 
 /* ---- after a death ---------------------------------------------------- */
 
-static void pass_on_of(struct mpr_thread *dead, uint64_t wait,
+/* Who found the dead one alive may tell it still, until it is withdrawn. */
+static void pass_on_of(struct mpr_thread *dead,
                        bool (*live)(const struct mpr_waiters *waiters))
 {
+    uint64_t wait = atomic_load(&dead->wait);
+    if (is(wait, WAITING) && !mpr_waiters_withdraw(dead, wait)) {
+        wait = atomic_load(&dead->wait);
+    }
     const struct mpr_waiters *waiters = atomic_load(&dead->wait_for);
     if (is(wait, NOTIFIED) && waiters != NULL && live(waiters) &&
         atomic_load(&dead->wait_ticket) >= atomic_load(&waiters->first)) {
         tell_longest(waiters, atomic_load(&waiters->notified), 1);
     }
+    mpr_waiters_leave(dead, wait);
 }
 
 void mpr_waiters_pass_on(mpr_id dead,
@@ -178,11 +193,8 @@ void mpr_waiters_pass_on(mpr_id dead,
 {
     uint32_t top = atomic_load(&mpr_family->threads_top);
     for (uint32_t i = 1; i < top; i++) {
-        struct mpr_thread *thread = &mpr_family->threads[i];
-        if (atomic_load(&thread->owner) == dead) {
-            uint64_t wait = atomic_load(&thread->wait);
-            pass_on_of(thread, wait, live);
-            mpr_waiters_leave(thread, wait);
+        if (atomic_load(&mpr_family->threads[i].owner) == dead) {
+            pass_on_of(&mpr_family->threads[i], live);
         }
     }
 }

@@ -42,6 +42,10 @@ uint64_t mpr_waiters_join(struct mpr_thread *self, struct mpr_waiters *waiters);
 /* The wait is over without a notify. False: there was one. */
 bool mpr_waiters_withdraw(struct mpr_thread *self, uint64_t wait);
 
+/* The wait could not begin: what it was told meanwhile is told to another. */
+void mpr_waiters_decline(struct mpr_thread *self, struct mpr_waiters *waiters,
+                         uint64_t wait);
+
 /* The wait is over in whatever way; a notification is used up. */
 void mpr_waiters_leave(struct mpr_thread *self, uint64_t wait);
 

@@ -483,6 +483,28 @@ static void who_still_waits_for_a_freed_one_is_told(void **state)
     await_results(pids, 3, 2); /* each with the user's lock held */
 }
 
+/* The freed one's memory is the next one's when the waiter looks. */
+static void a_waiter_for_a_freed_one_takes_not_the_next(void **state)
+{
+    (void)state;
+    mproc_condition *freed = s->cond;
+    pid_t pid = start_waiter(0);
+    await_asleep(pid);
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    mproc_deadline until = TEST_BOUND;
+    while (state_letter(pid) != 'T') {
+        assert_true(mproc_in_ms(0).at_ns < until.at_ns);
+        look_again_soon();
+    }
+    mproc_condition_free(freed);
+    assert_ok(mproc_condition_new(&s->cond, NULL));
+    assert_ptr_equal(s->cond, freed);
+    assert_int_equal(kill(pid, SIGCONT), 0);
+    assert_int_equal(test_wait_exit(pid), 2);
+    acquire(); /* not told of a dead holder */
+    release();
+}
+
 static void nothing(int sig)
 {
     (void)sig;
@@ -587,6 +609,7 @@ int main(void)
         BOTH(a_killed_holder_is_told_rather_than_the_deadline),
         BOTH(a_killed_holder_is_told_to_the_next),
         BOTH(who_still_waits_for_a_freed_one_is_told),
+        OWN(a_waiter_for_a_freed_one_takes_not_the_next),
         BOTH(signals_do_not_end_a_wait),
         BOTH(what_is_no_condition_is_refused),
         BOTH(one_over_no_lock_is_refused),

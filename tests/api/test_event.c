@@ -217,7 +217,7 @@ static void a_waiter_gives_up_at_its_deadline(void **state)
 static void set_from_handler(int sig)
 {
     (void)sig;
-    int before = errno;
+    int before = errno; /* a handler gives errno back as it was */
     errno = 77;
     (void)mproc_event_set(s->event);
     if (errno != 77) {

@@ -15,6 +15,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* A maker that exits without freeing its pool joins no thread of it. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "report_thread_leaks=0";
+}
+
 /* ---- what every test begins and ends with ----------------------------- */
 
 struct before {
@@ -599,20 +606,21 @@ static void without_processes_there_is_no_pool(void **state)
 /* How many processes and threads this user may have, from one more on. */
 static int makes_a_pool_bit_by_bit(void *arg)
 {
-    bool made = false;
+    enum { MOST = 20 }; /* under a sanitizer each process has two threads */
+    int made = 0;
     (void)arg;
     if (setresgid(65533, 65533, 65533) != 0 ||
         setresuid(65533, 65533, 65533) != 0) {
         return 77;
     }
     int fds = test_open_fds();
-    for (rlim_t limit = 2; limit < 8; limit++) {
+    for (rlim_t limit = 2; limit < MOST && made < 2; limit++) {
         mproc_pool *p;
-        struct rlimit some = {limit, 8};
+        struct rlimit some = {limit, MOST};
         assert_int_equal(setrlimit(RLIMIT_NPROC, &some), 0);
         int err = mproc_pool_new(&p, &(mproc_pool_opts){.workers = 3});
         assert_true(err == 0 || err == MPROC_EAGAIN);
-        made |= err == 0;
+        made += err == 0;
         if (err == 0) {
             expect_squares(p, 3);
             end_of(p);
@@ -620,7 +628,7 @@ static int makes_a_pool_bit_by_bit(void *arg)
         assert_int_equal(test_open_fds(), fds);
         assert_int_equal(waitpid(-1, NULL, 0), -1);
     }
-    return made ? 17 : 1;
+    return made == 2 ? 17 : 1;
 }
 
 static void a_pool_is_whole_or_not_there(void **state)

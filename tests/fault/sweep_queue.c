@@ -28,7 +28,12 @@ enum { SMALL = 64, INLINE_MOST = 1000, LARGE = 100 * 1024 };
 enum who { ROUND, SLEEPER, VICTIM, BYSTANDER, SECOND, FRESH, WHO_COUNT };
 enum { MESSAGES_MAX = 128 };
 
-#define SOON mproc_in_s(5)
+/*
+ * The bound of whatever a round waits for. Fixed when the round begins: the
+ * clock, read inside a swept operation, would now and then take other steps.
+ */
+static mproc_deadline round_end;
+#define SOON round_end
 
 struct head {
     uint32_t who, number;
@@ -135,6 +140,7 @@ static void *set_up(const struct scenario *is)
         return NULL;
     }
     journal->is = *is;
+    round_end = mproc_in_s(5);
     return journal;
 }
 
@@ -198,6 +204,22 @@ static void *segment_is_full(void)
         }
     }
     return j;
+}
+
+/* Empty, but a put must look at the head to know that. */
+static void *small_room_for_two(void)
+{
+    struct journal *j =
+        set_up_filled(&(struct scenario){.size = SMALL, .opts.maxsize = 2}, 0);
+    while (j != NULL && mpr_log_tail(&j->q->log) - j->q->log.tail.seen < 2) {
+        j = fill(j, 1) && drain(j, 1) ? j : NULL;
+    }
+    return j;
+}
+
+static void *small_two(void)
+{
+    return set_up_filled(&(struct scenario){.size = SMALL}, 2);
 }
 
 static void *small_three(void)
@@ -378,6 +400,17 @@ static int put_one(void *ctx)
     return put_composed(j, VICTIM, j->is.size, SOON);
 }
 
+static int put_one_at_once(void *ctx)
+{
+    struct journal *j = ctx;
+    return put_composed(j, VICTIM, j->is.size, MPROC_NOWAIT);
+}
+
+static int get_one_at_once(void *ctx)
+{
+    return get(ctx, VICTIM, MPROC_NOWAIT);
+}
+
 static int get_one(void *ctx)
 {
     return get(ctx, VICTIM, SOON);
@@ -464,7 +497,7 @@ static int put_and_get(struct journal *j, enum who who)
 
 static int put_and_get_beside(void *ctx)
 {
-    allow_ms(20);
+    allow_ms(10);
     return put_and_get(ctx, BYSTANDER);
 }
 
@@ -472,17 +505,35 @@ static int put_and_get_beside(void *ctx)
 static int get_and_put_beside(void *ctx)
 {
     struct journal *j = ctx;
-    allow_ms(20);
+    allow_ms(10);
     int got = get_intact(j, BYSTANDER);
     int err = put(j, BYSTANDER, j->is.size, MPROC_NOWAIT);
     return may_be(err) ? got : bad("put", err);
+}
+
+/* It is never full, and never empty where two messages are in it, meanwhile. */
+static int move_on_beside(void *ctx)
+{
+    struct journal *j = ctx;
+    int err = 0;
+    allow_ms(10);
+    for (int i = 0; err == 0 && i < 4; i++) {
+        if (mproc_queue_qsize(j->q) == 2) {
+            err = get_intact(j, BYSTANDER);
+        }
+        err = err == 0 ? put(j, BYSTANDER, j->is.size, MPROC_NOWAIT) : err;
+        if (mproc_queue_qsize(j->q) == 1) {
+            err = err == 0 ? get_intact(j, BYSTANDER) : err;
+        }
+    }
+    return err == 0 ? 0 : may_be(err) ? SWEEP_WOULD_BLOCK : err;
 }
 
 /* A queue that has nothing to do with the one that is made or ended. */
 static int use_another(void *ctx)
 {
     struct journal j = {.is = ((struct journal *)ctx)->is};
-    allow_ms(20);
+    allow_ms(10);
     int err = mproc_queue_new(&j.q, NULL);
     for (int i = 0; err == 0 && i < 3; i++) {
         err = put_and_get(&j, BYSTANDER);
@@ -854,6 +905,26 @@ static const struct sweep_case cases[] = {
         .bystander = put_and_get_beside,
         .check = check_queue,
         .shared = region,
+    },
+    {
+        .name = "put at once, never full",
+        .setup = small_room_for_two,
+        .prepare = be_ready,
+        .operation = put_one_at_once,
+        .bystander = move_on_beside,
+        .check = check_queue,
+        .shared = region,
+        .pause_only = true,
+    },
+    {
+        .name = "get at once, never empty",
+        .setup = small_two,
+        .prepare = be_ready,
+        .operation = get_one_at_once,
+        .bystander = move_on_beside,
+        .check = check_queue,
+        .shared = region,
+        .pause_only = true,
     },
     {
         .name = "put, new segment",

@@ -6,6 +6,7 @@
  * one whom the kernel wakes, is one who sleeps for something else.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,11 +26,17 @@
 #include "shm/sleep.h"
 #include "sweep.h"
 #include "sync/lock.h"
+#include "sync/waiters.h"
 
 enum who { ROUND, VICTIM, SLEEPER, OTHER, BYSTANDER, NOTIFIER, WHO_COUNT };
 enum { NOTHING_YET = 1000 }; /* no outcome of a call */
 
-#define SOON mproc_in_s(8)
+/*
+ * The bound of whatever a round waits for. Fixed when the round begins: the
+ * clock, read inside a swept operation, would now and then take other steps.
+ */
+static mproc_deadline round_end;
+#define SOON round_end
 #define HARDLY mproc_in_ms(20)
 
 /* One who takes part; in memory that all share. */
@@ -135,18 +142,26 @@ static bool rests(enum who who)
 static bool comes_to_rest(enum who who)
 {
     mproc_deadline until = SOON;
-    while (!rests(who) && !atomic_load(&scene->part[who].done) &&
-           !past(until)) {
+    while (!atomic_load(&scene->part[who].done) && !past(until)) {
+        if (rests(who)) {
+            return true;
+        }
         nap();
     }
-    return rests(who);
+    return false;
+}
+
+/* The other one goes first, in all rounds. */
+static uint32_t turn_of(enum who who)
+{
+    return who == OTHER ? 1 : 2;
 }
 
 static void await_go(enum who who)
 {
     appear(who);
-    while (atomic_load(&scene->go) == 0) {
-        mpr_os_wait(&scene->go, 0, MPROC_FOREVER);
+    for (uint32_t go; (go = atomic_load(&scene->go)) < turn_of(who);) {
+        mpr_os_wait(&scene->go, go, MPROC_FOREVER);
     }
     atomic_store(&scene->part[who].calling, true);
 }
@@ -156,7 +171,7 @@ static bool let_go(enum who who)
     if (scene->watched && !comes_to_rest(OTHER)) {
         return false;
     }
-    atomic_store(&scene->go, 1);
+    atomic_store(&scene->go, turn_of(who));
     mpr_os_wake(&scene->go, INT_MAX);
     return comes_to_rest(who);
 }
@@ -232,6 +247,7 @@ static struct scene *new_scene(void)
 {
     const mproc_config config = {.heap_max = 8 << 20, .processes_max = 64};
     mpr_test_deep_sleep = true;
+    round_end = mproc_in_s(8);
     scene = shared_memory(sizeof *scene);
     if (scene == NULL || mproc_configure(&config) < 0) {
         return NULL;
@@ -766,6 +782,45 @@ static int plain_bystander(void *ctx)
     return finish(BYSTANDER, mproc_semaphore_release(s->semaphore));
 }
 
+/* Held by the round, released by the victim as its first call. */
+static void *held_bounded_scene(void)
+{
+    struct scene *s = watched_bounded_scene();
+    return s != NULL && mproc_semaphore_acquire(s->semaphore, SOON) == 0 ? s
+                                                                         : NULL;
+}
+
+static void be_new(void *ctx)
+{
+    (void)ctx;
+    if (!let_go(SLEEPER)) {
+        abort();
+    }
+}
+
+static void *claim_and_stay(void *unused)
+{
+    (void)unused;
+    appear(VICTIM);
+    for (;;) {
+        pause();
+    }
+    return NULL;
+}
+
+/* The victim's thread has no record, but its process lives for the family. */
+static void be_new_thread(void *ctx)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, claim_and_stay, NULL) != 0) {
+        abort();
+    }
+    while (atomic_load(&scene->part[VICTIM].pid) == 0) {
+        nap();
+    }
+    be_new(ctx);
+}
+
 /* Once it is plain that the sleeper sleeps for a good reason, end that. */
 static const char *give_unit_if_none(void *ctx)
 {
@@ -983,6 +1038,9 @@ static void hold_condition(void *ctx)
 static void hold_condition_awaited(void *ctx)
 {
     let_sleeper_sleep(ctx);
+    if (!await_waiting(SLEEPER) || !comes_to_rest(SLEEPER)) {
+        abort();
+    }
     hold_condition(ctx);
 }
 
@@ -1012,7 +1070,7 @@ static const char *notify_living(void *ctx)
     pid_t pid = 0;
     if (atomic_load(&s->part[SLEEPER].pid) == 0) {
         pid = start(condition_sleeper, s);
-        if (!let_go(SLEEPER)) {
+        if (!let_go(SLEEPER) || !await_waiting(SLEEPER)) {
             return "nobody can wait any more";
         }
     }
@@ -1074,7 +1132,7 @@ static int tell_one(void *ctx)
         ready = victim != 0 && !mproc_lock_locked(s->lock) &&
                 (waits || mpr_id_is_dead(victim));
     }
-    atomic_store(&s->go, 1);
+    atomic_store(&s->go, turn_of(SLEEPER));
     mpr_os_wake(&s->go, INT_MAX);
     bool waits = await_waiting(SLEEPER);
     return finish(NOTIFIER, !ready || !waits ? -1 : notify_in(s, 1, SOON));
@@ -1146,6 +1204,152 @@ static int condition_wait_once(void *ctx)
     return err < 0 || mproc_condition_release(s->condition) < 0;
 }
 
+/* ---- condition: its lock released by another -------------------------- */
+
+static void *disowned_scene(void)
+{
+    return new_condition_scene(true);
+}
+
+static int wait_or_be_refused(void *ctx)
+{
+    struct scene *s = ctx;
+    finish(VICTIM, mproc_condition_wait(s->condition, MPROC_FOREVER));
+    return 0;
+}
+
+/* Takes the victim's lock away, has somebody else wait, and tells one. */
+static int disowner(void *ctx)
+{
+    struct scene *s = ctx;
+    appear(BYSTANDER);
+    atomic_store(&scene->paused, true);
+    (void)mproc_lock_release(s->lock);
+    atomic_store(&s->go, turn_of(SLEEPER));
+    pid_t pid = fork();
+    if (pid == 0) {
+        _exit(condition_sleeper(s));
+    }
+    return !await_waiting(SLEEPER) || notify_in(s, 1, SOON) < 0;
+}
+
+static const char *check_disowned(void *ctx, const struct sweep_point *at)
+{
+    struct scene *s = ctx;
+    (void)at;
+    if (outcome_of(VICTIM) == MPROC_EPERM && !await_done(SLEEPER)) {
+        return "one who was refused took a notify with it";
+    }
+    if (notify_in(s, 1, SOON) < 0 || !await_done(SLEEPER)) {
+        return "a notify did not reach the waiter";
+    }
+    const char *wrong = condition_goes_on(s);
+    mproc_lock_free(s->lock);
+    return wrong;
+}
+
+/* ---- condition: reaper killed ----------------------------------------- */
+
+/*
+ * A waiter is dead, and the round waits as well, after it, without sleeping.
+ * `seen` is the dead one's word as when it lived.
+ */
+static struct {
+    struct mpr_thread *dead;
+    struct mpr_waiters *waiters;
+    uint64_t seen;
+    uint64_t mine;
+} mourned;
+
+static struct mpr_thread *record_of(enum who who)
+{
+    mpr_id id = atomic_load(&scene->part[who].id);
+    for (uint32_t i = 1; i < atomic_load(&mpr_family->threads_top); i++) {
+        if (atomic_load(&mpr_family->threads[i].owner) == id) {
+            return &mpr_family->threads[i];
+        }
+    }
+    return NULL;
+}
+
+/* As a notifier does that has just seen it alive. */
+static bool tell_mourned(void)
+{
+    uint64_t wait = mourned.seen;
+    atomic_store(&mourned.waiters->notified,
+                 atomic_load(&mourned.waiters->tickets));
+    return atomic_compare_exchange_strong(&mourned.dead->wait, &wait,
+                                          wait - WAITING + NOTIFIED);
+}
+
+static void *dead_waiter_scene(void)
+{
+    struct scene *s = condition_scene();
+    pid_t pid = s == NULL ? -1 : start(condition_other, s);
+    struct mpr_thread *self;
+    int status;
+    if (pid < 0 || mpr_self(&self) < 0 || !let_go(OTHER) ||
+        !await_waiting(OTHER)) {
+        return NULL;
+    }
+    mourned.dead = record_of(OTHER);
+    mourned.waiters = (struct mpr_waiters *)mourned.dead->wait_for;
+    mourned.seen = atomic_load(&mourned.dead->wait);
+    mourned.mine = mpr_waiters_join(self, mourned.waiters);
+    kill(pid, SIGKILL);
+    return waitpid(pid, &status, 0) == pid ? s : NULL;
+}
+
+static void *told_dead_waiter_scene(void)
+{
+    struct scene *s = dead_waiter_scene();
+    return s != NULL && tell_mourned() ? s : NULL;
+}
+
+static int reap_all(void *ctx)
+{
+    struct mpr_thread *self;
+    (void)ctx;
+    return finish(VICTIM, mpr_self(&self) < 0                ? -1
+                          : mpr_slots_reap(self).reaped == 1 ? 0
+                                                             : -1);
+}
+
+static int late_notifier(void *ctx)
+{
+    (void)ctx;
+    atomic_store(&scene->paused, true);
+    atomic_store(&scene->part[BYSTANDER].calling, tell_mourned());
+    return 0;
+}
+
+static const char *leave_and_go_on(struct scene *s, bool told)
+{
+    struct mpr_thread *self;
+    if (mpr_self(&self) < 0) {
+        return "no record";
+    }
+    (void)mpr_slots_reap(self);
+    if (mpr_waiters_told(self, mourned.mine) != told) {
+        return told ? "a notify died with its waiter"
+                    : "a waiter was told of nothing";
+    }
+    mpr_waiters_leave(self, mourned.mine);
+    return condition_goes_on(s);
+}
+
+static const char *check_reaped(void *ctx, const struct sweep_point *at)
+{
+    (void)at;
+    return leave_and_go_on(ctx, atomic_load(&scene->part[BYSTANDER].calling));
+}
+
+static const char *check_told_reaped(void *ctx, const struct sweep_point *at)
+{
+    (void)at;
+    return leave_and_go_on(ctx, true);
+}
+
 /* ---- condition: notifier killed --------------------------------------- */
 
 static void *two_waiters_scene(void)
@@ -1154,14 +1358,15 @@ static void *two_waiters_scene(void)
     if (s == NULL || start(condition_other, s) < 0) {
         return NULL;
     }
-    return s;
+    return let_go(OTHER) && await_waiting(OTHER) ? s : NULL;
 }
 
 static void hold_condition_of_two(void *ctx)
 {
     let_sleeper_sleep(ctx);
     struct scene *s = ctx;
-    if (!comes_to_rest(OTHER) ||
+    if (!await_waiting(SLEEPER) || !comes_to_rest(SLEEPER) ||
+        !comes_to_rest(OTHER) ||
         mproc_condition_acquire(s->condition, SOON) != 0) {
         abort();
     }
@@ -1312,6 +1517,30 @@ static const struct sweep_case cases[] = {
      .sleeper = bounded_sleeper,
      .bystander = bounded_bystander,
      .check = check_bounded},
+    {.name = "bounded release, first call",
+     COMMON,
+     .setup = held_bounded_scene,
+     .prepare = be_new,
+     .operation = semaphore_release,
+     .sleeper = bounded_sleeper,
+     .follow_up = give_unit_if_none,
+     .check = check_bounded},
+    {.name = "semaphore release, new thread",
+     COMMON,
+     .setup = watched_plain_scene,
+     .prepare = be_new_thread,
+     .operation = semaphore_release,
+     .sleeper = plain_sleeper,
+     .follow_up = give_unit_if_none,
+     .check = check_given},
+    {.name = "event set, new thread",
+     COMMON,
+     .setup = watched_event_scene,
+     .prepare = be_new_thread,
+     .operation = event_set,
+     .sleeper = event_sleeper,
+     .follow_up = set_if_clear,
+     .check = check_set},
     {.name = "event set",
      COMMON,
      .setup = watched_event_scene,
@@ -1346,6 +1575,28 @@ static const struct sweep_case cases[] = {
      .follow_up = tell_who_is_left,
      .check = check_told,
      .wake_comes = true},
+    {.name = "condition wait, disowned",
+     COMMON,
+     .setup = disowned_scene,
+     .prepare = hold_condition_once,
+     .operation = wait_or_be_refused,
+     .bystander = disowner,
+     .check = check_disowned,
+     .pause_only = true},
+    {.name = "reap of a waiter",
+     COMMON,
+     .setup = dead_waiter_scene,
+     .prepare = victim_appears,
+     .operation = reap_all,
+     .bystander = late_notifier,
+     .check = check_reaped},
+    {.name = "reap of a waiter told",
+     COMMON,
+     .setup = told_dead_waiter_scene,
+     .prepare = victim_appears,
+     .operation = reap_all,
+     .second = reap_all,
+     .check = check_told_reaped},
     {.name = "notify one",
      COMMON,
      .setup = two_waiters_scene,

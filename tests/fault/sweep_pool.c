@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A pool's worker that is killed, or stopped while its task is cancelled, after
+ * any instruction between taking a task and answering it; and the nursery that
+ * says how the dead one's task ended, killed there too.
+ *
+ * The victim is a worker; the round plays maker, nursery, collector and the
+ * other worker, one after the other. In the end the task has ended exactly
+ * once, with its reply or lost, no item ran twice, and the heap is as before.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <mproc/shared.h>
+
+#include "pool/private.h"
+#include "sweep.h"
+
+enum { ITEMS = 5, LARGE = 100 * 1024, VICTIM = 0, OTHER = 1 };
+
+/* Seen by all. */
+struct journal {
+    _Atomic int ran[ITEMS]; /* how often each item did */
+    _Atomic int cancelled;
+};
+
+struct scenario {
+    mproc_task_fn *fn;
+    size_t batch;     /* items; 0: a single task */
+    size_t max_tasks; /* so that the worker ends by itself */
+    bool terminate;   /* before the dead worker is looked at */
+};
+
+static struct scenario is;
+static struct journal *journal;
+static mproc_heap_info before;
+static mproc_pool *pool;
+static mproc_result *result;
+static struct mpr_thread *self; /* each process has its own */
+static int in[ITEMS] = {1, 2, 3, 4, 5}, out[ITEMS], status[ITEMS];
+static int told;
+
+/* ---- tasks ------------------------------------------------------------ */
+
+static void note_run(const void *arg)
+{
+    int number = *(const int *)arg - 1;
+    if (number >= 0) {
+        atomic_fetch_add(&journal->ran[number], 1);
+    }
+}
+
+static int small(const void *arg, size_t size, mproc_reply *reply)
+{
+    note_run(arg);
+    return mproc_reply_set(reply, arg, size);
+}
+
+/* Only its ends are written: what lies between would be stepped. */
+static int large(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)size;
+    note_run(arg);
+    char *bytes = mproc_reply_reserve(reply, LARGE);
+    bytes[0] = 'a';
+    bytes[LARGE - 1] = 'z';
+    return 0;
+}
+
+/* In the record, in a block, in a larger one. */
+static int grows(const void *arg, size_t size, mproc_reply *reply)
+{
+    mproc_reply_set(reply, arg, size);
+    mproc_reply_reserve(reply, 100);
+    return large(arg, size, reply);
+}
+
+static int fails(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)size;
+    note_run(arg);
+    mproc_reply_fail(reply, 3, "first");
+    return mproc_reply_fail(reply, 4, "bad");
+}
+
+/* The third item fails. */
+static int squares(const void *arg, size_t size, mproc_reply *reply)
+{
+    int n = *(const int *)arg;
+    (void)size;
+    note_run(arg);
+    if (n == 3) {
+        return mproc_reply_fail(reply, 4, "bad");
+    }
+    n *= n;
+    return mproc_reply_set(reply, &n, sizeof n);
+}
+
+/* ---- maker, collector, other worker ----------------------------------- */
+
+static void tell(const mproc_outcome *outcome, void *user)
+{
+    (void)outcome;
+    (void)user;
+    told++;
+}
+
+/* Item 0 is none that counts. */
+static bool submit(const int *arg)
+{
+    mproc_call call = {.fn = is.fn,
+                       .arg = arg,
+                       .arg_size = sizeof *arg,
+                       .callback = tell,
+                       .error_callback = tell};
+    mproc_batch batch = {.fn = is.fn,
+                         .in = in,
+                         .in_size = sizeof *in,
+                         .count = is.batch,
+                         .out = out,
+                         .out_size = sizeof *out,
+                         .status = status,
+                         .chunk = is.batch};
+    int err = is.batch > 0
+                  ? mproc_pool_map_async(pool, &batch, &result)
+                  : mproc_pool_apply_async(pool, &call, &result, MPROC_NOWAIT);
+    return err == 0;
+}
+
+static void collect(void)
+{
+    struct mpr_entry entry;
+    struct mpr_log_get get = {.log = &pool->done,
+                              .self = self,
+                              .data = &entry,
+                              .capacity = sizeof entry,
+                              .until = MPROC_FOREVER};
+    while (mpr_log_get(&get) == 0) {
+        mpr_collector_collect(pool, self, &entry);
+    }
+}
+
+static void work(uint32_t index)
+{
+    mpr_worker_work(pool, self, atomic_load(&pool->table), index);
+}
+
+/* ---- setting up ------------------------------------------------------- */
+
+static bool begin(const struct scenario *scenario)
+{
+    const mproc_config config = {.heap_max = 32 << 20, .processes_max = 64};
+    mproc_pool_opts opts = {.workers = 2};
+    is = *scenario;
+    journal = mmap(NULL, sizeof *journal, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return journal != MAP_FAILED && mproc_configure(&config) == 0 &&
+           mpr_self(&self) == 0 && mproc_heap_stats(&before) == 0 &&
+           mpr_pool_begin(&pool, self, &opts) == 0 &&
+           mpr_pool_new_table(pool, self) == 0;
+}
+
+/* With one task done before, so that its memory is used again. */
+static void *set_up(const struct scenario *scenario)
+{
+    static const int nothing = 0;
+    if (!begin(scenario)) {
+        return NULL;
+    }
+    pool->max_tasks = is.batch > 0 ? is.batch : 1;
+    if (!submit(&nothing)) {
+        return NULL;
+    }
+    work(OTHER);
+    collect();
+    mproc_result_free(result);
+    memset(journal, 0, sizeof *journal);
+    told = 0;
+    pool->max_tasks = is.max_tasks;
+    return submit(in) ? journal : NULL;
+}
+
+static void *set_up_small(void)
+{
+    return set_up(&(struct scenario){.fn = small, .max_tasks = 1});
+}
+
+static void *set_up_large(void)
+{
+    return set_up(&(struct scenario){.fn = large, .max_tasks = 1});
+}
+
+static void *set_up_growing(void)
+{
+    return set_up(
+        &(struct scenario){.fn = grows, .max_tasks = 1, .terminate = true});
+}
+
+static void *set_up_failing(void)
+{
+    return set_up(&(struct scenario){.fn = fails, .max_tasks = 1});
+}
+
+static void *set_up_chunk(void)
+{
+    return set_up(
+        &(struct scenario){.fn = squares, .batch = ITEMS, .max_tasks = ITEMS});
+}
+
+static void *set_up_handing_on(void)
+{
+    return set_up(
+        &(struct scenario){.fn = squares, .batch = ITEMS, .max_tasks = 2});
+}
+
+static size_t region(void *ctx, struct sweep_range *range)
+{
+    (void)ctx;
+    range[0] = (struct sweep_range){mpr_family, mpr_family->size};
+    range[1] = (struct sweep_range){journal, sizeof *journal};
+    return 2;
+}
+
+/* ---- worker, canceller, nursery --------------------------------------- */
+
+static void be_ready(void *ctx)
+{
+    struct mpr_worker *worker = &atomic_load(&pool->table)->worker[VICTIM];
+    (void)ctx;
+    mpr_self(&self);
+    atomic_store(&worker->pid, mpr_os_pid());
+    atomic_store(&worker->id, mpr_self_id());
+}
+
+static int work_once(void *ctx)
+{
+    (void)ctx;
+    work(VICTIM);
+    return 0;
+}
+
+/* The worker finds nothing else to do, and leaves. */
+static int cancel(void *ctx)
+{
+    (void)ctx;
+    mpr_self(&self);
+    atomic_store(&journal->cancelled, 1);
+    mpr_result_cancel(result, self);
+    mpr_log_close(&pool->todo, self);
+    return 0;
+}
+
+static int settle(void *ctx)
+{
+    (void)ctx;
+    mpr_self(&self);
+    if (is.terminate) {
+        atomic_store(&pool->phase, MPR_POOL_TERMINATED);
+    }
+    mpr_nursery_settle(pool, self, atomic_load(&pool->table), VICTIM, -SIGKILL);
+    return 0;
+}
+
+/* By the nursery, or again by the collector when the nursery died. */
+static const char *settle_or_again(void *ctx)
+{
+    return settle(ctx) == 0 ? NULL : "not settled";
+}
+
+/* ---- what came of it -------------------------------------------------- */
+
+static const char *check_runs(void)
+{
+    size_t count = is.batch > 0 ? is.batch : 1;
+    for (size_t i = 0; i < count; i++) {
+        if (atomic_load(&journal->ran[i]) > 1) {
+            return "an item ran twice";
+        }
+    }
+    return NULL;
+}
+
+static bool may_be_lost(const struct sweep_point *at)
+{
+    return !at->finished;
+}
+
+static const char *check_good(const mproc_outcome *o)
+{
+    const char *bytes = o->data;
+    if (is.fn == small) {
+        return o->size == sizeof *in && memcmp(bytes, in, o->size) == 0
+                   ? NULL
+                   : "another small reply";
+    }
+    return o->size == LARGE && bytes[0] == 'a' && bytes[LARGE - 1] == 'z' &&
+                   bytes[LARGE] == '\0'
+               ? NULL
+               : "another large reply";
+}
+
+static const char *check_single(const struct sweep_point *at)
+{
+    const mproc_outcome *o = mproc_result_outcome(result);
+    if (told != 1) {
+        return told == 0 ? "no callback ran" : "two callbacks ran";
+    }
+    switch (o->status) {
+    case MPROC_OK:
+        return is.fn == fails ? "the task should have failed" : check_good(o);
+    case MPROC_ETASK:
+        return is.fn == fails && o->code == 4 && strcmp(o->error, "bad") == 0
+                   ? NULL
+                   : "failed otherwise";
+    case MPROC_EWORKERLOST:
+        return may_be_lost(at) && o->code == -SIGKILL && o->worker > 0 &&
+                       strstr(o->error, "killed by signal 9") != NULL
+                   ? NULL
+                   : "lost otherwise";
+    case MPROC_ECANCELED:
+        return is.terminate || atomic_load(&journal->cancelled)
+                   ? NULL
+                   : "cancelled by nobody";
+    default:
+        return "another status";
+    }
+}
+
+static const char *check_batch(const struct sweep_point *at)
+{
+    int lost = 0;
+    for (size_t i = 0; i < is.batch; i++) {
+        bool good = status[i] == MPROC_OK && out[i] == in[i] * in[i];
+        bool bad = status[i] == MPROC_ETASK && in[i] == 3;
+        bool canceled =
+            status[i] == MPROC_ECANCELED && atomic_load(&journal->cancelled);
+        if (status[i] == MPROC_EWORKERLOST) {
+            lost++;
+        } else if (!canceled && !(in[i] == 3 ? bad : good)) {
+            return "an item ended otherwise";
+        }
+    }
+    if (lost > may_be_lost(at)) {
+        return "more than the item that ran was lost";
+    }
+    const mproc_outcome *o = mproc_result_outcome(result);
+    bool first = o->status == status[o->index];
+    for (size_t i = 0; i < o->index; i++) {
+        first &= status[i] == MPROC_OK;
+    }
+    if (!first || (o->status == MPROC_ETASK && strcmp(o->error, "bad") != 0) ||
+        (o->status == MPROC_EWORKERLOST &&
+         strstr(o->error, "killed by signal 9") == NULL)) {
+        return "another first bad item";
+    }
+    return NULL;
+}
+
+/* The pool ends; blocks of other sizes taken meanwhile stay untouched. */
+static const char *check_heap(void)
+{
+    static char text[96];
+    const size_t sizes[] = {64, 128, LARGE + 1};
+    void *block[3];
+    mproc_heap_info now;
+    for (int i = 0; i < 3; i++) {
+        block[i] = mproc_alloc(sizes[i]);
+    }
+    mpr_slots_reap(self);
+    for (int i = 0; i < 3; i++) {
+        if (mpr_heap_block_size(block[i]) == 0) {
+            return "a dead one's hand freed a block of somebody else";
+        }
+        mproc_free(block[i]);
+    }
+    mpr_pool_end(pool, self);
+    mproc_heap_stats(&now);
+    snprintf(text, sizeof text, "%zd blocks, %zd bytes more than before",
+             (ssize_t)(now.blocks - before.blocks),
+             (ssize_t)(now.in_use - before.in_use));
+    return now.blocks == before.blocks && now.in_use == before.in_use ? NULL
+                                                                      : text;
+}
+
+static const char *check_all(void *ctx, const struct sweep_point *at)
+{
+    (void)ctx;
+    pool->max_tasks = 0;
+    mpr_log_close(&pool->todo, self);
+    work(OTHER);
+    collect();
+    if (!mproc_result_ready(result)) {
+        return "the task has not ended";
+    }
+    if (pool->mine->pending != 0) {
+        return "tasks are counted wrong";
+    }
+    const char *wrong = check_runs();
+    if (wrong == NULL) {
+        wrong = is.batch > 0 ? check_batch(at) : check_single(at);
+    }
+    mproc_result_free(result);
+    return wrong != NULL ? wrong : check_heap();
+}
+
+/* ---- cases ------------------------------------------------------------ */
+
+#define CASE(its_name, its_setup, its_bystander)                              \
+    {                                                                         \
+        .name = its_name, .setup = its_setup, .prepare = be_ready,            \
+        .operation = work_once, .bystander = its_bystander, .second = settle, \
+        .follow_up = settle_or_again, .check = check_all, .shared = region    \
+    }
+
+/* Who hands on may be stopped in the guard that closing the log needs. */
+static const struct sweep_case cases[] = {
+    CASE("small reply", set_up_small, cancel),
+    CASE("100 KiB reply", set_up_large, cancel),
+    CASE("growing reply, terminated", set_up_growing, cancel),
+    CASE("error text", set_up_failing, cancel),
+    CASE("chunk of 5", set_up_chunk, cancel),
+    CASE("chunk handed on", set_up_handing_on, NULL),
+};
+
+int main(int argc, char **argv)
+{
+    return sweep_main(argc, argv, cases, sizeof cases / sizeof *cases);
+}
