@@ -170,6 +170,9 @@ static enum thread_state all_threads(int tasks, const struct wanted *wanted,
             all = one;
         }
     }
+    if (dir.filled < 0 && errno != ENOENT) {
+        return THREAD_UNKNOWN; /* the list may go on */
+    }
     return all;
 }
 

@@ -128,7 +128,7 @@ static void blocked(int signal)
 static void give_up_soon(void)
 {
     signal(SIGALRM, blocked);
-    setitimer(ITIMER_REAL, &(struct itimerval){.it_value = {.tv_usec = 30000}},
+    setitimer(ITIMER_REAL, &(struct itimerval){.it_value = {.tv_usec = 15000}},
               NULL);
 }
 
