@@ -86,8 +86,10 @@ int mpr_pool_take_task(mproc_pool *pool, struct mpr_thread *self,
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry);
 
-/* FREE→QUEUED and into the log. On failure the record is dropped, else the
- * task ends once. */
+/*
+ * FREE→QUEUED and into the log. On failure the record is dropped, else the task
+ * ends once.
+ */
 int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry);
 

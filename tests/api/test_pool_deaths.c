@@ -444,7 +444,7 @@ static void the_nursery_may_be_killed(void **state)
             pid_t lost = mproc_result_outcome(running[i])->worker;
             assert_true(lost == worker[0] || lost == worker[1]);
             mproc_result_free(running[i]);
-            assert_false(runs(worker[i]));
+            expect_gone(worker[i]);
         }
         assert_ok(mproc_result_get(queued, &out, 4, NULL, TEST_BOUND));
         assert_int_equal(out, 144);
