@@ -93,6 +93,12 @@ int mpr_os_wait(_Atomic uint32_t *word, uint32_t seen, mproc_deadline until);
 /* Wake at most n of those who sleep on the word. Returns how many it woke. */
 int mpr_os_wake(_Atomic uint32_t *word, int n);
 
+/*
+ * Add one to the word and wake all who sleep on it: one step, which nobody is
+ * stopped or killed in the midst of, and in which nobody falls asleep.
+ */
+void mpr_os_add_and_wake_all(_Atomic uint32_t *word);
+
 struct mpr_os_word {
     _Atomic uint32_t *word;
     uint32_t seen;

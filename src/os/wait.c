@@ -26,7 +26,7 @@ struct waitv {
 enum { WAITV_SIZE_32 = 2 };
 
 /* Operations of the system call futex. */
-enum { WAKE = 1, WAIT_BITSET = 9 };
+enum { WAKE = 1, WAKE_OP = 5, WAIT_BITSET = 9 };
 #define ALL_BITS UINT32_MAX
 
 /* Of struct timespec; the libc's may have 32 bits in each. */
@@ -83,6 +83,17 @@ int mpr_os_wake(_Atomic uint32_t *word, int n)
     long woken = syscall(SYS_futex, word, WAKE, n, NULL, NULL, 0);
     errno = saved;
     return woken > 0 ? (int)woken : 0;
+}
+
+void mpr_os_add_and_wake_all(_Atomic uint32_t *word)
+{
+    const uint32_t add_one = UINT32_C(1) << 28 | UINT32_C(1) << 12;
+    int saved = errno;
+    if (syscall(SYS_futex, word, WAKE_OP, INT32_MAX, NULL, word, add_one) < 0) {
+        atomic_fetch_add(word, 1); /* refused: in two steps then */
+        mpr_os_wake(word, INT32_MAX);
+    }
+    errno = saved;
 }
 
 int mpr_os_wait_any(const struct mpr_os_word *words, unsigned count,

@@ -140,12 +140,14 @@ void mpr_sleep_on(struct mpr_sleep *sleep, _Atomic uint32_t *word,
 
 void mpr_bell_ring_slow_(_Atomic uint32_t *bell, int n)
 {
-    uint32_t rung = atomic_fetch_add(bell, 2) + 2;
-    int woken = mpr_os_wake(bell, n);
-    if (woken < n && (rung & 1) &&
-        atomic_compare_exchange_strong(bell, &rung, (rung + 2) & ~1u)) {
-        mpr_os_wake(bell, INT_MAX);
+    if (n < INT_MAX) {
+        uint32_t rung = atomic_fetch_add(bell, 2) + 2;
+        bool none_left = mpr_os_wake(bell, n) < n && (rung & 1);
+        if (!none_left || atomic_load(bell) != rung) {
+            return;
+        }
     }
+    mpr_os_add_and_wake_all(bell);
 }
 
 static int attempt_and_sleep(_Atomic uint32_t *bell, struct mpr_sleep *sleep,

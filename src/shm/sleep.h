@@ -77,7 +77,9 @@ extern bool mpr_test_deep_sleep;
  * at its condition again, and sleeps on the value it saw. Who changes the
  * condition rings afterwards, which costs a load while nobody waits. The flag
  * stays while sleepers are found, and is cleared by the first ringer that finds
- * none; that one wakes once more after clearing, for who fell asleep between.
+ * none, together with a wake of all, for who fell asleep between: in one step,
+ * or who rings while that ringer is stopped would find no flag, and a sleeper
+ * would not hear it. The word only ever counts up.
  */
 static inline uint32_t mpr_bell_watch(_Atomic uint32_t *bell)
 {
