@@ -120,7 +120,10 @@ static struct mpr_slot *claim_any(void)
     return NULL;
 }
 
-/* The first record is nobody's: for who reaps before it has one. */
+/*
+ * The first record is nobody's: for who reaps before it has one, and for the
+ * hooks of every reaper, whose own hands may be full.
+ */
 static struct mpr_thread *spare_record(void)
 {
     return &mpr_family->threads[0];
@@ -388,7 +391,10 @@ void mpr_deaths_tell(void)
     mpr_os_wake(&mpr_family->deaths, INT32_MAX);
 }
 
-/* First its locks, so that its hands tell what it really had. */
+/*
+ * First its locks, so that its hands tell what it really had; then what was on
+ * its way back, since the reaper needs those two hands when both are one.
+ */
 static void reap_thread(struct mpr_thread *self, struct mpr_thread *dead)
 {
     struct mpr_guard *guard = (struct mpr_guard *)atomic_load(&dead->guard);
@@ -396,6 +402,8 @@ static void reap_thread(struct mpr_thread *self, struct mpr_thread *dead)
         mpr_guard_lock(guard, self, NULL);
         mpr_guard_unlock(guard, self);
     }
+    mpr_heap_free_hand(self, dead, MPR_HAND_SPAN);
+    mpr_heap_free_hand(self, dead, MPR_HAND_RETURN);
     mpr_object_settle_hands(self, dead);
     for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
         if (hand != MPR_HAND_OBJECT_NEW && hand != MPR_HAND_OBJECT_END) {
@@ -434,7 +442,7 @@ static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
         }
     }
     for (int i = 0; i < REAP_HOOKS_MAX && reap_hooks[i] != NULL; i++) {
-        reap_hooks[i](self, dead);
+        reap_hooks[i](spare_record(), dead);
     }
     if (owes || held != 0) {
         mpr_deaths_tell();

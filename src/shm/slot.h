@@ -288,7 +288,8 @@ unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead);
 /*
  * Called for every process that is reaped, by whoever reaps it, before its slot
  * can be reused; perhaps more than once, perhaps after a reaper was killed in
- * it. Registered before main.
+ * it. The hands of `self` are empty; slots_guard is locked. Registered before
+ * main.
  */
 typedef void mpr_reap_fn(struct mpr_thread *self, mpr_id dead);
 void mpr_slots_on_reap(mpr_reap_fn *fn);
