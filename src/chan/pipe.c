@@ -56,6 +56,13 @@ static bool is_free(mpr_id word)
     return word == 0 || mpr_id_is_dead(word & ~MPR_HOLDER_CLOSED);
 }
 
+/* Others may take it at the same time, also without the guard. */
+static bool take_if_free(_Atomic mpr_id *word, mpr_id id)
+{
+    mpr_id before = load_word(word);
+    return is_free(before) && atomic_compare_exchange_strong(word, &before, id);
+}
+
 /* Without the guard. False tells nothing. */
 static bool surely_held(const struct mproc_connection *end)
 {
@@ -93,13 +100,15 @@ static _Atomic mpr_id *find_word(struct mproc_connection *end, mpr_id id)
     return word;
 }
 
-static _Atomic mpr_id *find_free(struct mproc_connection *end)
+static bool take_word(struct mproc_connection *end, mpr_id id)
 {
     struct words words = words_of(end);
-    _Atomic mpr_id *word;
-    while ((word = next_word(&words)) != NULL && !is_free(load_word(word))) {
+    for (_Atomic mpr_id *word; (word = next_word(&words)) != NULL;) {
+        if (take_if_free(word, id)) {
+            return true;
+        }
     }
-    return word;
+    return false;
 }
 
 /* The chunk in the hand MPR_HAND_SECOND becomes the end's. */
@@ -121,15 +130,12 @@ static int add_holder(struct mproc_connection *end, struct mpr_thread *self,
     if (atomic_load(&end->closed)) {
         return MPROC_EINVAL;
     }
-    _Atomic mpr_id *word = find_free(end);
-    if (word == NULL) {
+    while (!take_word(end, id)) {
         if (mpr_hand(self, MPR_HAND_SECOND) == NULL) {
             return MPROC_EAGAIN;
         }
         link_chunk(end, self);
-        word = find_free(end);
     }
-    atomic_store(word, id);
     return 0;
 }
 
@@ -171,10 +177,14 @@ static int close_unheld(struct mpr_pipe *pipe)
 /*
  * Draw the conclusions from who holds what, if it is still the pipe that had
  * this tag: close ends, tell those who wait, end the pipe. May be repeated.
+ * `until` bounds the wait for the guard.
  */
-static void settle(struct mpr_pipe *pipe, struct mpr_thread *self, uint64_t tag)
+static void settle(struct mpr_pipe *pipe, struct mpr_thread *self, uint64_t tag,
+                   mproc_deadline until)
 {
-    mpr_guard_lock(&pipe->guard, self, self);
+    if (mpr_guard_lock_until(&pipe->guard, self, self, until) < 0) {
+        return;
+    }
     int closed = mpr_object_unchanged(pipe, tag) ? close_unheld(pipe) : 0;
     mpr_guard_unlock(&pipe->guard, self);
     if (closed > 0) {
@@ -192,7 +202,7 @@ static void settle_any(struct mpr_object *object, void *user)
     uint64_t tag = mpr_object_tag(pipe, MPR_PIPE);
     if (tag != 0 &&
         !(surely_held(&pipe->end[0]) && surely_held(&pipe->end[1]))) {
-        settle(pipe, user, tag);
+        settle(pipe, user, tag, MPROC_FOREVER);
     }
 }
 
@@ -228,14 +238,31 @@ struct heir {
     int32_t count;
 };
 
-/* Without the guard. False: surely not. */
-static bool may_hold(const struct mproc_connection *end, mpr_id id)
+/* Among the first words. */
+static bool is_among_first(const struct mproc_connection *end, mpr_id id)
 {
-    bool may = atomic_load(&end->more) != NULL;
     for (int i = 0; i < MPR_HOLDERS_FIRST; i++) {
-        may = may || load_word(&end->holder[i]) == id;
+        if (load_word(&end->holder[i]) == id) {
+            return true;
+        }
     }
-    return may;
+    return false;
+}
+
+/*
+ * Without the guard, which a process that is stopped may have, and a fork
+ * should not wait for that one: while the parent holds the end, and the parent
+ * is in fork(), the end is not closed nor the pipe ended.
+ */
+static bool add_heir_at_once(struct mproc_connection *end,
+                             const struct heir *heir)
+{
+    for (int i = 0; i < MPR_HOLDERS_FIRST; i++) {
+        if (take_if_free(&end->holder[i], heir->child)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static int add_heir(struct mpr_pipe *pipe, struct mproc_connection *end,
@@ -253,9 +280,28 @@ static int add_heir(struct mpr_pipe *pipe, struct mproc_connection *end,
     return err;
 }
 
+/* Without memory for its word the child has no part in it until it uses it. */
+static bool inherit_end(struct mpr_pipe *pipe, struct mproc_connection *end,
+                        uint64_t tag, const struct heir *heir)
+{
+    bool among_first = is_among_first(end, heir->parent);
+    if (among_first && add_heir_at_once(end, heir)) {
+        return true;
+    }
+    if (!among_first && atomic_load(&end->more) == NULL) {
+        return false;
+    }
+    int err = add_heir(pipe, end, tag, heir);
+    if (err == MPROC_EAGAIN && fetch_chunk(heir->self) == 0) {
+        err = add_heir(pipe, end, tag, heir);
+        mpr_heap_free_hand(heir->self, heir->self, MPR_HAND_SECOND);
+    }
+    return err == 0;
+}
+
 /*
- * Those who wait for the end of all holders must watch one more. Without memory
- * for its word the child has no part in that end until it uses it.
+ * Who sleeps until nobody holds the end does not watch the new holder yet. It
+ * will: the old one closes the end or dies, and either wakes it.
  */
 static void inherit_pipe(struct mpr_object *object, void *user)
 {
@@ -263,18 +309,8 @@ static void inherit_pipe(struct mpr_object *object, void *user)
     struct heir *heir = user;
     uint64_t tag = mpr_object_tag(pipe, MPR_PIPE);
     for (int i = 0; i < 2 && tag != 0; i++) {
-        struct mproc_connection *end = &pipe->end[i];
-        if (!may_hold(end, heir->parent)) {
-            continue;
-        }
-        int err = add_heir(pipe, end, tag, heir);
-        if (err == MPROC_EAGAIN && fetch_chunk(heir->self) == 0) {
-            err = add_heir(pipe, end, tag, heir);
-            mpr_heap_free_hand(heir->self, heir->self, MPR_HAND_SECOND);
-        }
-        if (err == 0) {
+        if (inherit_end(pipe, &pipe->end[i], tag, heir)) {
             heir->count++;
-            ring_all(pipe);
         }
     }
 }
@@ -406,6 +442,7 @@ struct call {
     struct mpr_thread *self;
     uint64_t tag;
     uintptr_t outer;
+    mproc_deadline until; /* bounds also the waits for guards */
 };
 
 static bool is_connection(const mproc_connection *c)
@@ -455,10 +492,7 @@ static int hold_locked(const struct call *call, bool *added)
     return err;
 }
 
-/*
- * Who waits for the end of all holders is told of one more: it did not watch
- * that one when it fell asleep.
- */
+/* ETIMEDOUT: somebody has the guard for long. */
 static int hold_slowly(const struct call *call)
 {
     struct mpr_thread *self = call->self;
@@ -466,16 +500,15 @@ static int hold_slowly(const struct call *call)
     int err;
     mpr_heritage_begin();
     do {
-        mpr_guard_lock(&call->pipe->guard, self, self);
-        err = hold_locked(call, &added);
-        mpr_guard_unlock(&call->pipe->guard, self);
+        err = mpr_guard_lock_until(&call->pipe->guard, self, self, call->until);
+        if (err == 0) {
+            err = hold_locked(call, &added);
+            mpr_guard_unlock(&call->pipe->guard, self);
+        }
     } while (err == MPROC_EAGAIN && fetch_chunk(self) == 0);
     mpr_heritage_end(added);
     if (mpr_hand(self, MPR_HAND_SECOND) != NULL) {
         mpr_heap_free_hand(self, self, MPR_HAND_SECOND);
-    }
-    if (added) {
-        ring_all(call->pipe);
     }
     return err == MPROC_EAGAIN ? MPROC_ENOMEM : err;
 }
@@ -496,7 +529,9 @@ static int hold(const struct call *call)
     return hold_slowly(call);
 }
 
-static int begin(struct call *call, mproc_connection *c)
+/* `busy`: what to answer when the deadline passes before it has begun. */
+static int begin(struct call *call, mproc_connection *c, mproc_deadline until,
+                 int busy)
 {
     if (mpr_unlikely(!is_connection(c) || !find_pipe(call, c))) {
         return MPROC_EINVAL;
@@ -505,12 +540,13 @@ static int begin(struct call *call, mproc_connection *c)
     if (mpr_unlikely(err < 0)) {
         return err;
     }
+    call->until = until;
     call->outer = mpr_op_begin(call->self, call->pipe);
     err = hold(call);
     if (mpr_unlikely(err < 0)) {
         mpr_op_end(call->self, call->outer);
     }
-    return err;
+    return err == MPROC_ETIMEDOUT ? busy : err;
 }
 
 static int end(const struct call *call, int err)
@@ -540,7 +576,7 @@ static bool left_alone(const struct call *call)
         if (mpr_likely(surely_held(other))) {
             return false;
         }
-        settle(call->pipe, call->self, call->tag);
+        settle(call->pipe, call->self, call->tag, call->until);
     }
     return atomic_load(&other->closed);
 }
@@ -579,7 +615,7 @@ int mproc_connection_send(mproc_connection *c, const void *data, size_t size,
                           mproc_deadline until)
 {
     struct send_call s;
-    int err = begin(&s.call, c);
+    int err = begin(&s.call, c, until, MPROC_EFULL);
     if (mpr_unlikely(err < 0)) {
         return err;
     }
@@ -609,41 +645,40 @@ struct recv_call {
     struct mpr_log_get get;
 };
 
-static struct mpr_log_get get_of(const struct call *call, mproc_deadline until)
+static struct mpr_log_get get_of(const struct call *call)
 {
     return (struct mpr_log_get){.log = call->in,
                                 .self = call->self,
-                                .until = until,
+                                .until = call->until,
                                 .object = &call->pipe->object,
                                 .tag = call->tag};
 }
 
-static int try_recv(const struct recv_call *r)
-{
-    int err = mpr_log_get(&r->get);
-    return mpr_unlikely(err == MPROC_ESHUTDOWN) ? MPROC_EINVAL : err;
-}
-
-/* Once the other end is left nothing comes any more, but something may have. */
+/*
+ * Once the other end is left nothing comes any more: so the count is asked
+ * after that.
+ */
 static int attempt_recv(void *user)
 {
     struct recv_call *r = user;
-    int err = try_recv(r);
-    if (mpr_likely(err != MPROC_EEMPTY)) {
-        return err;
-    }
-    if (left_alone(&r->call)) {
-        err = try_recv(r);
-        if (err == MPROC_EEMPTY && mpr_log_count(r->call.in) == 0) {
+    int err = mpr_log_get(&r->get);
+    switch (err) {
+    case MPROC_EEMPTY:
+        if (left_alone(&r->call) && mpr_log_count(r->call.in) == 0) {
             err = MPROC_EOF;
         }
+        return still(&r->call, err);
+    case MPROC_ESHUTDOWN:
+        return MPROC_EINVAL; /* the pipe has ended */
+    default:
+        return err;
     }
-    return err == MPROC_EEMPTY || err == MPROC_EOF ? still(&r->call, err) : err;
 }
 
-static int begin_recv(struct recv_call *r, mproc_connection *c)
+static int begin_recv(struct recv_call *r, mproc_connection *c,
+                      mproc_deadline until, int busy)
 {
-    int err = begin(&r->call, c);
+    int err = begin(&r->call, c, until, busy);
     if (mpr_likely(err == 0) && mpr_unlikely(!may_receive(&r->call))) {
         err = end(&r->call, MPROC_EPERM);
     }
@@ -660,14 +695,14 @@ int mproc_connection_recv(mproc_connection *c, void *buf, size_t capacity,
                           size_t *size, mproc_deadline until)
 {
     struct recv_call r;
-    int err = begin_recv(&r, c);
+    int err = begin_recv(&r, c, until, MPROC_EEMPTY);
     if (mpr_unlikely(err < 0)) {
         return err;
     }
     if (mpr_unlikely(buf == NULL && capacity > 0)) {
         return end(&r.call, MPROC_EINVAL);
     }
-    r.get = get_of(&r.call, until);
+    r.get = get_of(&r.call);
     r.get.data = buf;
     r.get.capacity = capacity;
     r.get.size = size;
@@ -699,11 +734,12 @@ int mproc_connection_recv_malloc(mproc_connection *c, void **data, size_t *size,
     struct recv_call r;
     char *memory;
     size_t got;
-    int err = data == NULL ? MPROC_EINVAL : begin_recv(&r, c);
+    int err =
+        data == NULL ? MPROC_EINVAL : begin_recv(&r, c, until, MPROC_EEMPTY);
     if (err < 0) {
         return err;
     }
-    r.get = get_of(&r.call, until);
+    r.get = get_of(&r.call);
     r.get.size = &got;
     err = receive_malloc(&r, &memory, &got);
     if (err < 0) {
@@ -729,7 +765,7 @@ static int attempt_poll(void *user)
 int mproc_connection_poll(mproc_connection *c, mproc_deadline until)
 {
     struct recv_call r;
-    int err = begin_recv(&r, c);
+    int err = begin_recv(&r, c, until, MPROC_ETIMEDOUT);
     if (err < 0) {
         return err;
     }
@@ -756,7 +792,7 @@ static int give_up(const struct call *call)
 int mproc_connection_close(mproc_connection *c)
 {
     struct call call;
-    int err = begin(&call, c);
+    int err = begin(&call, c, MPROC_FOREVER, MPROC_ETIMEDOUT);
     if (err < 0) {
         return err;
     }
@@ -767,8 +803,8 @@ int mproc_connection_close(mproc_connection *c)
     mpr_heritage_end(err == 0 ? -1 : 0);
     if (err == 0) {
         mpr_held_add(call.self, -1);
-        ring_all(call.pipe); /* for this process's threads that wait there */
-        settle(call.pipe, call.self, call.tag);
+        ring_all(call.pipe); /* who waits must watch those who are left */
+        settle(call.pipe, call.self, call.tag, MPROC_FOREVER);
     }
     return end(&call, err);
 }
@@ -808,7 +844,8 @@ static struct peers look_for_peers(const struct call *call)
 int mproc_connection_peer_pid(mproc_connection *c, pid_t *out)
 {
     struct call call;
-    int err = out == NULL ? MPROC_EINVAL : begin(&call, c);
+    int err = out == NULL ? MPROC_EINVAL
+                          : begin(&call, c, MPROC_FOREVER, MPROC_ETIMEDOUT);
     if (err < 0) {
         return err;
     }

@@ -709,6 +709,34 @@ static void many_children_may_hold_one_end(void **state)
     assert_ok(mproc_connection_close(p.a));
 }
 
+static void a_pool_that_is_made_holds_no_ends(void **state)
+{
+    (void)state;
+    struct ends p = make(0);
+    mproc_pool *pool;
+    assert_ok(mproc_pool_new(&pool, NULL));
+    assert_ok(mproc_connection_close(p.b));
+    expect_eof(p.a, MPROC_NOWAIT);
+    mproc_pool_free(pool);
+    assert_ok(mproc_connection_close(p.a));
+}
+
+static void a_process_that_is_started_holds_what_its_parent_holds(void **state)
+{
+    (void)state;
+    struct ends p = make(0);
+    mproc_process *child;
+    assert_ok(mproc_process_new(&child, pause_for_ever, NULL, NULL));
+    assert_ok(mproc_process_start(child));
+    assert_ok(mproc_connection_close(p.b));
+    assert_err(mproc_connection_poll(p.a, MPROC_NOWAIT), MPROC_ETIMEDOUT);
+    assert_ok(mproc_process_kill(child));
+    expect_eof(p.a, MPROC_FOREVER);
+    assert_ok(mproc_process_join(child, TEST_BOUND));
+    mproc_process_free(child);
+    assert_ok(mproc_connection_close(p.a));
+}
+
 static void peer_pid_names_a_process_at_the_other_end(void **state)
 {
     (void)state;
@@ -823,9 +851,18 @@ static void an_end_used_elsewhere_dies_with_its_user(void **state)
 
 struct sleeper {
     mproc_connection *c;
+    pthread_t thread;
     _Atomic pid_t tid;
     int err;
 };
+
+static void *sleep_in_poll(void *arg)
+{
+    struct sleeper *me = arg;
+    atomic_store(&me->tid, (pid_t)syscall(SYS_gettid));
+    me->err = mproc_connection_poll(me->c, MPROC_FOREVER);
+    return NULL;
+}
 
 static void *sleep_in_recv(void *arg)
 {
@@ -837,8 +874,8 @@ static void *sleep_in_recv(void *arg)
 }
 
 /*
- * Until the thread sleeps on several words, where that can be seen: a call to
- * which nobody's life is known yet that is born from now on.
+ * Until the thread sleeps on several words, where that can be seen: then it
+ * does not watch those who are born from now on.
  */
 static void await_deep_sleep(struct sleeper *sleeper)
 {
@@ -867,14 +904,13 @@ static void a_sleeper_is_told_of_deaths_of_the_later_born(void **state)
     (void)state;
     struct ends p = make(0);
     struct sleeper sleeper = {.c = p.a};
-    pthread_t thread;
-    pthread_create(&thread, NULL, sleep_in_recv, &sleeper);
+    pthread_create(&sleeper.thread, NULL, sleep_in_recv, &sleeper);
     await_deep_sleep(&sleeper);
     pid_t child = test_fork(pause_for_ever, NULL);
     assert_ok(mproc_connection_close(p.b));
     await_deep_sleep(&sleeper);
     kill_and_wait(child);
-    pthread_join(thread, NULL);
+    pthread_join(sleeper.thread, NULL);
     assert_err(sleeper.err, MPROC_EOF);
     assert_ok(mproc_connection_close(p.a));
 }
@@ -884,11 +920,10 @@ static void a_close_ends_the_calls_of_other_threads(void **state)
     (void)state;
     struct ends p = make(0);
     struct sleeper sleeper = {.c = p.a};
-    pthread_t thread;
-    pthread_create(&thread, NULL, sleep_in_recv, &sleeper);
+    pthread_create(&sleeper.thread, NULL, sleep_in_recv, &sleeper);
     await_deep_sleep(&sleeper);
     assert_ok(mproc_connection_close(p.a));
-    pthread_join(thread, NULL);
+    pthread_join(sleeper.thread, NULL);
     assert_err(sleeper.err, MPROC_EINVAL);
     assert_ok(mproc_connection_close(p.b));
 }
@@ -934,32 +969,22 @@ static void threads_share_an_end(void **state)
     close_both(p);
 }
 
-static void *poll_for_one(void *arg)
-{
-    assert_ok(mproc_connection_poll(arg, TEST_BOUND));
-    return NULL;
-}
-
+/* The first to fall asleep is the first to be woken. */
 static void a_poll_does_not_eat_the_wake_of_a_receiver(void **state)
 {
     (void)state;
     struct ends p = make(0);
-    pthread_t poller, receiver;
-    for (int i = 0; i < 50; i++) {
-        struct sleeper sleeper = {.c = p.a};
-        pthread_create(&poller, NULL, poll_for_one, p.a);
-        pthread_create(&receiver, NULL, sleep_in_recv, &sleeper);
-        while (atomic_load(&sleeper.tid) == 0) {
-            sched_yield();
-        }
-        assert_ok(mproc_connection_send(p.b, "1", 1, TEST_BOUND));
-        assert_ok(mproc_connection_send(p.b, "2", 1, TEST_BOUND));
-        pthread_join(receiver, NULL);
-        assert_ok(sleeper.err);
-        pthread_join(poller, NULL);
-        char rest;
-        assert_ok(mproc_connection_recv(p.a, &rest, 1, NULL, TEST_BOUND));
-    }
+    struct sleeper poller = {.c = p.a}, receiver = {.c = p.a};
+    pthread_create(&poller.thread, NULL, sleep_in_poll, &poller);
+    await_deep_sleep(&poller);
+    pthread_create(&receiver.thread, NULL, sleep_in_recv, &receiver);
+    await_deep_sleep(&receiver);
+    assert_ok(mproc_connection_send(p.b, "1", 1, TEST_BOUND));
+    pthread_join(receiver.thread, NULL);
+    assert_ok(receiver.err);
+    assert_ok(mproc_connection_send(p.b, "2", 1, TEST_BOUND));
+    pthread_join(poller.thread, NULL);
+    assert_ok(poller.err);
     close_both(p);
 }
 
@@ -1069,6 +1094,8 @@ int main(void)
         cmocka_unit_test(a_child_that_runs_another_program_holds_nothing),
         cmocka_unit_test(a_child_closes_for_itself_only),
         cmocka_unit_test(many_children_may_hold_one_end),
+        cmocka_unit_test(a_pool_that_is_made_holds_no_ends),
+        cmocka_unit_test(a_process_that_is_started_holds_what_its_parent_holds),
         cmocka_unit_test(peer_pid_names_a_process_at_the_other_end),
         cmocka_unit_test(an_end_sent_as_bytes_is_held_by_who_uses_it),
         cmocka_unit_test(an_end_without_holder_is_closed_for_ever),

@@ -301,8 +301,10 @@ static int be_somebody(void *arg)
     mpr_id id = mpr_process_page_->id;
     assert_true(mpr_process_page_->slot != NULL);
     assert_int_equal(mpr_id_pid(id), getpid());
+    uint32_t told = atomic_load(&mpr_family->deaths);
     own_record();
     assert_true(mpr_self_id() == id);
+    assert_true(atomic_load(&mpr_family->deaths) != told);
     return 0;
 }
 
@@ -310,6 +312,17 @@ static int be_nobody(void *arg)
 {
     (void)arg;
     assert_null(mpr_process_page_->slot);
+    return 0;
+}
+
+/* Of a parent that lets it inherit nothing. */
+static int be_nobody_with_a_child(void *arg)
+{
+    struct ends p;
+    be_nobody(arg);
+    p = make();
+    assert_int_equal(test_wait_exit(test_fork(be_somebody, NULL)), 0);
+    assert_ok(mproc_connection_close(p.a));
     return 0;
 }
 
@@ -321,7 +334,8 @@ static int fork_with_and_without_ends(void *arg)
     struct ends p = make();
     assert_int_equal(test_wait_exit(test_fork(be_somebody, NULL)), 0);
     mpr_fork_without_heritage(true);
-    assert_int_equal(test_wait_exit(test_fork(be_nobody, NULL)), 0);
+    assert_int_equal(test_wait_exit(test_fork(be_nobody_with_a_child, NULL)),
+                     0);
     mpr_fork_without_heritage(false);
     assert_ok(mproc_connection_close(p.a));
     assert_int_equal(test_wait_exit(test_fork(be_somebody, NULL)), 0);
