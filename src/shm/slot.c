@@ -9,6 +9,8 @@
 _Thread_local struct mpr_self mpr_self_
     __attribute__((tls_model("initial-exec")));
 
+int64_t mpr_test_patience_ns = 1000000000;
+
 static pthread_key_t thread_key;
 static bool slot_per_thread;
 
@@ -552,7 +554,6 @@ static void tell_unmarked(struct mpr_slot *slot)
  */
 static bool gone_missing(struct mpr_slot *slot, uint64_t word)
 {
-    const int64_t patience_ns = 1000000000;
     if (state_of(word) == MPR_SLOT_EMBRYO &&
         !mpr_id_is_dead(atomic_load(&slot->parent))) {
         return false;
@@ -560,7 +561,7 @@ static bool gone_missing(struct mpr_slot *slot, uint64_t word)
     int64_t now = mpr_os_now(), missed = 0;
     return !atomic_compare_exchange_strong(&slot->since_boot_ns, &missed,
                                            now) &&
-           now - missed > patience_ns;
+           now - missed > mpr_test_patience_ns;
 }
 
 static enum condition condition_at(struct mpr_slot *slot, uint64_t word)

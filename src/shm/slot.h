@@ -340,6 +340,9 @@ bool mpr_id_is_unborn(mpr_id id);
 /* Wait some time for it to come, or to be given up. Not with a guard locked. */
 void mpr_id_await_birth(struct mpr_thread *self, mpr_id id);
 
+/* How long a child to be is missed before it is given up. Tests: less. */
+extern int64_t mpr_test_patience_ns;
+
 /* Tests: from now on each new thread claims a slot of its own. */
 void mpr_test_slot_per_thread(bool on);
 
