@@ -8,12 +8,17 @@
  * count although they never call the library. Pool workers inherit none: they
  * hold what they use. An end sent as bytes stays open at its sender until the
  * receiver has used it. Once the last holder of an end is gone, that end is
- * closed for ever. The memory goes when nobody holds either end.
+ * closed for ever: a use by another process answers MPROC_EINVAL. The memory
+ * goes when nobody holds either end. The first use of an end in a process that
+ * did not hold it may answer MPROC_ENOMEM.
  *
  * On deaths. When no process holds the other end, what was sent is still
  * received, then comes MPROC_EOF, and sending answers MPROC_EPIPE: also when
  * the last holder was killed. Killing a process at any instruction loses no
- * message that was sent, doubles none and blocks nobody.
+ * message that was sent, doubles none and blocks nobody. A child counts from the
+ * fork on; of one that does not come, because the fork failed or it was killed
+ * before it ran, that is noticed within about a second. (One that was kept from
+ * running for longer finds that it holds nothing.)
  *
  * A pipe holds at least 64 KiB, and one message of any size when
  * empty. Any process of the family and any thread may call everything here, a
@@ -136,8 +141,9 @@ MPROC_API int mproc_connection_poll(mproc_connection *c, mproc_deadline until);
 MPROC_API int mproc_connection_close(mproc_connection *c);
 
 /*
- * Store in *out the pid of a process that holds the other end. Has no Python
- * namesake.
+ * Store in *out the pid of a process that holds the other end, another than the
+ * caller if there is one. Waits, about a second at most, for one that is just
+ * being forked. Has no Python namesake.
  *
  * 0             stored
  * MPROC_EPIPE   no process holds the other end

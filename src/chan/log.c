@@ -209,9 +209,10 @@ static bool full_of_bytes(struct mpr_log *log, size_t size)
         out = load_bytes(&log->head);
         in = load_bytes(&log->tail);
     } while (out != load_bytes(&log->head));
-    uint64_t held = in > out ? in - out : 0;
-    return mpr_log_count(log) != 0 &&
-           (size > log->max_bytes || held > log->max_bytes - size);
+    uint64_t held = in > out ? in - out : 0, items = mpr_log_count(log);
+    return items != 0 &&
+           (size > log->max_bytes || held > log->max_bytes - size ||
+            items >= log->max_items);
 }
 
 /* True only if it was so at one moment of the call. */

@@ -380,7 +380,9 @@ static void run(mproc_pool *pool, const sigset_t *mask)
 pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask)
 {
     struct mpr_child child;
+    mpr_fork_without_heritage(true); /* workers hold what they use */
     int err = mpr_child_fork(MPR_CHILD_OUTLIVES, &child);
+    mpr_fork_without_heritage(false);
     if (err < 0) {
         return err;
     }

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "proc/children.h"
+#include "shm/slot.h"
 
 enum { END_HOOKS_MAX = 4 };
 static mpr_child_end_fn *end_hooks[END_HOOKS_MAX];
@@ -89,6 +90,8 @@ int mpr_child_fork(enum mpr_child_bond bond, struct mpr_child *out)
     if (out->pid > 0) {
         int pidfd = mpr_os_pidfd(out->pid);
         out->pidfd = pidfd >= 0 ? pidfd : -1;
+    } else {
+        mpr_fork_failed();
     }
     mpr_os_fork_end(&out->mask);
     return out->pid < 0 ? out->pid : 0;

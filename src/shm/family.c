@@ -37,15 +37,29 @@ void mpr_private_unlock(void)
     pthread_mutex_unlock(&private_mutex);
 }
 
+static void before_fork(void)
+{
+    mpr_private_lock();
+    mpr_slots_before_fork();
+}
+
+static void after_fork(void)
+{
+    mpr_slots_after_fork();
+    mpr_private_unlock();
+}
+
 /*
- * A forked child is nobody until its first call. Where the kernel does not
- * wipe the page at a fork, this does it. The mutex was locked by the one thread
- * that the child has; ThreadSanitizer wants to see it unlocked.
+ * A forked child is nobody until its first call, or what its parent has made
+ * ready for it. Where the kernel does not wipe the page at a fork, this does
+ * it. The mutex was locked by the one thread that the child has;
+ * ThreadSanitizer wants to see it unlocked.
  */
 static void forget_parent(void)
 {
     mpr_private_unlock();
     memset(mpr_process_page_, 0, sizeof *mpr_process_page_);
+    mpr_slots_in_child();
 }
 
 /* ---- layout ----------------------------------------------------------- */
@@ -160,8 +174,7 @@ static bool forks_hooked;
  */
 __attribute__((constructor(101))) static void hook_forks(void)
 {
-    forks_hooked = pthread_atfork(mpr_private_lock, mpr_private_unlock,
-                                  forget_parent) == 0;
+    forks_hooked = pthread_atfork(before_fork, after_fork, forget_parent) == 0;
 }
 
 static int use_locked(void)

@@ -133,6 +133,7 @@ static void fill_shelf(struct mpr_thread *self, enum mpr_object_type type)
     }
     mpr_guard_lock(&shelf->guard, self, self);
     if (span != NULL) {
+        atomic_store(&shelf->any, 1);
         mpr_heap_span_adopt(span, type);
         mpr_hand_set(self, MPR_HAND_SPAN, NULL);
         shelve_span(span, shelf);
@@ -212,14 +213,9 @@ static bool take_to_end(struct mpr_thread *self, struct mpr_object *object,
     return ours;
 }
 
-bool mpr_object_end(struct mpr_thread *self, void *handle,
-                    enum mpr_object_type type)
+bool mpr_object_end_if(struct mpr_thread *self, void *handle, uint64_t live)
 {
     struct mpr_object *object = handle;
-    uint64_t live = mpr_object_tag(handle, type);
-    if (live == 0) {
-        return false;
-    }
     uintptr_t outer = mpr_op_begin(self, object);
     bool ours = take_to_end(self, object, live);
     if (ours) {
@@ -229,6 +225,13 @@ bool mpr_object_end(struct mpr_thread *self, void *handle,
     return ours;
 }
 
+bool mpr_object_end(struct mpr_thread *self, void *handle,
+                    enum mpr_object_type type)
+{
+    uint64_t live = mpr_object_tag(handle, type);
+    return live != 0 && mpr_object_end_if(self, handle, live);
+}
+
 void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead)
 {
     if (mpr_hand(dead, MPR_HAND_OBJECT_NEW) != NULL) {
@@ -236,5 +239,36 @@ void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead)
     }
     if (mpr_hand(dead, MPR_HAND_OBJECT_END) != NULL) {
         finish(self, dead, MPR_HAND_OBJECT_END);
+    }
+}
+
+/* ---- all of a type ---------------------------------------------------- */
+
+struct visit {
+    enum mpr_object_type type;
+    void (*fn)(struct mpr_object *object, void *user);
+    void *user;
+};
+
+static void visit_span(void *span, void *user)
+{
+    const struct visit *visit = user;
+    size_t size = cell_size(visit->type);
+    for (size_t i = 0; i < MPR_SPAN_SIZE / size; i++) {
+        struct mpr_object *cell =
+            (struct mpr_object *)((char *)span + i * size);
+        if (mpr_object_is(cell, visit->type)) {
+            visit->fn(cell, visit->user);
+        }
+    }
+}
+
+void mpr_object_each(enum mpr_object_type type,
+                     void (*fn)(struct mpr_object *object, void *user),
+                     void *user)
+{
+    struct visit visit = {type, fn, user};
+    if (atomic_load(&shelf_of(type)->any)) {
+        mpr_heap_spans_of(type, visit_span, &visit);
     }
 }

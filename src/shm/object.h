@@ -59,11 +59,12 @@ struct mpr_object_class {
 
 /*
  * The free objects of a type: a list, and a cache of their tags. Locks:
- * `guard`.
+ * `guard`. `any` is set before the type's first span is, and stays.
  */
 struct mpr_object_shelf {
     struct mpr_guard guard;
     struct mpr_object *first;
+    _Atomic uint32_t any;
 };
 
 void mpr_object_shelves_init(struct mpr_object_shelf *shelves);
@@ -123,6 +124,20 @@ void mpr_object_drop(struct mpr_thread *self, void *object);
  */
 bool mpr_object_end(struct mpr_thread *self, void *handle,
                     enum mpr_object_type type);
+
+/*
+ * As mpr_object_end, if its tag is still `live`: for who has decided about an
+ * object that others may end and make anew meanwhile.
+ */
+bool mpr_object_end_if(struct mpr_thread *self, void *handle, uint64_t live);
+
+/*
+ * Calls fn for each object of the type that is live when it is met. Any of them
+ * may end, and be made anew, while fn runs.
+ */
+void mpr_object_each(enum mpr_object_type type,
+                     void (*fn)(struct mpr_object *object, void *user),
+                     void *user);
 
 /* Reaper: end what a dead thread was making or ending. */
 void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead);

@@ -12,4 +12,12 @@ void mpr_private_unlock(void);
 /* Have the records of ending threads given back. ENOMEM: no key is left. */
 int mpr_slots_hook_threads(void);
 
+/*
+ * Around a fork: in the parent, with the private state locked, and in the
+ * child. That one locks no guard, since a thread of its parent may hold it.
+ */
+void mpr_slots_before_fork(void);
+void mpr_slots_after_fork(void);
+void mpr_slots_in_child(void);
+
 #endif

@@ -94,7 +94,8 @@ static void sleep_deep(struct mpr_sleep *sleep, _Atomic uint32_t *word,
     int ms = 0;
     if (census.dying) {
         ms = DYING_MS;
-    } else if (census.unmarked || (holder != 0 && watched < census.living)) {
+    } else if (census.unmarked || census.unborn ||
+               (holder != 0 && watched < census.living)) {
         ms = UNMARKED_MS;
     } else if (watched < census.living) {
         ms = UNWATCHED_MS;

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "shm/slot.h"
 
+#include "base/deadline.h"
 #include "shm/heap.h"
 #include "shm/object.h"
 #include "shm/private.h"
 
 _Thread_local struct mpr_self mpr_self_
     __attribute__((tls_model("initial-exec")));
+
+int64_t mpr_test_patience_ns = 1000000000;
 
 static pthread_key_t thread_key;
 static bool slot_per_thread;
@@ -62,31 +65,44 @@ static void describe(struct mpr_slot *slot)
     atomic_store_explicit(&slot->held, 0, memory_order_relaxed);
 }
 
-static bool claim(struct mpr_slot *slot)
+/* What died in it was the last one's life, or a thread's: no harm is done. */
+static bool lock_life(struct mpr_slot *slot)
 {
-    uint64_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
-    if (state_of(word) != MPR_SLOT_FREE) {
-        return false;
-    }
-    switch (mpr_os_mutex_trylock(&slot->life)) {
-    case MPR_OS_BUSY:
-        return false;
-    case MPR_OS_OWNER_DIED: /* the last one's life, reaped long ago */
+    enum mpr_os_lock got = mpr_os_mutex_trylock(&slot->life);
+    if (got == MPR_OS_OWNER_DIED) {
         mpr_os_mutex_repaired(&slot->life);
-        break;
-    case MPR_OS_LOCKED:
-        break;
+    }
+    return got != MPR_OS_BUSY;
+}
+
+/*
+ * Locks the life of a free slot: it stays free until the caller makes it his.
+ * `*word` is its state then.
+ */
+static bool lock_free(struct mpr_slot *slot, uint64_t *word)
+{
+    *word = atomic_load_explicit(&slot->state, memory_order_acquire);
+    if (state_of(*word) != MPR_SLOT_FREE || !lock_life(slot)) {
+        return false;
     }
     /* Another may have claimed it since, and died: what it told stays. */
-    if (atomic_load(&slot->state) == word) {
-        describe(slot);
-        uint64_t live = state_word((uint32_t)(word >> 32) + 1, MPR_SLOT_LIVE);
-        if (atomic_compare_exchange_strong(&slot->state, &word, live)) {
-            return true;
-        }
+    if (atomic_load(&slot->state) == *word) {
+        return true;
     }
     mpr_os_mutex_unlock(&slot->life);
     return false;
+}
+
+static bool claim(struct mpr_slot *slot)
+{
+    uint64_t word;
+    if (!lock_free(slot, &word)) {
+        return false;
+    }
+    describe(slot);
+    atomic_store(&slot->state,
+                 state_word((uint32_t)(word >> 32) + 1, MPR_SLOT_LIVE));
+    return true;
 }
 
 /*
@@ -108,11 +124,11 @@ static bool more_slots(void)
     return more;
 }
 
-static struct mpr_slot *claim_any(void)
+static struct mpr_slot *find_slot(bool (*take)(struct mpr_slot *slot))
 {
     uint32_t i = 0;
     while (i < atomic_load(&mpr_family->slots_top) || more_slots()) {
-        if (claim(&mpr_family->slots[i])) {
+        if (take(&mpr_family->slots[i])) {
             return &mpr_family->slots[i];
         }
         i++;
@@ -120,7 +136,10 @@ static struct mpr_slot *claim_any(void)
     return NULL;
 }
 
-/* The first record is nobody's: for who reaps before it has one. */
+/*
+ * The first record is nobody's: for who reaps before it has one, and for the
+ * hooks of every reaper, whose own hands may be full.
+ */
 static struct mpr_thread *spare_record(void)
 {
     return &mpr_family->threads[0];
@@ -157,14 +176,8 @@ static struct mpr_thread *claim_thread(mpr_id id)
  */
 static bool take_life_over(struct mpr_slot *slot)
 {
-    switch (mpr_os_mutex_trylock(&slot->life)) {
-    case MPR_OS_BUSY:
+    if (!lock_life(slot)) {
         return false;
-    case MPR_OS_OWNER_DIED:
-        mpr_os_mutex_repaired(&slot->life);
-        break;
-    case MPR_OS_LOCKED:
-        break;
     }
     atomic_store(&slot->left, MPR_STAYS);
     return true;
@@ -173,16 +186,23 @@ static bool take_life_over(struct mpr_slot *slot)
 /* The process whose life mutex this thread locked. */
 static _Thread_local mpr_id life_of_mine;
 
+/* This process lives since its fork, and has not called the library. */
+static bool unannounced;
+
 static int claim_slot(struct mpr_process_page *page, mpr_id *id)
 {
     if (page->slot != NULL && !slot_per_thread) {
+        if (unannounced) {
+            unannounced = false;
+            mpr_deaths_tell(); /* who sleeps may not watch this life yet */
+        }
         if (atomic_load(&page->slot->left) && take_life_over(page->slot)) {
             life_of_mine = page->id;
         }
         *id = page->id;
         return 0;
     }
-    struct mpr_slot *slot = claim_any();
+    struct mpr_slot *slot = find_slot(claim);
     if (slot == NULL) {
         return MPROC_EAGAIN;
     }
@@ -273,29 +293,37 @@ static void give_record_back(struct mpr_thread *thread, struct mpr_slot *slot)
 }
 
 /*
+ * Who locked the life mutex says that its end is not the process's, before the
+ * kernel writes that death.
+ */
+static void leave_life(struct mpr_process_page *page)
+{
+    mpr_id life = life_of_mine;
+    life_of_mine = 0;
+    if (life != 0 && life == page->id && !page->slot->thread_only) {
+        mpr_private_lock();
+        atomic_store(&page->slot->left, MPR_LEFT);
+        page->token = 0;
+        mpr_private_unlock();
+    }
+}
+
+/*
  * A thread ends. One that ends in the midst of a call, which is possible in the
- * user's code that a call runs, leaves its record to the reaper. Who locked
- * the life mutex says that its end is not the process's, before the kernel
- * writes that death.
+ * user's code that a call runs, leaves its record to the reaper.
  */
 static void thread_ends(void *value)
 {
     struct mpr_self *self = value;
     struct mpr_thread *thread = self->thread;
     struct mpr_process_page *page = mpr_process_page_;
+    leave_life(page);
     if (thread == NULL || page->slot == NULL ||
         atomic_load(&thread->owner) != self->id ||
         (self->id != page->id && !slot_per_thread)) {
         return;
     }
     struct mpr_slot *slot = mpr_id_slot(self->id);
-    if (life_of_mine == self->id && !slot->thread_only) {
-        mpr_private_lock();
-        atomic_store(&slot->left, MPR_LEFT);
-        page->token = 0;
-        mpr_private_unlock();
-    }
-    life_of_mine = 0;
     *self = (struct mpr_self){0};
     if (!slot->thread_only && is_idle(thread)) {
         give_record_back(thread, slot);
@@ -309,7 +337,7 @@ int mpr_slots_hook_threads(void)
 
 /* ---- who is dead ------------------------------------------------------ */
 
-enum condition { NOBODY, ALIVE, DYING, UNMARKED, DEAD };
+enum condition { NOBODY, UNBORN, ALIVE, DYING, UNMARKED, DEAD };
 
 /*
  * By a living thread. (A claimer that was late unlocks the mutex of a dead one:
@@ -359,7 +387,8 @@ static enum condition condition_of_id(mpr_id id)
     }
     switch (state_of(before)) {
     case MPR_SLOT_EMBRYO:
-        return ALIVE;
+    case MPR_SLOT_BORN:
+        return UNBORN;
     case MPR_SLOT_LIVE:
         break;
     default:
@@ -388,7 +417,10 @@ void mpr_deaths_tell(void)
     mpr_os_wake(&mpr_family->deaths, INT32_MAX);
 }
 
-/* First its locks, so that its hands tell what it really had. */
+/*
+ * First its locks, so that its hands tell what it really had; then what was on
+ * its way back, since the reaper needs those two hands when both are one.
+ */
 static void reap_thread(struct mpr_thread *self, struct mpr_thread *dead)
 {
     struct mpr_guard *guard = (struct mpr_guard *)atomic_load(&dead->guard);
@@ -396,6 +428,8 @@ static void reap_thread(struct mpr_thread *self, struct mpr_thread *dead)
         mpr_guard_lock(guard, self, NULL);
         mpr_guard_unlock(guard, self);
     }
+    mpr_heap_free_hand(self, dead, MPR_HAND_SPAN);
+    mpr_heap_free_hand(self, dead, MPR_HAND_RETURN);
     mpr_object_settle_hands(self, dead);
     for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
         if (hand != MPR_HAND_OBJECT_NEW && hand != MPR_HAND_OBJECT_END) {
@@ -415,13 +449,11 @@ static void forget_thread(struct mpr_thread *dead)
     atomic_store(&dead->owner, 0);
 }
 
-/* Every step may be repeated; the one that frees the slot comes last. */
+/* From the DEAD on. Every step may be repeated; what frees it comes last. */
 static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
                         uint64_t word)
 {
     mpr_id dead = id_of(slot, word);
-    atomic_store(&slot->state,
-                 state_word((uint32_t)(word >> 32), MPR_SLOT_DEAD));
     uint32_t top = atomic_load(&mpr_family->threads_top);
     struct mpr_thread *threads = mpr_family->threads;
     uint32_t held = (uint32_t)atomic_load(&slot->held);
@@ -434,7 +466,7 @@ static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
         }
     }
     for (int i = 0; i < REAP_HOOKS_MAX && reap_hooks[i] != NULL; i++) {
-        reap_hooks[i](self, dead);
+        reap_hooks[i](spare_record(), dead);
     }
     if (owes || held != 0) {
         mpr_deaths_tell();
@@ -474,6 +506,16 @@ static bool take_reaping_over(struct mpr_thread *self)
 
 enum reaped { REAPED, REAPED_BY_ANOTHER, BUSY };
 
+/* False: it is another's by now, or a child to be that has come. */
+static bool make_dead(struct mpr_slot *slot, uint64_t word)
+{
+    uint64_t dead = state_word((uint32_t)(word >> 32), MPR_SLOT_DEAD);
+    return atomic_load(&slot->state) == dead ||
+           atomic_compare_exchange_strong(&slot->state, &word, dead);
+}
+
+/* `word`: as it was found to be a dead one's. */
+
 static enum reaped reap(struct mpr_thread *self, struct mpr_slot *slot,
                         uint64_t word)
 {
@@ -481,14 +523,12 @@ static enum reaped reap(struct mpr_thread *self, struct mpr_slot *slot,
     if (mpr_guard_lock_until(guard, self, NULL, MPROC_NOWAIT) < 0) {
         return BUSY;
     }
-    uint64_t now = atomic_load(&slot->state);
     enum reaped done = REAPED_BY_ANOTHER;
-    if (now >> 32 == word >> 32 &&
-        (state_of(now) == MPR_SLOT_LIVE || state_of(now) == MPR_SLOT_DEAD)) {
+    if (make_dead(slot, word)) {
         done = take_reaping_over(self) ? REAPED : BUSY;
     }
     if (done == REAPED) {
-        reap_locked(self, slot, now);
+        reap_locked(self, slot, word);
         atomic_store(&mpr_family->reaper, NULL);
     }
     mpr_guard_unlock(guard, self);
@@ -508,9 +548,28 @@ static void tell_unmarked(struct mpr_slot *slot)
     }
 }
 
+/*
+ * A child may be late: the machine is busy, or a debugger holds it. So nobody
+ * counts the time in which nobody looked, nor that of the fork itself.
+ */
+static bool gone_missing(struct mpr_slot *slot, uint64_t word)
+{
+    if (state_of(word) == MPR_SLOT_EMBRYO &&
+        !mpr_id_is_dead(atomic_load(&slot->parent))) {
+        return false;
+    }
+    int64_t now = mpr_os_now(), missed = 0;
+    return !atomic_compare_exchange_strong(&slot->since_boot_ns, &missed,
+                                           now) &&
+           now - missed > mpr_test_patience_ns;
+}
+
 static enum condition condition_at(struct mpr_slot *slot, uint64_t word)
 {
     switch (state_of(word)) {
+    case MPR_SLOT_EMBRYO:
+    case MPR_SLOT_BORN:
+        return gone_missing(slot, word) ? DEAD : UNBORN;
     case MPR_SLOT_LIVE:
         return condition_of(slot);
     case MPR_SLOT_DEAD:
@@ -534,6 +593,9 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
         uint64_t word = atomic_load(&slot->state);
         switch (condition_at(slot, word)) {
         case NOBODY:
+            break;
+        case UNBORN:
+            census.unborn = true;
             break;
         case DEAD:
             done = reap(self, slot, word);
@@ -596,4 +658,186 @@ unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead)
         words[count++].seen = value | MPR_OS_WORD_WAITERS;
     }
     return count;
+}
+
+/* ---- forks ------------------------------------------------------------ */
+
+static mpr_inherit_fn *inherit;
+static int32_t heritage; /* of this process; under its private lock */
+
+/* Of a thread that forks: the child's id, and what it inherits. */
+static _Thread_local struct {
+    bool without;
+    mpr_id id;
+    int32_t count;
+} embryo;
+
+void mpr_slots_on_fork(mpr_inherit_fn *fn)
+{
+    MPR_CHECK(inherit == NULL);
+    inherit = fn;
+}
+
+void mpr_heritage_begin(void)
+{
+    mpr_private_lock();
+}
+
+void mpr_heritage_end(int32_t n)
+{
+    heritage += n;
+    mpr_private_unlock();
+}
+
+void mpr_fork_without_heritage(bool on)
+{
+    embryo.without = on;
+}
+
+/* By find_slot, so that the slot tells all before it is an embryo's. */
+static bool conceive(struct mpr_slot *slot)
+{
+    uint64_t word;
+    if (!lock_free(slot, &word)) {
+        return false;
+    }
+    slot->pid = 0;
+    slot->thread_only = false;
+    atomic_store(&slot->since_boot_ns, 0);
+    atomic_store(&slot->left, 0);
+    atomic_store(&slot->held, 1);
+    atomic_store(&slot->parent, mpr_self_id());
+    atomic_store(&slot->state,
+                 state_word((uint32_t)(word >> 32) + 1, MPR_SLOT_EMBRYO));
+    mpr_os_mutex_unlock(&slot->life);
+    return true;
+}
+
+/* Of the state word of its slot: is that child still to come? */
+static bool is_unborn(uint64_t word, mpr_id id)
+{
+    return word >> 32 == id >> 32 && (state_of(word) == MPR_SLOT_EMBRYO ||
+                                      state_of(word) == MPR_SLOT_BORN);
+}
+
+bool mpr_id_is_unborn(mpr_id id)
+{
+    return is_unborn(atomic_load(&mpr_id_slot(id)->state), id);
+}
+
+void mpr_slots_before_fork(void)
+{
+    mpr_id before = embryo.id;
+    embryo.id = 0;
+    if (heritage == 0 || embryo.without || slot_per_thread ||
+        claim_locked() < 0) {
+        return;
+    }
+    struct mpr_thread *self = mpr_self_.thread;
+    if (before != 0 && mpr_id_is_unborn(before)) {
+        mpr_slots_reap(self); /* look after it: perhaps that fork failed */
+    }
+    struct mpr_slot *slot = find_slot(conceive);
+    if (slot == NULL && mpr_slots_reap(self).reaped > 0) {
+        slot = find_slot(conceive);
+    }
+    if (slot != NULL) {
+        embryo.id = id_of(slot, atomic_load(&slot->state));
+        embryo.count = inherit(self, mpr_self_id(), embryo.id);
+    }
+}
+
+void mpr_slots_after_fork(void)
+{
+    if (embryo.id != 0) {
+        uint32_t generation = (uint32_t)(embryo.id >> 32);
+        uint64_t word = state_word(generation, MPR_SLOT_EMBRYO);
+        atomic_compare_exchange_strong(&mpr_id_slot(embryo.id)->state, &word,
+                                       state_word(generation, MPR_SLOT_BORN));
+    }
+}
+
+void mpr_fork_failed(void)
+{
+    mpr_id id = embryo.id;
+    embryo.id = 0;
+    if (id != 0) {
+        struct mpr_slot *slot = mpr_id_slot(id);
+        uint64_t word = atomic_load(&slot->state);
+        if (is_unborn(word, id)) {
+            reap(mpr_self_.thread, slot, word);
+        }
+    }
+}
+
+/* The life of the embryo, unless that was given up before the child came. */
+static bool lock_embryo(struct mpr_slot *slot, mpr_id id)
+{
+    const mproc_deadline patience = mpr_deadline_after(mpr_os_now(), 1, 1e9);
+    if (!mpr_id_is_unborn(id)) {
+        return false;
+    }
+    switch (mpr_os_mutex_lock(&slot->life, patience)) {
+    case MPR_OS_BUSY: /* by who wanted to claim it, and was stopped */
+        return false;
+    case MPR_OS_OWNER_DIED:
+        mpr_os_mutex_repaired(&slot->life);
+        break;
+    case MPR_OS_LOCKED:
+        break;
+    }
+    return true;
+}
+
+static bool be_born(mpr_id id, int32_t count)
+{
+    struct mpr_slot *slot = mpr_id_slot(id);
+    uint64_t live = state_word((uint32_t)(id >> 32), MPR_SLOT_LIVE);
+    if (!lock_embryo(slot, id)) {
+        return false;
+    }
+    uint64_t word = atomic_load(&slot->state);
+    while (is_unborn(word, id)) {
+        describe(slot);
+        atomic_store(&slot->held, count);
+        if (atomic_compare_exchange_strong(&slot->state, &word, live)) {
+            return true;
+        }
+    }
+    mpr_os_mutex_unlock(&slot->life);
+    return false;
+}
+
+void mpr_slots_in_child(void)
+{
+    mpr_id id = embryo.id;
+    embryo.id = 0;
+    embryo.without = false;
+    life_of_mine = 0;
+    heritage = 0;
+    unannounced = false;
+    if (id == 0 || !be_born(id, embryo.count)) {
+        return;
+    }
+    struct mpr_slot *slot = mpr_id_slot(id);
+    struct mpr_process_page *page = mpr_process_page_;
+    page->id = id;
+    page->slot = slot;
+    life_of_mine = id;
+    heritage = embryo.count;
+    unannounced = true;
+    mpr_os_wake(mpr_os_low_half(&slot->state), INT32_MAX);
+    mpr_self_ = (struct mpr_self){0};
+    pthread_setspecific(thread_key, &mpr_self_);
+}
+
+void mpr_id_await_birth(struct mpr_thread *self, mpr_id id)
+{
+    struct mpr_slot *slot = mpr_id_slot(id);
+    uint64_t word = atomic_load(&slot->state);
+    if (is_unborn(word, id)) {
+        mproc_deadline slice = mpr_deadline_after(mpr_os_now(), 80, 1e6);
+        mpr_os_wait(mpr_os_low_half(&slot->state), (uint32_t)word, slice);
+        mpr_slots_reap(self);
+    }
 }

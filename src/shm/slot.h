@@ -27,7 +27,8 @@ typedef uint64_t mpr_id;
 
 enum mpr_slot_state {
     MPR_SLOT_FREE,
-    MPR_SLOT_EMBRYO,
+    MPR_SLOT_EMBRYO, /* of a child whose parent is in fork() */
+    MPR_SLOT_BORN,   /* the fork has returned, the child has not come yet */
     MPR_SLOT_LIVE,
     MPR_SLOT_DEAD
 };
@@ -36,17 +37,19 @@ enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
 
 /*
  * `state` is {generation:32 | enum mpr_slot_state:32} and the truth of whose
- * slot this is. FREE→LIVE by who locked `life`, as its last store; LIVE→DEAD
- * and DEAD→FREE by a reaper under the family's slots_guard; FREE→EMBRYO by the
- * parent of a child to be, EMBRYO→LIVE by that child, both by compare-and-swap.
+ * slot this is. FREE→LIVE by who locked `life`, as its last store; →DEAD and
+ * DEAD→FREE by a reaper under the family's slots_guard. For a child to be:
+ * FREE→EMBRYO and EMBRYO→BORN by its parent, both →LIVE by the child that
+ * locked `life`, or →DEAD by who finds them too old; compare-and-swap decides.
  * `life` is locked by one thread of the process until it ends. `left` is set by
  * that thread when it ends before its process, set to told by who has told the
  * sleepers since, and cleared by the thread that locks `life` anew.
  * `pid`, `namespace`, `program`, `since_boot_ns` are written before LIVE and do
  * not change while it is; who reads them of a slot that is reused meanwhile
- * learns it from `state`. `held` counts what of others' interest the process
- * holds beyond the counts in its thread records, and the operations under way
- * in threads that have none.
+ * learns it from `state`. Until then `since_boot_ns` is when the missing child
+ * was first missed, on the monotonic clock, 0: never. `held` counts what of
+ * others' interest the process holds beyond the counts in its thread records,
+ * and the operations under way in threads that have none.
  * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
  * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
  * DEAD, which is reaped again from the start.
@@ -56,11 +59,11 @@ struct mpr_slot {
     _Atomic uint64_t state;
     _Atomic uint32_t left;
     _Atomic int32_t held;
-    alignas(MPR_LINE) _Atomic mpr_id parent;
+    alignas(MPR_LINE) _Atomic mpr_id parent; /* of a child to be */
     _Atomic uint64_t namespace;
     _Atomic uint64_t program;
     _Atomic int64_t since_boot_ns;
-    _Atomic pid_t pid;
+    _Atomic pid_t pid;            /* 0: of a child to be */
     _Atomic uint32_t thread_only; /* test mode: this slot is one thread's */
 };
 
@@ -251,7 +254,7 @@ static inline void mpr_hand_set(struct mpr_thread *thread, enum mpr_hand hand,
  */
 bool mpr_id_is_dead(mpr_id id);
 
-/* The pid of a living process, 0 when it is dead or reaped. */
+/* The pid of a living process, 0 when it is dead, reaped, or to be born. */
 pid_t mpr_id_pid(mpr_id id);
 
 static inline struct mpr_slot *mpr_id_slot(mpr_id id)
@@ -267,6 +270,7 @@ struct mpr_census {
     bool dying;    /* one is dead by its life word, but may still run, or is
                       being reaped by another */
     bool unmarked; /* one whose death the kernel will not write */
+    bool unborn;   /* a child to be, which may never come */
 };
 
 /* Reap every dead slot. Not with a guard locked. */
@@ -288,13 +292,56 @@ unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead);
 /*
  * Called for every process that is reaped, by whoever reaps it, before its slot
  * can be reused; perhaps more than once, perhaps after a reaper was killed in
- * it. Registered before main.
+ * it. The hands of `self` are empty; slots_guard is locked. Registered before
+ * main.
  */
 typedef void mpr_reap_fn(struct mpr_thread *self, mpr_id dead);
 void mpr_slots_on_reap(mpr_reap_fn *fn);
 
 /* Tell everybody who sleeps to look again. */
 void mpr_deaths_tell(void);
+
+/* ---- forks ------------------------------------------------------------ */
+
+/*
+ * What names this process as holder and names its forked children too: its
+ * heritage. So that nobody sees it unheld between the fork and the child's
+ * first instruction, a parent that has some makes an embryo first, a slot for
+ * the child, in whose name it is held; the child claims that slot at birth,
+ * also if it never calls the library. An embryo whose child does not come (the
+ * fork failed, or the child was killed first) ends a second after it was first
+ * missed. A child that comes later has inherited nothing.
+ */
+
+/*
+ * Called in the parent before a fork: hold for `child` what `parent` holds.
+ * Returns how many things. Registered before main, by one module.
+ */
+typedef int32_t mpr_inherit_fn(struct mpr_thread *self, mpr_id parent,
+                               mpr_id child);
+void mpr_slots_on_fork(mpr_inherit_fn *fn);
+
+/*
+ * Between these two no fork happens. What this process holds changes here;
+ * `n`: by how much its heritage has grown.
+ */
+void mpr_heritage_begin(void);
+void mpr_heritage_end(int32_t n);
+
+/* While on, what this thread forks inherits nothing. Off in each child. */
+void mpr_fork_without_heritage(bool on);
+
+/* The last fork of this thread has failed: no child is to come. */
+void mpr_fork_failed(void);
+
+/* True of a child to be. */
+bool mpr_id_is_unborn(mpr_id id);
+
+/* Wait some time for it to come, or to be given up. Not with a guard locked. */
+void mpr_id_await_birth(struct mpr_thread *self, mpr_id id);
+
+/* How long a child to be is missed before it is given up. Tests: less. */
+extern int64_t mpr_test_patience_ns;
 
 /* Tests: from now on each new thread claims a slot of its own. */
 void mpr_test_slot_per_thread(bool on);
