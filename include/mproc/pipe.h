@@ -15,10 +15,10 @@
  * On deaths. When no process holds the other end, what was sent is still
  * received, then comes MPROC_EOF, and sending answers MPROC_EPIPE: also when
  * the last holder was killed. Killing a process at any instruction loses no
- * message that was sent, doubles none and blocks nobody. A child counts from the
- * fork on; of one that does not come, because the fork failed or it was killed
- * before it ran, that is noticed within about a second. (One that was kept from
- * running for longer finds that it holds nothing.)
+ * message that was sent, doubles none and blocks nobody. A child counts from
+ * the fork on; of one that does not come, because the fork failed or it was
+ * killed before it ran, that is noticed within about a second. (One that was
+ * kept from running for longer finds that it holds nothing.)
  *
  * A pipe holds at least 64 KiB, and one message of any size when
  * empty. Any process of the family and any thread may call everything here, a
