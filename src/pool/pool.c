@@ -36,19 +36,6 @@ static void forget_parent(void)
     mpr_pool_in_callback = NULL;
 }
 
-static int hook_forks(void)
-{
-    static bool hooked;
-    mpr_pool_lock();
-    if (!hooked) {
-        hooked =
-            pthread_atfork(mpr_pool_lock, mpr_pool_unlock, forget_parent) == 0;
-    }
-    bool done = hooked;
-    mpr_pool_unlock();
-    return done ? 0 : MPROC_ENOMEM;
-}
-
 /* Without its nursery no worker lives on. Callbacks are over. */
 static void end_pools(void)
 {
@@ -87,6 +74,9 @@ static void end_pool(struct mpr_thread *self, struct mpr_thread *whose,
                      struct mpr_object *object)
 {
     mproc_pool *pool = (mproc_pool *)object;
+    if (!object->prepared) { /* its maker was killed first: no guards yet */
+        return;
+    }
     mpr_log_end(&pool->todo, self, whose);
     mpr_log_end(&pool->done, self, whose);
     while (end_one_block(pool, self, whose)) {
@@ -100,6 +90,9 @@ __attribute__((constructor)) static void register_class(void)
 {
     mpr_object_register(&pool_class);
     mpr_child_on_end(end_pools);
+    /* before there is a second thread that could fork beside this */
+    MPR_CHECK(pthread_atfork(mpr_pool_lock, mpr_pool_unlock, forget_parent) ==
+              0);
 }
 
 static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
@@ -343,7 +336,7 @@ int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
     if (err == 0 && mpr_who_is_daemonic()) {
         err = MPROC_EPERM;
     }
-    if (err < 0 || (err = hook_forks()) < 0 || (err = mpr_self(&self)) < 0) {
+    if (err < 0 || (err = mpr_self(&self)) < 0) {
         return err;
     }
     uintptr_t outer = mpr_op_begin(self, &opts);
