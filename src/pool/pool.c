@@ -121,8 +121,8 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     atomic_store(&pool->nursery, 0);
     atomic_store(&pool->table, NULL);
     atomic_store(&pool->adopting, NULL);
-    atomic_store(&pool->to_nursery, 0);
-    atomic_store(&pool->to_maker, 0);
+    atomic_store(&pool->ended, 0);
+    /* the bells ring on: somebody may yet sleep on what was here before */
 }
 
 /* ---- making ----------------------------------------------------------- */
@@ -402,15 +402,23 @@ int mproc_pool_terminate(mproc_pool *p)
     return end_phase(p, MPR_POOL_TERMINATED);
 }
 
+struct join {
+    mproc_pool *pool;
+    uint64_t tag; /* another: a callback has freed the pool, which had ended */
+};
+
 static int attempt_join(void *user)
 {
-    mproc_pool *pool = user;
-    return atomic_load(&pool->mine->ended) ? 0 : MPROC_ETIMEDOUT;
+    const struct join *join = user;
+    bool ended = atomic_load(&join->pool->ended) != 0 ||
+                 !mpr_object_unchanged(join->pool, join->tag);
+    return ended ? 0 : MPROC_ETIMEDOUT;
 }
 
 int mproc_pool_join(mproc_pool *p, mproc_deadline until)
 {
     struct mpr_thread *self;
+    struct join join = {p, mpr_object_tag(p, MPR_POOL)};
     int err = mpr_pool_check(p, &self);
     if (err < 0) {
         return err;
@@ -422,8 +430,8 @@ int mproc_pool_join(mproc_pool *p, mproc_deadline until)
         return MPROC_EDEADLK;
     }
     uintptr_t outer = mpr_op_begin(self, p);
-    err =
-        mpr_sleep_until(&p->to_maker, until, MPROC_ETIMEDOUT, attempt_join, p);
+    err = mpr_sleep_until(&p->to_maker, until, MPROC_ETIMEDOUT, attempt_join,
+                          &join);
     mpr_op_end(self, outer);
     return err;
 }
@@ -431,7 +439,7 @@ int mproc_pool_join(mproc_pool *p, mproc_deadline until)
 void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self)
 {
     bool free_it = pool->mine->free_at_end;
-    atomic_store(&pool->mine->ended, 1);
+    atomic_store(&pool->ended, 1);
     mpr_bell_ring(&pool->to_maker, INT_MAX);
     if (free_it) {
         pthread_detach(pthread_self());

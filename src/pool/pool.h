@@ -184,6 +184,8 @@ struct mpr_pool_private;
  * 1 all workers are there, else the error, which ends it; `started`: a nursery
  * before has reported 1, so no later one ends it. `nursery` is its id, 0 when
  * there is none; `idle` is set by a nursery that leaves with no worker left.
+ * `ended` is the collector's last word: no task, no worker, no callback is
+ * left.
  * `sweep` is set when a task ended whose entry could not be put into `done` for
  * lack of memory: the collector then looks at all tasks.
  * `adopting` is the task into which, under `replies`, a block moves from the
@@ -205,6 +207,7 @@ struct mproc_pool {
     mproc_main_fn *initializer;
     void *initializer_arg;
 
+    _Atomic uint32_t ended;
     _Atomic uint32_t phase;
     _Atomic uint32_t broken;
     _Atomic int32_t report;

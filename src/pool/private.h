@@ -57,7 +57,6 @@ struct mpr_pool_private {
     _Atomic int32_t collector_report; /* 1: it runs; or why it cannot */
     size_t pending;
     struct mpr_task *free_tasks;
-    _Atomic uint32_t ended; /* no task, no worker, no collector's work left */
 };
 
 /* Of this process: results and pools' private parts. Short. */
