@@ -758,12 +758,29 @@ static void peer_pid_names_a_process_at_the_other_end(void **state)
 
 /* ---- ends sent as bytes ----------------------------------------------- */
 
+struct letter {
+    mproc_connection *end;
+};
+
+static void hand_over(mproc_queue *q, mproc_connection *c)
+{
+    const struct letter letter = {c};
+    assert_ok(mproc_queue_put(q, &letter, sizeof letter, TEST_BOUND));
+}
+
+static mproc_connection *take_over(mproc_queue *q)
+{
+    struct letter letter;
+    assert_ok(mproc_queue_get(q, &letter, sizeof letter, NULL, TEST_BOUND));
+    return letter.end;
+}
+
 static int use_an_end_that_comes(void *arg)
 {
     mproc_queue *q = arg;
-    mproc_connection *c;
+    mproc_connection *c = take_over(q);
     char byte;
-    assert_ok(mproc_queue_get(q, &c, sizeof c, NULL, TEST_BOUND));
+
     send_number(c, 1);
     assert_ok(mproc_connection_recv(c, &byte, 1, NULL, TEST_BOUND));
     send_number(c, 2);
@@ -777,7 +794,7 @@ static void an_end_sent_as_bytes_is_held_by_who_uses_it(void **state)
     assert_ok(mproc_queue_new(&q, NULL));
     pid_t child = test_fork(use_an_end_that_comes, q);
     struct ends p = make(0);
-    assert_ok(mproc_queue_put(q, &p.b, sizeof p.b, TEST_BOUND));
+    hand_over(q, p.b);
     expect_number(p.a, 1);
     assert_ok(mproc_connection_close(p.b));
     assert_err(mproc_connection_poll(p.a, MPROC_NOWAIT), MPROC_ETIMEDOUT);
@@ -792,8 +809,7 @@ static void an_end_sent_as_bytes_is_held_by_who_uses_it(void **state)
 static int find_the_end_closed(void *arg)
 {
     mproc_queue *q = arg;
-    mproc_connection *c;
-    assert_ok(mproc_queue_get(q, &c, sizeof c, NULL, TEST_BOUND));
+    mproc_connection *c = take_over(q);
     expect_invalid(c);
     return 0;
 }
@@ -806,7 +822,7 @@ static void an_end_without_holder_is_closed_for_ever(void **state)
     pid_t child = test_fork(find_the_end_closed, q);
     struct ends p = make(0);
     assert_ok(mproc_connection_close(p.b));
-    assert_ok(mproc_queue_put(q, &p.b, sizeof p.b, TEST_BOUND));
+    hand_over(q, p.b);
     assert_int_equal(test_wait_exit(child), 0);
     expect_eof(p.a, MPROC_NOWAIT);
     assert_ok(mproc_connection_close(p.a));
@@ -816,8 +832,7 @@ static void an_end_without_holder_is_closed_for_ever(void **state)
 static int hold_an_end_until_killed(void *arg)
 {
     mproc_queue *q = arg;
-    mproc_connection *c;
-    assert_ok(mproc_queue_get(q, &c, sizeof c, NULL, TEST_BOUND));
+    mproc_connection *c = take_over(q);
     send_number(c, 1);
     return pause_for_ever(NULL);
 }
@@ -834,7 +849,7 @@ static void an_end_used_elsewhere_dies_with_its_user(void **state)
     }
     struct ends p = make(0);
     for (int i = 0; i < USERS; i++) {
-        assert_ok(mproc_queue_put(q, &p.b, sizeof p.b, TEST_BOUND));
+        hand_over(q, p.b);
         expect_number(p.a, 1);
     }
     assert_ok(mproc_connection_close(p.b));

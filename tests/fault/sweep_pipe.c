@@ -381,6 +381,15 @@ static int reap(void *ctx)
 
 /* ---- what must hold --------------------------------------------------- */
 
+static bool is_empty_handed(struct mpr_thread *thread)
+{
+    bool empty = true;
+    for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
+        empty = empty && mpr_hand(thread, (enum mpr_hand)hand) == NULL;
+    }
+    return empty;
+}
+
 /* Nobody else lives, and what the dead had is given back. */
 static const char *reap_all(void)
 {
@@ -394,10 +403,8 @@ static const char *reap_all(void)
     } while (census.dying || census.unborn || census.reaped > 0);
     uint32_t top = atomic_load(&mpr_family->threads_top);
     for (uint32_t i = 0; i < top; i++) {
-        for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
-            if (mpr_hand(&mpr_family->threads[i], (enum mpr_hand)hand)) {
-                return "something was left in a hand";
-            }
+        if (!is_empty_handed(&mpr_family->threads[i])) {
+            return "something was left in a hand";
         }
     }
     return census.living > 0 ? "somebody is left" : NULL;
@@ -427,32 +434,48 @@ static const char *all_is_given_back(struct journal *j)
                : "memory is left";
 }
 
+struct pair {
+    mproc_connection *a, *b;
+};
+
+static bool make_and_use(struct pair *p)
+{
+    char byte;
+    return mproc_pipe_new(&p->a, &p->b, NULL) == 0 &&
+           mproc_connection_poll(p->a, MPROC_NOWAIT) == MPROC_ETIMEDOUT &&
+           mproc_connection_send(p->a, "x", 1, MPROC_NOWAIT) == 0 &&
+           mproc_connection_recv(p->b, &byte, 1, NULL, MPROC_NOWAIT) == 0;
+}
+
+/* Is the i-th one of those before it? */
+static bool is_among(const struct pair *p, int i)
+{
+    bool among = false;
+    for (int k = 0; k < i; k++) {
+        among = among || p[k].a == p[i].a;
+    }
+    return among;
+}
+
 /* No cell is handed out twice, and those that come again are good. */
 static const char *works_on(void)
 {
     enum { MANY = 20 };
-    mproc_connection *a[MANY], *b[MANY];
+    struct pair p[MANY];
     for (int i = 0; i < MANY; i++) {
-        char byte;
-        if (mproc_pipe_new(&a[i], &b[i], NULL) < 0 ||
-            mproc_connection_poll(a[i], MPROC_NOWAIT) != MPROC_ETIMEDOUT ||
-            mproc_connection_send(a[i], "x", 1, MPROC_NOWAIT) < 0 ||
-            mproc_connection_recv(b[i], &byte, 1, NULL, MPROC_NOWAIT) < 0) {
+        if (!make_and_use(&p[i])) {
             return "no pipe can be made and used";
         }
-        for (int k = 0; k < i; k++) {
-            if (a[k] == a[i]) {
-                return "two pipes in one place";
-            }
+        if (is_among(p, i)) {
+            return "two pipes in one place";
         }
     }
+    bool closed = true;
     for (int i = 0; i < MANY; i++) {
-        if (mproc_connection_close(a[i]) < 0 ||
-            mproc_connection_close(b[i]) < 0) {
-            return "a pipe cannot be closed";
-        }
+        closed = mproc_connection_close(p[i].a) == 0 && closed;
+        closed = mproc_connection_close(p[i].b) == 0 && closed;
     }
-    return NULL;
+    return closed ? NULL : "a pipe cannot be closed";
 }
 
 static const char *leave_none(struct journal *j)
