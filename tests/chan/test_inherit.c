@@ -182,10 +182,12 @@ static void failed_forks_do_not_use_up_the_slots(void **state)
  */
 static struct door *child_waits_at;
 static struct door *parent_waits_at;
+static _Atomic bool *parent_waits; /* it has come so far; in shared memory */
 
 static void hinder_parent(void)
 {
     if (parent_waits_at != NULL) {
+        atomic_store(parent_waits, true);
         door_pass(parent_waits_at);
     }
 }
@@ -264,20 +266,18 @@ static int fork_and_hang(void *arg)
     return 1;
 }
 
-static void await_state(enum mpr_slot_state state)
-{
-    while (slots_in_state(state) == 0) {
-        sched_yield();
-    }
-}
-
 static int kill_a_parent_in_its_fork(void *arg)
 {
     struct door door = door_new();
     (void)arg;
     struct ends p = make();
+    parent_waits = mproc_calloc(1, sizeof *parent_waits);
+    assert_non_null(parent_waits);
     pid_t parent = test_fork(fork_and_hang, &door);
-    await_state(MPR_SLOT_EMBRYO);
+    while (!atomic_load(parent_waits)) {
+        sched_yield();
+    }
+    assert_int_equal(slots_in_state(MPR_SLOT_EMBRYO), 1);
     assert_ok(mproc_connection_close(p.b));
     kill_and_wait(parent);
     expect_no_eof(p.a);

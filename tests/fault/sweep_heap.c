@@ -119,10 +119,16 @@ static void enter(void *ctx)
     }
 }
 
+static volatile sig_atomic_t child_of_bystander;
+
 static void blocked(int signal)
 {
     (void)signal;
     atomic_store(&scene->kept, BYSTANDERS);
+    if (child_of_bystander > 0) {
+        kill(child_of_bystander, SIGKILL);
+        waitpid(child_of_bystander, NULL, 0);
+    }
     _exit(SWEEP_WOULD_BLOCK);
 }
 
@@ -461,12 +467,13 @@ static void *begin_used_slots(void)
 static int enter_and_die(void *ctx)
 {
     (void)ctx;
-    give_up_soon();
     pid_t pid = fork();
     if (pid == 0) {
         self();
         kill(getpid(), SIGKILL);
     }
+    child_of_bystander = pid;
+    give_up_soon();
     return waitpid(pid, NULL, 0) == pid ? 0 : 1;
 }
 
