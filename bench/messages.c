@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Messages of one size from processes to as many others: one pair has a CPU for
+ * each side, more go where the system puts them. The forks count in the time,
+ * for both.
+ */
+#include "bench.h"
+
+#include <mproc.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PAIRS_MAX = 4 };
+
+/* To the nth CPU that this process may use, if there are that many. */
+static void pin(int nth)
+{
+    cpu_set_t may, one;
+    must(sched_getaffinity(0, sizeof may, &may) == 0, "sched_getaffinity");
+    CPU_ZERO(&one);
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (CPU_ISSET(cpu, &may) && nth-- == 0) {
+            CPU_SET(cpu, &one);
+            must(sched_setaffinity(0, sizeof one, &one) == 0, "pin");
+        }
+    }
+}
+
+struct channel {
+    mproc_queue *queue; /* or NULL, and a pipe */
+    int fds[2];
+};
+
+static void transfer(const struct channel *c, int sends, size_t size, long n)
+{
+    char *buf = malloc(size);
+    must(buf != NULL, "malloc");
+    memset(buf, 'x', size);
+    for (long i = 0; i < n; i++) {
+        ssize_t done = (ssize_t)size;
+        int err = 0;
+        if (c->queue && sends) {
+            err = mproc_queue_put(c->queue, buf, size, MPROC_FOREVER);
+        } else if (c->queue) {
+            err = mproc_queue_get(c->queue, buf, size, NULL, MPROC_FOREVER);
+        } else if (sends) {
+            done = write(c->fds[1], buf, size);
+        } else {
+            done = read(c->fds[0], buf, size);
+        }
+        must(err == 0 && done == (ssize_t)size, "a message");
+    }
+    _exit(0);
+}
+
+static double flow_ns(const struct row *row, const struct channel *c, long n)
+{
+    pid_t pids[2 * PAIRS_MAX];
+    double begin = now_ns();
+    for (int i = 0; i < 2 * row->pairs; i++) {
+        pids[i] = fork();
+        must(pids[i] >= 0, "fork");
+        if (pids[i] == 0) {
+            if (row->pairs == 1) {
+                pin(i);
+            }
+            transfer(c, i % 2 == 0, row->size, n / row->pairs);
+        }
+    }
+    for (int i = 0; i < 2 * row->pairs; i++) {
+        wait_for(pids[i]);
+    }
+    return (now_ns() - begin) / (double)(n / row->pairs * row->pairs);
+}
+
+double bench_queue_ns(const struct row *row, long n)
+{
+    struct channel c;
+    mproc_queue_opts opts = {.maxsize = row->maxsize};
+    must(mproc_queue_new(&c.queue, &opts) == 0, "mproc_queue_new");
+    double ns = flow_ns(row, &c, n);
+    mproc_queue_free(c.queue);
+    return ns;
+}
+
+double bench_pipe_ns(const struct row *row, long n)
+{
+    struct channel c = {.queue = NULL};
+    must(pipe(c.fds) == 0, "pipe");
+    double ns = flow_ns(row, &c, n);
+    close(c.fds[0]);
+    close(c.fds[1]);
+    return ns;
+}
+
+double bench_memcpy_ns(const struct row *row, long n)
+{
+    char *from = malloc(row->size), *to = malloc(row->size);
+    must(from && to, "malloc");
+    memset(from, 'x', row->size);
+    memset(to, 'y', row->size);
+    double begin = now_ns();
+    for (long i = 0; i < n; i++) {
+        memcpy(to, from, row->size);
+        __asm__ volatile("" : : "r"(to), "r"(from) : "memory");
+    }
+    double ns = (now_ns() - begin) / (double)n;
+    free(from);
+    free(to);
+    return ns;
+}
