@@ -29,8 +29,9 @@ enum who { ROUND, SLEEPER, VICTIM, BYSTANDER, SECOND, FRESH, WHO_COUNT };
 enum { MESSAGES_MAX = 128 };
 
 /*
- * The bound of whatever a round waits for. Fixed when the round begins: the
- * clock, read inside a swept operation, would now and then take other steps.
+ * The bound of whatever a round waits for, with all its steps. Fixed when the
+ * round begins: the clock, read inside a swept operation, would now and then
+ * take other steps.
  */
 static mproc_deadline round_end;
 #define SOON round_end
@@ -140,7 +141,7 @@ static void *set_up(const struct scenario *is)
         return NULL;
     }
     journal->is = *is;
-    round_end = mproc_in_s(5);
+    round_end = mproc_in_s(60);
     return journal;
 }
 

@@ -32,8 +32,9 @@ enum who { ROUND, VICTIM, SLEEPER, OTHER, BYSTANDER, NOTIFIER, WHO_COUNT };
 enum { NOTHING_YET = 1000 }; /* no outcome of a call */
 
 /*
- * The bound of whatever a round waits for. Fixed when the round begins: the
- * clock, read inside a swept operation, would now and then take other steps.
+ * The bound of whatever a round waits for, with all its steps. Fixed when the
+ * round begins: the clock, read inside a swept operation, would now and then
+ * take other steps.
  */
 static mproc_deadline round_end;
 #define SOON round_end
@@ -247,7 +248,7 @@ static struct scene *new_scene(void)
 {
     const mproc_config config = {.heap_max = 8 << 20, .processes_max = 64};
     mpr_test_deep_sleep = true;
-    round_end = mproc_in_s(8);
+    round_end = mproc_in_s(60);
     scene = shared_memory(sizeof *scene);
     if (scene == NULL || mproc_configure(&config) < 0) {
         return NULL;
