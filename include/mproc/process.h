@@ -84,7 +84,8 @@ MPROC_API int mproc_process_new_sized(mproc_process **out, mproc_main_fn *fn,
  * all defaults. End the handle with mproc_process_free. Python: Process().
  *
  * 0              *out is the new process, not yet started
- * MPROC_EINVAL   out or fn is NULL, or arg is NULL with an arg_size
+ * MPROC_EINVAL   out or fn is NULL, arg is NULL with an arg_size, or start is
+ *                absurd
  * MPROC_ENOTSUP  a start method that this version does not serve, or an option
  *                that it does not know
  * MPROC_ENOMEM   no memory
