@@ -180,7 +180,8 @@ static int make_private(mproc_pool *pool, const mproc_pool_opts *opts)
         return MPROC_ENOMEM;
     }
     if (opts->initializer_arg_size > 0) {
-        mine->initializer_arg = calloc(1, opts->initializer_arg_size + 1);
+        size_t size = opts->initializer_arg_size;
+        mine->initializer_arg = size < SIZE_MAX ? calloc(1, size + 1) : NULL;
         if (mine->initializer_arg == NULL) {
             free(mine);
             return MPROC_ENOMEM;

@@ -974,7 +974,10 @@ static void an_empty_batch_is_done_at_once(void **state)
     assert_ok(mproc_pool_map(p, &b, MPROC_NOWAIT));
     assert_ok(mproc_pool_map_async(p, &b, &r));
     assert_true(mproc_result_successful(r));
+    size_t size = 77;
     assert_ok(mproc_result_get(r, NULL, 0, NULL, MPROC_NOWAIT));
+    assert_ok(mproc_result_get(r, NULL, 0, &size, MPROC_NOWAIT));
+    assert_int_equal(size, 0);
     mproc_result_free(r);
     end_of(p);
     assert_err(mproc_pool_map(p, &b, MPROC_NOWAIT), MPROC_EINVAL);
@@ -999,6 +1002,12 @@ static void bad_batches_are_refused(void **state)
         {{.fn = NULL}, MPROC_EINVAL},
         {{.fn = squares, .count = 1, .in_size = 4}, MPROC_EINVAL},
         {{.fn = squares, .in = n, .in_size = SIZE_MAX, .count = 2},
+         MPROC_EINVAL},
+        {{.fn = squares, .in = n, .in_size = SIZE_MAX, .count = 1},
+         MPROC_EINVAL},
+        {{.fn = squares, .in = n, .count = 1, .out_size = SIZE_MAX},
+         MPROC_EINVAL},
+        {{.fn = squares, .in = n, .count = SIZE_MAX / 16 + 1, .chunk = 1},
          MPROC_EINVAL},
         {{.fn = squares, .next = next_none}, MPROC_ENOTSUP},
         {{.fn = squares, .timeout_s = 1}, MPROC_ENOTSUP},
