@@ -15,6 +15,8 @@
  * Only the process that made a pool submits to it and waits for it, in any of
  * its threads; elsewhere MPROC_EPERM, and free does nothing. The same holds for
  * results, which outlive their pool. Workers ignore SIGINT and may make pools.
+ * Daemonic processes may make pools too: workers are not daemonic, yet end with
+ * their maker.
  * A function handed to a pool must be in the program when the pool starts. One
  * function serves apply and map alike.
  *
@@ -183,7 +185,6 @@ MPROC_API int mproc_pool_new_sized(mproc_pool **out,
  * MPROC_EWORKERLOST  a worker died in the initializer
  * MPROC_EAGAIN       no processes left: the limit of the system, or
  *                    processes_max
- * MPROC_EPERM        the caller is daemonic: it may not start processes
  * MPROC_ENOMEM       no memory
  * MPROC_EMFILE, MPROC_ENFILE  no descriptor left
  * MPROC_EINVAL       out is NULL, or an option is absurd

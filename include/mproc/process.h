@@ -60,7 +60,8 @@ enum {
  * name      its name, copied; beyond 63 bytes it is cut. Default: "Process-"
  *           and its ordinal among the maker's children; a grandchild is
  *           "Process-1:2"
- * daemon    1: ends with its parent and may not start children. Default 0
+ * daemon    1: ends with its parent and may not start children, except the
+ *           workers of pools. Default 0
  * start     MPROC_START_FORK is the default
  * arg_size  bytes at `arg` that mproc_process_new copies; the function gets the
  *           copy. Default 0: the function gets `arg` itself

@@ -6,7 +6,6 @@
 #include "base/options.h"
 #include "pool/private.h"
 #include "proc/child.h"
-#include "proc/who.h"
 
 enum { WORKERS_MAX = 32768, START_LOOK_MS = 50 };
 
@@ -333,9 +332,6 @@ int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
     int err = read_options(&opts, theirs, size);
     if (err == 0 && opts.workers > WORKERS_MAX) {
         err = MPROC_EAGAIN;
-    }
-    if (err == 0 && mpr_who_is_daemonic()) {
-        err = MPROC_EPERM;
     }
     if (err < 0 || (err = mpr_self(&self)) < 0) {
         return err;
