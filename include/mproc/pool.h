@@ -15,6 +15,8 @@
  * Only the process that made a pool submits to it and waits for it, in any of
  * its threads; elsewhere MPROC_EPERM, and free does nothing. The same holds for
  * results, which outlive their pool. Workers ignore SIGINT and may make pools.
+ * Daemonic processes may make pools too: workers are not daemonic, yet end with
+ * their maker.
  * A function handed to a pool must be in the program when the pool starts. One
  * function serves apply and map alike.
  *
@@ -183,7 +185,6 @@ MPROC_API int mproc_pool_new_sized(mproc_pool **out,
  * MPROC_EWORKERLOST  a worker died in the initializer
  * MPROC_EAGAIN       no processes left: the limit of the system, or
  *                    processes_max
- * MPROC_EPERM        the caller is daemonic: it may not start processes
  * MPROC_ENOMEM       no memory
  * MPROC_EMFILE, MPROC_ENFILE  no descriptor left
  * MPROC_EINVAL       out is NULL, or an option is absurd
@@ -406,7 +407,8 @@ MPROC_API int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *b,
  * MPROC_ENOMEM       the shared heap is full
  * MPROC_EPERM        the caller did not make the pool
  * MPROC_EDEADLK      called by a callback of the pool
- * MPROC_EINVAL       b or fn is NULL, or in is NULL where there are items
+ * MPROC_EINVAL       b or fn is NULL, in is NULL where there are items, or a
+ *                    size is absurd
  * MPROC_ENOTSUP      a field is set that this version does not serve or know
  */
 static inline int mproc_pool_map(mproc_pool *p, const mproc_batch *b,
@@ -429,7 +431,8 @@ MPROC_API int mproc_pool_map_async_sized(mproc_pool *p, const mproc_batch *b,
  * MPROC_EBROKEN    the pool can have no workers
  * MPROC_ENOMEM     the shared heap is full
  * MPROC_EPERM      the caller did not make the pool
- * MPROC_EINVAL     out, b or fn is NULL, or in is NULL where there are items
+ * MPROC_EINVAL     out, b or fn is NULL, in is NULL where there are items, or
+ *                  a size is absurd
  * MPROC_ENOTSUP    a field is set that this version does not serve or know
  */
 static inline int mproc_pool_map_async(mproc_pool *p, const mproc_batch *b,
@@ -445,7 +448,8 @@ static inline int mproc_pool_map_async(mproc_pool *p, const mproc_batch *b,
  * it has ended or until `until`. The reply is in `buf` and its size in bytes in
  * *size; with `size` NULL it must be exactly `capacity` bytes. The size of one
  * that does not fit is stored in *size. A batch has its replies in its own
- * arrays: (r, NULL, 0, NULL, until) waits for it. Python: AsyncResult.get().
+ * arrays, so there is nothing here, of size 0: (r, NULL, 0, NULL, until) waits
+ * for it. Python: AsyncResult.get().
  *
  * 0                  the task, or every item of the batch, ended well
  * MPROC_ETASK, MPROC_EWORKERLOST, MPROC_ECANCELED, MPROC_EBROKEN

@@ -60,7 +60,8 @@ enum {
  * name      its name, copied; beyond 63 bytes it is cut. Default: "Process-"
  *           and its ordinal among the maker's children; a grandchild is
  *           "Process-1:2"
- * daemon    1: ends with its parent and may not start children. Default 0
+ * daemon    1: ends with its parent and may not start children, except the
+ *           workers of pools. Default 0
  * start     MPROC_START_FORK is the default
  * arg_size  bytes at `arg` that mproc_process_new copies; the function gets the
  *           copy. Default 0: the function gets `arg` itself
@@ -84,7 +85,8 @@ MPROC_API int mproc_process_new_sized(mproc_process **out, mproc_main_fn *fn,
  * all defaults. End the handle with mproc_process_free. Python: Process().
  *
  * 0              *out is the new process, not yet started
- * MPROC_EINVAL   out or fn is NULL, or arg is NULL with an arg_size
+ * MPROC_EINVAL   out or fn is NULL, arg is NULL with an arg_size, or start is
+ *                absurd
  * MPROC_ENOTSUP  a start method that this version does not serve, or an option
  *                that it does not know
  * MPROC_ENOMEM   no memory

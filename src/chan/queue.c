@@ -46,10 +46,11 @@ __attribute__((constructor)) static void register_class(void)
 static int check_options(const mproc_queue_opts *opts)
 {
     if (opts->order < MPROC_FIFO || opts->order > MPROC_PRIORITY ||
-        opts->reserved != 0 || (opts->redeliver && !opts->joinable)) {
+        (opts->redeliver && !opts->joinable)) {
         return MPROC_EINVAL;
     }
-    return opts->order != MPROC_FIFO || opts->redeliver ? MPROC_ENOTSUP : 0;
+    bool served = opts->order == MPROC_FIFO && !opts->redeliver;
+    return served && opts->reserved == 0 ? 0 : MPROC_ENOTSUP;
 }
 
 static int begin_leases(struct mproc_queue *q, struct mpr_thread *self)

@@ -185,9 +185,15 @@ void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self)
     }
 }
 
-static int read_batch(mproc_batch *b, const mproc_batch *theirs, size_t size)
+/* So many that sums of such sizes may not be a size_t any more. */
+static bool is_absurd(size_t count, size_t size)
 {
     size_t bytes;
+    return __builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX / 8;
+}
+
+static int read_batch(mproc_batch *b, const mproc_batch *theirs, size_t size)
+{
     if (theirs == NULL) {
         return MPROC_EINVAL;
     }
@@ -199,9 +205,9 @@ static int read_batch(mproc_batch *b, const mproc_batch *theirs, size_t size)
         return MPROC_ENOTSUP;
     }
     bool wrong = b->fn == NULL || (b->count > 0 && b->in == NULL) ||
-                 __builtin_mul_overflow(b->count, b->in_size, &bytes) ||
-                 __builtin_mul_overflow(b->count, b->out_size, &bytes) ||
-                 __builtin_mul_overflow(b->count, sizeof(int), &bytes);
+                 is_absurd(b->count, b->in_size) ||
+                 is_absurd(b->count, b->out_size) ||
+                 is_absurd(b->count, sizeof(struct mpr_entry));
     return wrong ? MPROC_EINVAL : 0;
 }
 

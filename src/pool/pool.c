@@ -6,7 +6,6 @@
 #include "base/options.h"
 #include "pool/private.h"
 #include "proc/child.h"
-#include "proc/who.h"
 
 enum { WORKERS_MAX = 32768, START_LOOK_MS = 50 };
 
@@ -180,7 +179,8 @@ static int make_private(mproc_pool *pool, const mproc_pool_opts *opts)
         return MPROC_ENOMEM;
     }
     if (opts->initializer_arg_size > 0) {
-        mine->initializer_arg = calloc(1, opts->initializer_arg_size + 1);
+        size_t size = opts->initializer_arg_size;
+        mine->initializer_arg = size < SIZE_MAX ? calloc(1, size + 1) : NULL;
         if (mine->initializer_arg == NULL) {
             free(mine);
             return MPROC_ENOMEM;
@@ -332,9 +332,6 @@ int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
     int err = read_options(&opts, theirs, size);
     if (err == 0 && opts.workers > WORKERS_MAX) {
         err = MPROC_EAGAIN;
-    }
-    if (err == 0 && mpr_who_is_daemonic()) {
-        err = MPROC_EPERM;
     }
     if (err < 0 || (err = mpr_self(&self)) < 0) {
         return err;

@@ -83,7 +83,7 @@ struct mpr_task {
     mproc_done_fn *error_callback;
     void *user; /* while FREE: the next free one */
     alignas(16) char inline_arg[MPR_TASK_ARG];
-    alignas(8) char inline_reply[MPR_TASK_REPLY];
+    alignas(16) char inline_reply[MPR_TASK_REPLY];
 };
 
 static_assert(sizeof(struct mpr_task) <= 208, "a pending task is small");

@@ -168,7 +168,13 @@ int mproc_result_get(mproc_result *r, void *buf, size_t capacity, size_t *size,
     if (r->outcome.status != MPROC_OK) {
         return r->outcome.status;
     }
-    return r->batch != NULL ? 0 : hand_out(&r->outcome, buf, capacity, size);
+    if (r->batch == NULL) {
+        return hand_out(&r->outcome, buf, capacity, size);
+    }
+    if (size != NULL) {
+        *size = 0;
+    }
+    return 0;
 }
 
 /* ---- cancelling ------------------------------------------------------- */

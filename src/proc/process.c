@@ -67,7 +67,9 @@ static void name_it(struct mproc_process *p, const char *name)
 static int check_options(mproc_main_fn *fn, const void *arg,
                          const mproc_process_opts *opts)
 {
-    if (fn == NULL || (arg == NULL && opts->arg_size > 0)) {
+    bool absurd =
+        opts->start < MPROC_START_FORK || opts->start > MPROC_START_SPAWN;
+    if (fn == NULL || absurd || (arg == NULL && opts->arg_size > 0)) {
         return MPROC_EINVAL;
     }
     return opts->start == MPROC_START_FORK ? 0 : MPROC_ENOTSUP;

@@ -220,8 +220,11 @@ int mproc_configure_sized(const mproc_config *theirs, size_t size)
         wanted.heap_max == 0 ||
         (wanted.heap_max >= HEAP_LEAST && wanted.heap_max <= SIZE_MAX / 4 &&
          wanted.heap_max / MPR_SPAN_SIZE < UINT32_MAX / 2);
-    if (!processes_fit || !heap_fits || wanted.reserved != 0) {
+    if (!processes_fit || !heap_fits) {
         return MPROC_EINVAL;
+    }
+    if (wanted.reserved != 0) {
+        return MPROC_ENOTSUP;
     }
     mpr_private_lock();
     if (mpr_family != NULL) {

@@ -1003,7 +1003,7 @@ static void bad_arguments_are_refused(void **state)
     } refused[] = {
         {{.order = 3}, MPROC_EINVAL},
         {{.order = -1}, MPROC_EINVAL},
-        {{.reserved = 1}, MPROC_EINVAL},
+        {{.reserved = 1}, MPROC_ENOTSUP},
         {{.redeliver = 1}, MPROC_EINVAL},
         {{.redeliver = 1, .joinable = 1}, MPROC_ENOTSUP},
         {{.order = MPROC_LIFO}, MPROC_ENOTSUP},

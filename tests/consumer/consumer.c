@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The smallest program of a user; also compiled as C++. */
+/* The smallest program of a user. */
 #include <stdio.h>
 
 #include <mproc.h>

@@ -1,2 +1,129 @@
 // SPDX-License-Identifier: MIT
-#include "consumer.c"
+// A C++11 program that uses something of every topic.
+#include <cstdio>
+#include <cstring>
+
+#include <mproc.h>
+
+namespace
+{
+struct item {
+    int x;
+    double y;
+};
+
+int put_item(void *arg)
+{
+    mproc_queue *q = static_cast<mproc_queue *>(arg);
+    return MPROC_PUT(q, item, 2, 0.5) < 0 ? 1 : 7;
+}
+
+int square(const void *arg, size_t size, mproc_reply *reply)
+{
+    const int x = *static_cast<const int *>(arg);
+    const int xx = x * x;
+    return size == sizeof x ? mproc_reply_set(reply, &xx, sizeof xx) : 1;
+}
+
+bool is_true(void *user)
+{
+    return *static_cast<bool *>(user);
+}
+
+bool holds()
+{
+    mproc_lock *lock;
+    mproc_rlock *rlock;
+    mproc_semaphore *semaphore;
+    mproc_condition *condition;
+    bool yes = true;
+    int held = 0;
+    if (mproc_lock_new(&lock) < 0 || mproc_rlock_new(&rlock) < 0 ||
+        mproc_semaphore_new(&semaphore, 1, nullptr) < 0 ||
+        mproc_condition_new(&condition, nullptr) < 0) {
+        return false;
+    }
+    MPROC_WITH(lock) {
+        held += mproc_lock_locked(lock);
+    }
+    held -= mproc_lock_locked(lock);
+    MPROC_WITH(rlock) {
+        held += mproc_rlock_locked(rlock);
+    }
+    MPROC_WITH(semaphore) {
+        held += mproc_semaphore_value(semaphore) == 0;
+    }
+    MPROC_WITH(condition) {
+        held += mproc_condition_wait_for(condition, is_true, &yes,
+                                         mproc_in_s(10)) == 0;
+    }
+    mproc_lock_free(lock);
+    mproc_rlock_free(rlock);
+    mproc_semaphore_free(semaphore);
+    mproc_condition_free(condition);
+    return held == 4;
+}
+
+bool tells()
+{
+    mproc_event *event = nullptr;
+    mproc_connection *a, *b;
+    char *text = mproc_strdup("shared");
+    char got[7] = "";
+    mproc_heap_info info;
+    bool good =
+        text != nullptr && mproc_event_new(&event) == 0 &&
+        mproc_event_set(event) == 0 &&
+        mproc_event_wait(event, MPROC_FOREVER) == 0 &&
+        mproc_heap_stats(&info) == 0 && info.blocks > 0 &&
+        mproc_pipe_new(&a, &b, nullptr) == 0 &&
+        mproc_connection_send(a, text, 7, MPROC_NOWAIT) == 0 &&
+        mproc_connection_recv(b, got, 7, nullptr, mproc_in_ms(10000)) == 0 &&
+        std::strcmp(got, text) == 0 && mproc_connection_close(a) == 0 &&
+        mproc_connection_close(b) == 0;
+    mproc_event_free(event);
+    mproc_free(text);
+    return good;
+}
+
+bool works()
+{
+    mproc_queue *q;
+    mproc_process *p;
+    mproc_pool *pool;
+    item it = item();
+    int code = 0, x = 9, xx = 0;
+    mproc_pool_opts opts = mproc_pool_opts();
+    mproc_call call = mproc_call();
+    opts.workers = 1;
+    call.fn = square;
+    call.arg = &x;
+    call.arg_size = sizeof x;
+    bool good =
+        mproc_queue_new(&q, nullptr) == 0 &&
+        mproc_process_new(&p, put_item, q, nullptr) == 0 &&
+        mproc_process_start(p) == 0 && MPROC_GET(q, item, &it) == 0 &&
+        it.x == 2 && mproc_process_join(p, MPROC_FOREVER) == 0 &&
+        mproc_process_exitcode(p, &code) == 0 && code == 7 &&
+        mproc_pool_new(&pool, &opts) == 0 &&
+        mproc_pool_apply(pool, &call, &xx, sizeof xx, MPROC_FOREVER) == 0 &&
+        xx == 81 && mproc_pool_close(pool) == 0 &&
+        mproc_pool_join(pool, MPROC_FOREVER) == 0;
+    if (good) {
+        mproc_pool_free(pool);
+        mproc_process_free(p);
+        mproc_queue_free(q);
+    }
+    return good;
+}
+} // namespace
+
+int main()
+{
+    if (!holds() || !tells() || !works()) {
+        return 1;
+    }
+    std::printf("libmproc %s: %s\n", mproc_version(),
+                mproc_strerror(MPROC_EFULL));
+    return 0;
+}
