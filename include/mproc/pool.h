@@ -321,7 +321,7 @@ MPROC_API int mproc_pool_apply_async_sized(mproc_pool *p,
  * callback. Python: Pool.apply_async().
  *
  * 0                accepted; *out is its result, to be ended by
- *                  mproc_result_free
+ *                  mproc_result_free, and is stored before a callback runs
  * MPROC_EFULL      no room before the deadline
  * MPROC_ESHUTDOWN  the pool is closed
  * MPROC_EBROKEN    the pool can have no workers

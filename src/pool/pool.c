@@ -546,18 +546,19 @@ static int submit_call(mproc_pool *pool, struct mpr_thread *self,
     return mpr_pool_submit(pool, self, &entry);
 }
 
-static int apply_async(mproc_pool *pool, struct mpr_thread *self,
-                       const mproc_call *call, struct mproc_result **out)
+/* The result is the caller's before a callback can look for it there. */
+static int submit_with_result(mproc_pool *pool, struct mpr_thread *self,
+                              const mproc_call *call, struct mproc_result **out)
 {
-    struct mproc_result *result = NULL;
-    int err = out != NULL ? mpr_result_new(pool, self, &result) : 0;
+    struct mproc_result *result, *before = *out;
+    int err = mpr_result_new(pool, self, &result);
     if (err < 0) {
         return err;
     }
+    *out = result;
     err = submit_call(pool, self, call, result);
-    if (err == 0 && out != NULL) {
-        *out = result;
-    } else if (result != NULL) {
+    if (err < 0) {
+        *out = before;
         mpr_result_release(self, result);
         mpr_result_release(self, result);
     }
@@ -579,7 +580,8 @@ int mproc_pool_apply_async_sized(mproc_pool *p, const mproc_call *theirs,
         return err;
     }
     uintptr_t outer = mpr_op_begin(self, p);
-    err = apply_async(p, self, &call, out);
+    err = out != NULL ? submit_with_result(p, self, &call, out)
+                      : submit_call(p, self, &call, NULL);
     mpr_op_end(self, outer);
     return err;
 }

@@ -667,6 +667,30 @@ static void a_result_is_ready_before_its_callback(void **state)
     mproc_queue_free(gate);
 }
 
+/* However soon the callback comes. */
+static void a_callback_finds_the_result_where_it_was_wanted(void **state)
+{
+    (void)state;
+    enum { TIMES = 300 };
+    static mproc_result *r[TIMES];
+    static struct seen seen[TIMES];
+    mproc_pool *p = pool_of(2);
+    for (int i = 0; i < TIMES; i++) {
+        seen[i] = (struct seen){.result = &r[i]};
+        mproc_call call = {.fn = squares,
+                           MPROC_ARG(i),
+                           .callback = see_good,
+                           .user = &seen[i]};
+        assert_ok(mproc_pool_apply_async(p, &call, &r[i], MPROC_FOREVER));
+    }
+    end_of(p);
+    for (int i = 0; i < TIMES; i++) {
+        assert_int_equal(seen[i].good, 1);
+        assert_int_equal(seen[i].not_ready, 0);
+        mproc_result_free(r[i]);
+    }
+}
+
 static void a_result_freed_early_ends_no_task(void **state)
 {
     (void)state;
@@ -1702,6 +1726,7 @@ int main(void)
         CLEAN(one_of_the_callbacks_runs),
         CLEAN(callbacks_run_one_at_a_time_in_the_maker),
         CLEAN(a_result_is_ready_before_its_callback),
+        CLEAN(a_callback_finds_the_result_where_it_was_wanted),
         CLEAN(a_result_freed_early_ends_no_task),
         CLEAN(a_callback_may_do_all_but_wait),
         CLEAN(a_callback_may_terminate),
