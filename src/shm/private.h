@@ -6,6 +6,8 @@
 #ifndef MPR_SHM_PRIVATE_H
 #define MPR_SHM_PRIVATE_H
 
+#include "shm/slot.h"
+
 void mpr_private_lock(void);
 void mpr_private_unlock(void);
 
@@ -19,5 +21,52 @@ int mpr_slots_hook_threads(void);
 void mpr_slots_before_fork(void);
 void mpr_slots_after_fork(void);
 void mpr_slots_in_child(void);
+
+/* ---- between the files that deal with slots --------------------------- */
+
+static inline uint64_t mpr_slot_word(uint32_t generation,
+                                     enum mpr_slot_state state)
+{
+    return (uint64_t)generation << 32 | state;
+}
+
+static inline enum mpr_slot_state mpr_slot_state_of(uint64_t word)
+{
+    return (enum mpr_slot_state)(uint32_t)word;
+}
+
+static inline mpr_id mpr_slot_id(const struct mpr_slot *slot, uint64_t word)
+{
+    uint64_t number = (uint64_t)(slot - mpr_family->slots) + 1;
+    return (word >> 32) << 32 | number << 1;
+}
+
+/*
+ * The first record is nobody's: for who reaps before it has one, and for the
+ * hooks of every reaper, whose own hands may be full.
+ */
+static inline struct mpr_thread *mpr_spare_record(void)
+{
+    return &mpr_family->threads[0];
+}
+
+/* Nothing in hand, no guard, in no operation. */
+static inline bool mpr_thread_is_idle(struct mpr_thread *thread)
+{
+    uintptr_t any = atomic_load(&thread->op) | atomic_load(&thread->guard);
+    for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
+        any |= (uintptr_t)mpr_hand(thread, (enum mpr_hand)hand);
+    }
+    return any == 0;
+}
+
+enum mpr_reaped { MPR_REAPED, MPR_REAPED_BY_ANOTHER, MPR_REAP_BUSY };
+
+/*
+ * Reap one slot whose state was `word` when it was found to be a dead one's.
+ * MPR_REAP_BUSY: somebody holds what is needed, for long; it stays DEAD.
+ */
+enum mpr_reaped mpr_slot_reap(struct mpr_thread *self, struct mpr_slot *slot,
+                              uint64_t word);
 
 #endif
