@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/* One task: apply. */
+#include <string.h>
+
+#include "base/options.h"
+#include "pool/private.h"
+
+static int read_call(mproc_call *call, const mproc_call *theirs, size_t size)
+{
+    if (theirs == NULL) {
+        return MPROC_EINVAL;
+    }
+    int err = mpr_options_read(call, sizeof *call, theirs, size);
+    if (err < 0) {
+        return err;
+    }
+    if (call->timeout_s != 0 || call->priority != 0) {
+        return MPROC_ENOTSUP;
+    }
+    bool wrong = call->fn == NULL ||
+                 (call->arg == NULL && call->arg_size > 0) ||
+                 call->arg_size >= SIZE_MAX / 2;
+    return wrong ? MPROC_EINVAL : 0;
+}
+
+/* The argument, with its NUL, in the record or in a block of its own. */
+static int copy_arg(struct mpr_thread *self, struct mpr_task *task,
+                    const mproc_call *call)
+{
+    char *copy = task->inline_arg;
+    if (call->arg_size >= MPR_TASK_ARG) {
+        copy = mpr_heap_alloc(self, call->arg_size + 1, MPR_HAND_BLOCK);
+        if (copy == NULL) {
+            return MPROC_ENOMEM;
+        }
+    }
+    if (call->arg_size > 0) {
+        memcpy(copy, call->arg, call->arg_size);
+    }
+    copy[call->arg_size] = '\0';
+    task->arg = copy;
+    task->arg_size = call->arg_size;
+    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    return 0;
+}
+
+static int submit_call(mproc_pool *pool, struct mpr_thread *self,
+                       const mproc_call *call, struct mproc_result *result)
+{
+    struct mpr_entry entry;
+    int err = mpr_pool_take_task(pool, self, &entry);
+    if (err < 0) {
+        return err;
+    }
+    struct mpr_task *task = entry.task;
+    task->fn = call->fn;
+    task->callback = call->callback;
+    task->error_callback = call->error_callback;
+    task->user = call->user;
+    task->result = result;
+    if (result != NULL) {
+        result->entry = entry;
+    }
+    err = copy_arg(self, task, call);
+    if (err < 0) {
+        mpr_pool_drop_task(pool, self, &entry);
+        return err;
+    }
+    return mpr_pool_submit(pool, self, &entry);
+}
+
+/* The result is the caller's before a callback can look for it there. */
+static int submit_with_result(mproc_pool *pool, struct mpr_thread *self,
+                              const mproc_call *call, struct mproc_result **out)
+{
+    struct mproc_result *result, *before = *out;
+    int err = mpr_result_new(pool, self, &result);
+    if (err < 0) {
+        return err;
+    }
+    *out = result;
+    err = submit_call(pool, self, call, result);
+    if (err < 0) {
+        *out = before;
+        mpr_result_release(self, result);
+        mpr_result_release(self, result);
+    }
+    return err;
+}
+
+int mproc_pool_apply_async_sized(mproc_pool *p, const mproc_call *theirs,
+                                 size_t size, mproc_result **out,
+                                 mproc_deadline until)
+{
+    mproc_call call;
+    struct mpr_thread *self;
+    (void)until; /* there is always room */
+    int err = mpr_pool_check(p, &self);
+    if (err == 0) {
+        err = read_call(&call, theirs, size);
+    }
+    if (err < 0) {
+        return err;
+    }
+    uintptr_t outer = mpr_op_begin(self, p);
+    err = out != NULL ? submit_with_result(p, self, &call, out)
+                      : submit_call(p, self, &call, NULL);
+    mpr_op_end(self, outer);
+    return err;
+}
+
+/* NOLINTNEXTLINE(readability-function-size): one more than the user writes */
+int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
+                           size_t call_size, void *out, size_t size,
+                           mproc_deadline until)
+{
+    mproc_result *result = NULL;
+    struct mpr_thread *self;
+    if (out == NULL && size > 0) {
+        return MPROC_EINVAL;
+    }
+    if (p != NULL && mpr_pool_in_callback == p) {
+        return MPROC_EDEADLK;
+    }
+    int err = mpr_pool_check(p, &self);
+    if (err == 0) {
+        err = mproc_pool_apply_async_sized(p, call, call_size, &result, until);
+    }
+    if (err != 0 || result == NULL) {
+        return err;
+    }
+    err = mproc_result_wait(result, until);
+    if (err == MPROC_ETIMEDOUT) {
+        mpr_result_cancel(result, self);
+        mproc_result_wait(result, MPROC_FOREVER);
+    }
+    if (err == 0 || result->outcome.status != MPROC_ECANCELED) {
+        err = result->outcome.status;
+    }
+    if (err == 0 && out != NULL) {
+        err = mproc_result_get(result, out, size, NULL, MPROC_FOREVER);
+    }
+    mproc_result_free(result);
+    return err;
+}
