@@ -96,10 +96,7 @@ int mproc_pool_apply_async_sized(mproc_pool *p, const mproc_call *theirs,
     struct mpr_thread *self;
     (void)until; /* there is always room */
     int err = mpr_pool_check(p, &self);
-    if (err == 0) {
-        err = read_call(&call, theirs, size);
-    }
-    if (err < 0) {
+    if (err != 0 || (err = read_call(&call, theirs, size)) != 0) {
         return err;
     }
     uintptr_t outer = mpr_op_begin(self, p);
