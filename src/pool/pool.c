@@ -7,7 +7,7 @@
 #include "pool/private.h"
 #include "proc/child.h"
 
-enum { WORKERS_MAX = 32768, START_LOOK_MS = 50 };
+enum { MAKER_AND_NURSERY = 2 };
 
 /* ---- this process's part ---------------------------------------------- */
 
@@ -330,11 +330,11 @@ int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
         return MPROC_EINVAL;
     }
     int err = read_options(&opts, theirs, size);
-    if (err == 0 && opts.workers > WORKERS_MAX) {
-        err = MPROC_EAGAIN;
-    }
     if (err < 0 || (err = mpr_self(&self)) < 0) {
         return err;
+    }
+    if (opts.workers > mpr_family->slots_max - MAKER_AND_NURSERY) {
+        return MPROC_EAGAIN; /* before thousands are forked in vain */
     }
     uintptr_t outer = mpr_op_begin(self, &opts);
     err = make_pool(out, self, &opts);

@@ -361,6 +361,7 @@ static void bad_options_are_refused(void **state)
         {{.initializer = bad_initializer, .initializer_arg_size = 1},
          MPROC_EINVAL},
         {{.workers = SIZE_MAX}, MPROC_EAGAIN},
+        {{.workers = 4095}, MPROC_EAGAIN}, /* and two more, of 4096 */
     };
     mproc_pool *p = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
