@@ -152,7 +152,6 @@ static int spawn(struct nursery *n, uint32_t index)
     struct mpr_worker *worker = &n->table->worker[index];
     struct mpr_child child;
     mpr_id nursery = mpr_self_id();
-    worker->code = 0;
     worker->current = (struct mpr_entry){0};
     atomic_store(&worker->id, 0);
     atomic_store(&worker->state, MPR_WORKER_STARTING);
@@ -225,14 +224,12 @@ static bool all_ready(const struct nursery *n)
 }
 
 /* What the start of a worker came to; 0: it began to work. */
-static int start_error(const struct mpr_worker *worker, int code, int *told)
+static int start_error(const struct mpr_worker *worker)
 {
     switch (atomic_load(&worker->state)) {
     case MPR_WORKER_STARTING:
-        *told = code;
         return MPROC_EWORKERLOST;
     case MPR_WORKER_UNFIT:
-        *told = worker->code;
         return worker->unfit;
     default:
         return 0;
@@ -240,11 +237,10 @@ static int start_error(const struct mpr_worker *worker, int code, int *told)
 }
 
 /* What hinders a start ends the pool; later it costs workers. */
-static void report(mproc_pool *pool, int result, int code)
+static void report(mproc_pool *pool, int result)
 {
     if (atomic_load(&pool->report) == 0 &&
         (result > 0 || !atomic_load(&pool->started))) {
-        atomic_store(&pool->report_code, code);
         atomic_store(&pool->report, result);
         mpr_bell_ring(&pool->to_maker, INT_MAX);
     }
@@ -253,7 +249,7 @@ static void report(mproc_pool *pool, int result, int code)
 static void bury(struct nursery *n, uint32_t index, int code)
 {
     struct mpr_worker *worker = &n->table->worker[index];
-    int told, err = start_error(worker, code, &told);
+    int err = start_error(worker);
     uint32_t begun = atomic_load(&n->table->begun);
     if (begun != n->begun) {
         n->begun = begun;
@@ -261,7 +257,7 @@ static void bury(struct nursery *n, uint32_t index, int code)
     }
     if (err < 0) {
         n->failed_starts++;
-        report(n->pool, err, told);
+        report(n->pool, err);
     }
     mpr_nursery_settle(n->pool, n->self, n->table, index, code);
     atomic_store(&worker->state, MPR_WORKER_NONE);
@@ -300,7 +296,7 @@ static void fill_up(struct nursery *n)
         }
         int err = spawn(n, i);
         if (err < 0) {
-            report(n->pool, err, 0);
+            report(n->pool, err);
             n->failed_forks += alive(n) == 0;
             return;
         }
@@ -339,7 +335,7 @@ static void keep(struct nursery *n)
         fill_up(n);
         if (atomic_load(&pool->report) == 0 && alive(n) == n->table->count &&
             (pool->initializer == NULL || all_ready(n))) {
-            report(pool, 1, 0);
+            report(pool, 1);
         }
         if (alive(n) == 0 && !wants_workers(n)) {
             return;
@@ -366,7 +362,7 @@ static void run(mproc_pool *pool, const sigset_t *mask)
         .pool = pool, .table = atomic_load(&pool->table), .mask = mask};
     int err = mpr_self(&n.self);
     if (err < 0) {
-        report(pool, err, 0);
+        report(pool, err);
         atomic_store(&pool->broken, 1);
         return;
     }

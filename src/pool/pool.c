@@ -113,7 +113,6 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     atomic_store(&pool->phase, MPR_POOL_OPEN);
     atomic_store(&pool->broken, 0);
     atomic_store(&pool->report, 0);
-    atomic_store(&pool->report_code, 0);
     atomic_store(&pool->started, 0);
     atomic_store(&pool->idle, 0);
     atomic_store(&pool->sweep, 0);

@@ -142,7 +142,7 @@ enum mpr_worker_state {
     MPR_WORKER_NONE,
     MPR_WORKER_STARTING,
     MPR_WORKER_READY,
-    MPR_WORKER_UNFIT,  /* `unfit` says why, `code` what its initializer did */
+    MPR_WORKER_UNFIT,  /* it leaves before its first task: `unfit` */
     MPR_WORKER_RETIRED /* it leaves by itself, without a task */
 };
 
@@ -159,7 +159,6 @@ struct mpr_worker {
     _Atomic mpr_id id;
     struct mpr_entry current;
     int unfit;
-    int code;
 };
 
 /* The workers of one nursery; a new nursery makes a new table. */
@@ -211,7 +210,6 @@ struct mproc_pool {
     _Atomic uint32_t phase;
     _Atomic uint32_t broken;
     _Atomic int32_t report;
-    _Atomic int32_t report_code;
     _Atomic uint32_t started;
     _Atomic uint32_t idle;
     struct mpr_slab *slabs;

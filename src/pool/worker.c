@@ -367,8 +367,7 @@ static int enter(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery,
     if (pool->initializer == NULL) {
         return 0;
     }
-    worker->code = pool->initializer(pool->initializer_arg);
-    return worker->code != 0 ? MPROC_ETASK : 0;
+    return pool->initializer(pool->initializer_arg) != 0 ? MPROC_ETASK : 0;
 }
 
 void mpr_worker_run(mproc_pool *pool, struct mpr_table *table, uint32_t index,
