@@ -253,7 +253,7 @@ int mpr_children_fd(struct mpr_child_record *child)
 {
     if (child->pidfd < 0) {
         bool ended = mpr_children_collect(child);
-        int fd = ended ? mpr_os_readable() : mpr_os_pidfd(child->pid);
+        int fd = ended ? mpr_os_flag(true) : mpr_os_pidfd(child->pid);
         if (fd < 0) {
             return fd;
         }
