@@ -177,13 +177,13 @@ static int close_unheld(struct mpr_pipe *pipe)
 /*
  * Draw the conclusions from who holds what, if it is still the pipe that had
  * this tag: close ends, tell those who wait, end the pipe. May be repeated.
- * `until` bounds the wait for the guard.
+ * `until` bounds the wait for the guard; false: it was not to be had.
  */
-static void settle(struct mpr_pipe *pipe, struct mpr_thread *self, uint64_t tag,
+static bool settle(struct mpr_pipe *pipe, struct mpr_thread *self, uint64_t tag,
                    mproc_deadline until)
 {
     if (mpr_guard_lock_until(&pipe->guard, self, self, until) < 0) {
-        return;
+        return false;
     }
     int closed = mpr_object_unchanged(pipe, tag) ? close_unheld(pipe) : 0;
     mpr_guard_unlock(&pipe->guard, self);
@@ -193,6 +193,7 @@ static void settle(struct mpr_pipe *pipe, struct mpr_thread *self, uint64_t tag,
     if (closed == 2) {
         mpr_object_end_if(self, pipe, tag);
     }
+    return true;
 }
 
 /* Somebody died. */
@@ -354,8 +355,18 @@ static void end_pipe(struct mpr_thread *self, struct mpr_thread *whose,
     } while (dropped);
 }
 
-static const struct mpr_object_class pipe_class = {
-    .type = MPR_PIPE, .size = sizeof(struct mpr_pipe), .end = end_pipe};
+static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment);
+static _Atomic uint32_t *items_bell(const void *handle);
+
+static const struct mpr_object_wait pipe_wait = {.look = look,
+                                                 .bell = items_bell};
+
+static const struct mpr_object_class pipe_class = {.type = MPR_PIPE,
+                                                   .size =
+                                                       sizeof(struct mpr_pipe),
+                                                   .end = end_pipe,
+                                                   .wait = &pipe_wait};
 
 __attribute__((constructor)) static void register_pipes(void)
 {
@@ -773,6 +784,57 @@ int mproc_connection_poll(mproc_connection *c, mproc_deadline until)
                           attempt_poll, &r.call);
     mpr_bell_ring(&r.call.in->items, 1);
     return end(&r.call, err);
+}
+
+/* ---- waiting for it among many ---------------------------------------- */
+
+uint64_t mpr_connection_tag(const mproc_connection *c)
+{
+    struct call call;
+    return is_connection(c) && find_pipe(&call, (mproc_connection *)c)
+               ? call.tag
+               : 0;
+}
+
+/* Nobody's stopped process is waited for here. */
+static int look_at_end(struct recv_call *r)
+{
+    struct call *call = &r->call;
+    if (mpr_log_count(call->in) > 0 || atomic_load(&call->other->closed)) {
+        return 0;
+    }
+    if (mpr_likely(surely_held(call->other))) {
+        return MPROC_ETIMEDOUT;
+    }
+    if (!settle(call->pipe, call->self, call->tag, MPROC_NOWAIT)) {
+        return MPROC_EAGAIN;
+    }
+    return atomic_load(&call->other->closed) ? 0 : MPROC_ETIMEDOUT;
+}
+
+/* Waiting for an end is a use of it. */
+static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment)
+{
+    struct recv_call r;
+    (void)self;
+    (void)moment;
+    if (tag == 0 || mpr_connection_tag(handle) != tag) {
+        return MPROC_EINVAL;
+    }
+    int err =
+        begin_recv(&r, (mproc_connection *)handle, MPROC_NOWAIT, MPROC_EAGAIN);
+    if (err < 0) {
+        return err;
+    }
+    return end(&r.call, still(&r.call, look_at_end(&r)));
+}
+
+static _Atomic uint32_t *items_bell(const void *handle)
+{
+    struct call call;
+    find_pipe(&call, (mproc_connection *)handle);
+    return &call.in->items;
 }
 
 /* ---- close ------------------------------------------------------------ */

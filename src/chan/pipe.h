@@ -49,6 +49,9 @@ struct mproc_connection {
 
 static_assert(sizeof(struct mproc_connection) == MPR_LINE, "one line an end");
 
+/* The tag of the pipe that a handle is an end of; 0: it is of none. */
+uint64_t mpr_connection_tag(const mproc_connection *c);
+
 /*
  * `log[i]` is what end i sends. It is closed only when the pipe ends; that
  * nobody is there to receive or to send is told by the ends.

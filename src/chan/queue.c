@@ -35,8 +35,33 @@ static void end_queue(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_bell_ring(&q->done, INT_MAX);
 }
 
+/* Ready is what a get would not wait for. */
+static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment)
+{
+    (void)self;
+    (void)moment;
+    if (tag == 0 || mpr_object_tag(handle, MPR_QUEUE) != tag) {
+        return MPROC_EINVAL;
+    }
+    const struct mproc_queue *q = handle;
+    bool ready = mpr_log_count(&q->log) > 0 || mpr_log_closed(&q->log);
+    return ready ? 0 : MPROC_ETIMEDOUT;
+}
+
+static _Atomic uint32_t *items_bell(const void *handle)
+{
+    return &((struct mproc_queue *)handle)->log.items;
+}
+
+static const struct mpr_object_wait queue_wait = {.look = look,
+                                                  .bell = items_bell};
+
 static const struct mpr_object_class queue_class = {
-    .type = MPR_QUEUE, .size = sizeof(struct mproc_queue), .end = end_queue};
+    .type = MPR_QUEUE,
+    .size = sizeof(struct mproc_queue),
+    .end = end_queue,
+    .wait = &queue_wait};
 
 __attribute__((constructor)) static void register_class(void)
 {
