@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/options.h"
+#include "chan/watch.h"
 
 #define MARK UINT64_C(0x6d70726320656e64) /* "mprc end"; lowest bit: which */
 
@@ -646,6 +647,7 @@ int mproc_connection_send(mproc_connection *c, const void *data, size_t size,
     err = mpr_sleep_until(&s.call.out->space, until, MPROC_EFULL, attempt_send,
                           &s);
     mpr_log_put_done(&s.put);
+    mpr_watch_settle(s.call.self, s.call.other);
     return end(&s.call, err);
 }
 
@@ -698,8 +700,10 @@ static int begin_recv(struct recv_call *r, mproc_connection *c,
 
 static int receive(struct recv_call *r)
 {
-    return mpr_sleep_until(&r->call.in->items, r->get.until, MPROC_EEMPTY,
-                           attempt_recv, r);
+    int err = mpr_sleep_until(&r->call.in->items, r->get.until, MPROC_EEMPTY,
+                              attempt_recv, r);
+    mpr_watch_settle(r->call.self, r->call.end);
+    return err;
 }
 
 int mproc_connection_recv(mproc_connection *c, void *buf, size_t capacity,
@@ -837,6 +841,15 @@ static _Atomic uint32_t *items_bell(const void *handle)
     return &call.in->items;
 }
 
+int mproc_connection_fd(mproc_connection *c)
+{
+    struct recv_call r;
+    int err = begin_recv(&r, c, MPROC_FOREVER, MPROC_ETIMEDOUT);
+    return err < 0 ? err
+                   : end(&r.call,
+                         mpr_watch_fd(r.call.self, MPR_PIPE, c, r.call.tag));
+}
+
 /* ---- close ------------------------------------------------------------ */
 
 /* With the guard locked. EINVAL: another thread was faster. */
@@ -867,6 +880,8 @@ int mproc_connection_close(mproc_connection *c)
         mpr_held_add(call.self, -1);
         ring_all(call.pipe); /* who waits must watch those who are left */
         settle(call.pipe, call.self, call.tag, MPROC_FOREVER);
+        mpr_watch_close(c, call.tag);
+        mpr_watch_settle(call.self, call.other);
     }
     return end(&call, err);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/options.h"
+#include "chan/watch.h"
 
 /* ---- making and ending ------------------------------------------------ */
 
@@ -126,8 +127,10 @@ int mproc_queue_new_sized(mproc_queue **out, const mproc_queue_opts *theirs,
 void mproc_queue_free(mproc_queue *q)
 {
     struct mpr_thread *self;
-    if (mpr_object_is(q, MPR_QUEUE) && mpr_self(&self) == 0) {
-        mpr_object_end(self, q, MPR_QUEUE);
+    uint64_t tag = mpr_object_tag(q, MPR_QUEUE);
+    if (tag != 0 && mpr_self(&self) == 0) {
+        mpr_object_end_if(self, q, tag);
+        mpr_watch_close(q, tag);
     }
 }
 
@@ -210,6 +213,7 @@ int mproc_queue_put(mproc_queue *q, const void *data, size_t size,
                                  .tag = p.call.tag};
     err = mpr_sleep_until(&q->log.space, until, MPROC_EFULL, attempt_put, &p);
     mpr_log_put_done(&p.put);
+    mpr_watch_settle(p.call.self, q);
     return end(&p.call, err);
 }
 
@@ -289,8 +293,10 @@ static int attempt_get(void *user)
 static int get(struct get_call *g)
 {
     struct mpr_log *log = &g->call.q->log;
-    return mpr_sleep_until(&log->items, g->get.until, MPROC_EEMPTY, attempt_get,
-                           g);
+    int err = mpr_sleep_until(&log->items, g->get.until, MPROC_EEMPTY,
+                              attempt_get, g);
+    mpr_watch_settle(g->call.self, g->call.q);
+    return err;
 }
 
 int mproc_queue_get(mproc_queue *q, void *buf, size_t capacity, size_t *size,
@@ -455,5 +461,17 @@ int mproc_queue_shutdown(mproc_queue *q, bool immediate)
     if (immediate) {
         drop_rest(&call);
     }
+    mpr_watch_settle(call.self, q);
     return end(&call, 0);
+}
+
+/* ---- a descriptor ----------------------------------------------------- */
+
+int mproc_queue_fd(mproc_queue *q)
+{
+    struct call call;
+    int err = begin(&call, q, MPROC_FOREVER);
+    return err < 0
+               ? err
+               : end(&call, mpr_watch_fd(call.self, MPR_QUEUE, q, call.tag));
 }

@@ -206,12 +206,12 @@ void mpr_watch_settle_all(struct mpr_thread *self)
     }
 }
 
-/* `live`: leave it if it is the object that has this tag. */
-static void close_unless(const void *handle, uint64_t live)
+/* That of the object with the tag, or that of any other at this address. */
+static void close_watch(const void *handle, uint64_t tag, bool any_other)
 {
     enter();
     struct watch *w = find(handle);
-    bool ours = w != NULL && w->tag != live;
+    bool ours = w != NULL && (w->tag != tag) == any_other;
     if (ours) {
         w->closed = true;
     }
@@ -225,10 +225,10 @@ static void close_unless(const void *handle, uint64_t live)
     }
 }
 
-void mpr_watch_close(const void *handle)
+void mpr_watch_close(const void *handle, uint64_t tag)
 {
     if (mpr_watch_any()) {
-        close_unless(handle, 0);
+        close_watch(handle, tag, false);
     }
 }
 
@@ -285,7 +285,7 @@ int mpr_watch_fd(struct mpr_thread *self, enum mpr_object_type type,
                  const void *handle, uint64_t tag)
 {
     struct watch *w = NULL;
-    close_unless(handle, tag); /* that of another, which was at this address */
+    close_watch(handle, tag, true); /* freed by another process */
     int err = find_or_make(&w, type, handle, tag);
     if (err < 0) {
         return err;

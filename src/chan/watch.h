@@ -40,7 +40,10 @@ static inline void mpr_watch_settle(struct mpr_thread *self, const void *handle)
 /* The pump: raise what has become ready. */
 void mpr_watch_settle_all(struct mpr_thread *self);
 
-/* This process is done with the object. Who polls the descriptor is woken. */
-void mpr_watch_close(const void *handle);
+/*
+ * This process is done with the object that had this tag. Who polls the
+ * descriptor is woken.
+ */
+void mpr_watch_close(const void *handle, uint64_t tag);
 
 #endif
