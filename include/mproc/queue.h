@@ -16,8 +16,8 @@
  * and anyone ends it, once, when nobody uses it. It costs no descriptor until
  * mproc_queue_fd asks for one. Calls do not block unless they say so; none may
  * be made by a signal handler. A handle that is NULL, freed or of another kind:
- * MPROC_EINVAL where an int is returned, else false or 0. Calls that wait answer
- * MPROC_EINVAL when the queue is freed meanwhile.
+ * MPROC_EINVAL where an int is returned, else false or 0. Calls that wait
+ * answer MPROC_EINVAL when the queue is freed meanwhile.
  */
 #ifndef MPROC_QUEUE_H
 #define MPROC_QUEUE_H
