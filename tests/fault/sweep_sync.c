@@ -25,8 +25,8 @@
 
 #include "shm/sleep.h"
 #include "sweep.h"
+#include "sync/condition.h"
 #include "sync/lock.h"
-#include "sync/waiters.h"
 
 enum who { ROUND, VICTIM, SLEEPER, OTHER, BYSTANDER, NOTIFIER, WHO_COUNT };
 enum { NOTHING_YET = 1000 }; /* no outcome of a call */
@@ -941,28 +941,26 @@ static const char *check_set(void *ctx, const struct sweep_point *at)
 
 /* ---- condition -------------------------------------------------------- */
 
-enum { NOT_WAITING, WAITING, NOTIFIED };
-
-/* What the word of the only thread of a process says (sync/waiters.c). */
-static unsigned wait_state(enum who who)
+/* What the word of the only thread of a process says. */
+static enum mpr_wait_state wait_state(enum who who)
 {
     mpr_id id = atomic_load(&scene->part[who].id);
     for (uint32_t i = 1; i < atomic_load(&mpr_family->threads_top); i++) {
         struct mpr_thread *thread = &mpr_family->threads[i];
         if (id != 0 && atomic_load(&thread->owner) == id) {
-            return atomic_load(&thread->wait) % 4;
+            return mpr_wait_heard(thread);
         }
     }
-    return NOT_WAITING;
+    return MPR_WAIT_OVER;
 }
 
 static bool await_waiting(enum who who)
 {
     mproc_deadline until = SOON;
-    while (wait_state(who) != WAITING && !past(until)) {
+    while (wait_state(who) != MPR_WAIT_ON && !past(until)) {
         nap();
     }
-    return wait_state(who) == WAITING;
+    return wait_state(who) == MPR_WAIT_ON;
 }
 
 /* Over a lock of the user's, or of its own. */
@@ -1129,7 +1127,7 @@ static int tell_one(void *ctx)
     appear(NOTIFIER);
     for (mproc_deadline until = SOON; !ready && !past(until); nap()) {
         mpr_id victim = atomic_load(&s->part[VICTIM].id);
-        bool waits = wait_state(VICTIM) == WAITING;
+        bool waits = wait_state(VICTIM) == MPR_WAIT_ON;
         ready = victim != 0 && !mproc_lock_locked(s->lock) &&
                 (waits || mpr_id_is_dead(victim));
     }
@@ -1160,8 +1158,8 @@ static const char *tell_who_is_left(void *ctx)
         if (atomic_load(&s->part[SLEEPER].done)) {
             return NULL;
         }
-        if (rests(SLEEPER) && wait_state(SLEEPER) == WAITING &&
-            wait_state(VICTIM) == NOT_WAITING) {
+        if (rests(SLEEPER) && wait_state(SLEEPER) == MPR_WAIT_ON &&
+            wait_state(VICTIM) == MPR_WAIT_OVER) {
             atomic_store(&s->part[ROUND].done, true);
             int err = notify_in(s, 1, SOON);
             atomic_store(&s->part[ROUND].outcome, err);
@@ -1280,7 +1278,7 @@ static bool tell_mourned(void)
     atomic_store(&mourned.waiters->notified,
                  atomic_load(&mourned.waiters->tickets));
     return atomic_compare_exchange_strong(&mourned.dead->wait, &wait,
-                                          wait - WAITING + NOTIFIED);
+                                          wait - MPR_WAIT_ON + MPR_WAIT_TOLD);
 }
 
 static void *dead_waiter_scene(void)
@@ -1294,7 +1292,7 @@ static void *dead_waiter_scene(void)
         return NULL;
     }
     mourned.dead = record_of(OTHER);
-    mourned.waiters = (struct mpr_waiters *)mourned.dead->wait_for;
+    mourned.waiters = &s->condition->waiters;
     mourned.seen = atomic_load(&mourned.dead->wait);
     mourned.mine = mpr_waiters_join(self, mourned.waiters);
     kill(pid, SIGKILL);
@@ -1331,11 +1329,11 @@ static const char *leave_and_go_on(struct scene *s, bool told)
         return "no record";
     }
     (void)mpr_slots_reap(self);
-    if (mpr_waiters_told(self, mourned.mine) != told) {
+    if ((mpr_wait_heard(self) == MPR_WAIT_TOLD) != told) {
         return told ? "a notify died with its waiter"
                     : "a waiter was told of nothing";
     }
-    mpr_waiters_leave(self, mourned.mine);
+    mpr_wait_end(self, mourned.mine);
     return condition_goes_on(s);
 }
 
@@ -1407,7 +1405,7 @@ static const char *settle_two(void *ctx)
         bool settled = true;
         for (enum who who = SLEEPER; who <= OTHER; who++) {
             settled &= atomic_load(&s->part[who].done) ||
-                       (wait_state(who) == WAITING && rests(who));
+                       (wait_state(who) == MPR_WAIT_ON && rests(who));
         }
         if (settled) {
             atomic_store(&s->part[ROUND].outcome, count_done(s));

@@ -661,7 +661,6 @@ static void exactly_as_many_return_as_are_notified(void **state)
  */
 struct corpse {
     mproc_condition *c;
-    uint64_t wait;
     struct mpr_thread *record;
     atomic_int may_die;
 };
@@ -673,11 +672,16 @@ static void *die_waiting(void *arg)
     assert_ok(mproc_condition_acquire(corpse->c, MPROC_FOREVER));
     assert_ok(mpr_self(&self));
     corpse->record = self;
-    corpse->wait = mpr_waiters_join(self, &corpse->c->waiters);
+    (void)mpr_waiters_join(self, &corpse->c->waiters);
     assert_ok(mproc_condition_release(corpse->c));
     atomic_fetch_add(&ready, 1);
     await(atomic_load(&corpse->may_die));
     return NULL;
+}
+
+static bool was_told(const struct corpse *corpse)
+{
+    return mpr_wait_heard(corpse->record) == MPR_WAIT_TOLD;
 }
 
 static pthread_t start_corpse(struct corpse *corpse, mproc_condition *c)
@@ -713,7 +717,7 @@ static void what_the_dead_were_notified_of_is_passed_on(void **state)
     pthread_t first = start_waiter(c);
     pthread_t second = start_waiter(c);
     notify(c, 1);
-    assert_true(mpr_waiters_told(corpse.record, corpse.wait));
+    assert_true(was_told(&corpse));
     bury(&corpse, dead);
     pthread_join(first, NULL);
     reap_dead();
@@ -733,7 +737,7 @@ static void it_is_not_passed_on_to_who_came_later(void **state)
     notify(c, 1);
     pthread_t later = start_corpse(&late, c);
     bury(&corpse, dead);
-    assert_false(mpr_waiters_told(late.record, late.wait));
+    assert_false(was_told(&late));
     bury(&late, later);
     mproc_condition_free(c);
 }
@@ -786,7 +790,7 @@ static void who_timed_out_takes_no_notify(void **state)
     await(mproc_in_ms(0).at_ns > hasty.until.at_ns);
     await(atomic_load(&c->own.hold.word) & MPR_HOLD_WAITERS);
     assert_ok(mproc_condition_notify(c, 1));
-    assert_true(mpr_waiters_told(other.record, other.wait));
+    assert_true(was_told(&other));
     assert_ok(mproc_condition_release(c));
     pthread_join(first, NULL);
     assert_err(hasty.err, MPROC_ETIMEDOUT);
@@ -809,8 +813,8 @@ static void nothing_is_passed_on_within_a_freed_condition(void **state)
     pthread_t two = start_corpse(&second, next);
     notify(next, 1);
     bury(&corpse, dead);
-    assert_true(mpr_waiters_told(first.record, first.wait));
-    assert_false(mpr_waiters_told(second.record, second.wait));
+    assert_true(was_told(&first));
+    assert_false(was_told(&second));
     bury(&second, two);
     bury(&first, one);
     mproc_condition_free(next);
