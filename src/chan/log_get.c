@@ -38,6 +38,9 @@ static struct mpr_record *first_record(struct mpr_log *log,
                                        struct mpr_thread *whose)
 {
     struct mpr_log_end *head = &log->head;
+    if (mpr_log_is_array(log)) {
+        return mpr_order_first(&log->array, mpr_log_count_locked(log));
+    }
     struct mpr_record *record = mpr_record_at(head->segment, head->offset);
     if (mpr_likely(record->kind != MPR_RECORD_JUMP)) {
         return record;
@@ -61,6 +64,18 @@ static bool too_large(const struct mpr_log_get *get, uint64_t size)
         return true;
     }
     return false;
+}
+
+/* The first of an array is taken. */
+static void move_in_array(struct mpr_log *log, struct mpr_thread *self,
+                          uint64_t size)
+{
+    struct mpr_log_end *head = &log->head;
+    uint64_t count = mpr_log_count_locked(log);
+    mpr_order_take(&log->array, count, mpr_log_load_seq(head) + 1);
+    mpr_log_move(head, 0, size);
+    mpr_order_taken(&log->array, count - 1);
+    mpr_order_shrink(&log->array, self, count - 1);
 }
 
 /* One try with the guard locked: the message, or its block, becomes ours. */
@@ -92,7 +107,11 @@ static int get_locked(const struct mpr_log_get *get, uint64_t *size)
     } else if (*size > 0) {
         memcpy(get->data, record + 1, *size);
     }
-    mpr_log_move(head, mpr_record_size(record), *size);
+    if (mpr_log_is_array(log)) {
+        move_in_array(log, get->self, *size);
+    } else {
+        mpr_log_move(head, mpr_record_size(record), *size);
+    }
     return 0;
 }
 
@@ -142,18 +161,30 @@ int mpr_log_get(const struct mpr_log_get *get)
     return err;
 }
 
-/* With the guard locked: the first message is in the hands of `whose`. */
+/* What to drop when all goes: of an array the one that nothing moves up for. */
+static struct mpr_record *any_record(struct mpr_log *log,
+                                     struct mpr_thread *whose)
+{
+    return mpr_log_is_array(log)
+               ? mpr_order_last(&log->array, mpr_log_count_locked(log))
+               : first_record(log, whose);
+}
+
+/* With the guard locked: one message is in the hands of `whose`. */
 static int discard_locked(struct mpr_log *log, struct mpr_thread *whose)
 {
     if (empty_locked(log)) {
         return MPROC_EEMPTY;
     }
-    struct mpr_record *record = first_record(log, whose);
+    struct mpr_record *record = any_record(log, whose);
     if (record->kind == MPR_RECORD_BLOCK) {
         mpr_hand_set(whose, MPR_HAND_BLOCK, mpr_record_block(record)->block);
     }
     mpr_log_move(&log->head, mpr_record_size(record),
                  mpr_record_message(record));
+    if (mpr_log_is_array(log)) {
+        mpr_order_shrink(&log->array, whose, mpr_log_count_locked(log));
+    }
     return 0;
 }
 

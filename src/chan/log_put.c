@@ -40,9 +40,21 @@ static bool fits(const struct mpr_log_end *tail, size_t record)
            tail->segment->capacity;
 }
 
+/* In place of one that others made too small meanwhile, perhaps. */
+static int fetch_places(struct mpr_log *log, struct mpr_thread *self)
+{
+    size_t size = mpr_order_need(&log->array);
+    mpr_heap_free_hand(self, self, MPR_HAND_SEGMENT);
+    void *block = mpr_heap_alloc(self, size, MPR_HAND_SEGMENT);
+    return block != NULL ? 0 : MPROC_ENOMEM;
+}
+
 /* A segment for the hand: small at first, so that small queues stay small. */
 static int fetch_segment(struct mpr_log *log, struct mpr_thread *self)
 {
+    if (mpr_log_is_array(log)) {
+        return fetch_places(log, self);
+    }
     size_t size =
         mpr_log_tail(log) <= MPR_LOG_FIRST_BYTES / 16 ? SMALL_SEGMENT : SEGMENT;
     struct mpr_segment *segment = mpr_heap_alloc(self, size, MPR_HAND_SEGMENT);
@@ -68,11 +80,10 @@ static void begin_segment(struct mpr_log_end *tail, struct mpr_thread *self)
     mpr_hand_set(self, MPR_HAND_SEGMENT, NULL);
 }
 
-static size_t write_record(struct mpr_log_end *tail,
+static size_t write_record(struct mpr_record *record,
                            const struct mpr_log_put *put)
 {
-    struct mpr_record *record = mpr_record_at(tail->segment, tail->offset);
-    if (put->size <= MPR_LOG_INLINE) {
+    if (put->size <= put->log->max_inline) {
         *record = (struct mpr_record){(uint32_t)put->size, MPR_RECORD_INLINE};
         if (put->size > 0) {
             memcpy(record + 1, put->data, put->size);
@@ -96,13 +107,35 @@ static void look_at_head(struct mpr_log *log)
     }
 }
 
+/* Where the record goes. NULL: a segment, or places, are needed in the hand. */
+static struct mpr_record *next_record(const struct mpr_log_put *put)
+{
+    struct mpr_log_end *tail = &put->log->tail;
+    bool lies_in_it = put->size <= put->log->max_inline;
+    struct mpr_record shape = {lies_in_it ? (uint32_t)put->size : 0,
+                               lies_in_it ? MPR_RECORD_INLINE
+                                          : MPR_RECORD_BLOCK};
+    if (mpr_log_is_array(put->log)) {
+        struct mpr_order *array = &put->log->array;
+        uint64_t count = mpr_log_count_locked(put->log);
+        return mpr_order_has_room(array, put->self, count)
+                   ? mpr_order_next(array, count, put->priority,
+                                    mpr_log_load_seq(tail))
+                   : NULL;
+    }
+    if (mpr_unlikely(!fits(tail, mpr_record_size(&shape)))) {
+        if (mpr_hand(put->self, MPR_HAND_SEGMENT) == NULL) {
+            return NULL;
+        }
+        begin_segment(tail, put->self);
+    }
+    return mpr_record_at(tail->segment, tail->offset);
+}
+
 /* One try with the guard locked. EAGAIN: a segment is needed. */
 static int put_locked(const struct mpr_log_put *put)
 {
     struct mpr_log_end *tail = &put->log->tail;
-    struct mpr_record shape = {
-        put->size <= MPR_LOG_INLINE ? (uint32_t)put->size : 0,
-        put->size <= MPR_LOG_INLINE ? MPR_RECORD_INLINE : MPR_RECORD_BLOCK};
     if (mpr_unlikely(mpr_log_closed(put->log) ||
                      mpr_log_ended(put->object, put->tag))) {
         return MPROC_ESHUTDOWN;
@@ -111,17 +144,18 @@ static int put_locked(const struct mpr_log_put *put)
         return MPROC_EFULL;
     }
     look_at_head(put->log);
-    if (mpr_unlikely(!fits(tail, mpr_record_size(&shape)))) {
-        if (mpr_hand(put->self, MPR_HAND_SEGMENT) == NULL) {
-            return MPROC_EAGAIN;
-        }
-        begin_segment(tail, put->self);
+    struct mpr_record *record = next_record(put);
+    if (mpr_unlikely(record == NULL)) {
+        return MPROC_EAGAIN;
     }
-    mpr_log_move(tail, write_record(tail, put), put->size);
-    if (put->size > MPR_LOG_INLINE) {
+    mpr_log_move(tail, write_record(record, put), put->size);
+    if (put->size > put->log->max_inline) {
         mpr_hand_set(put->self, MPR_HAND_BLOCK, NULL);
     }
     tail->settled = atomic_load_explicit(&tail->seq, memory_order_relaxed);
+    if (mpr_log_is_array(put->log)) {
+        mpr_order_put(&put->log->array, mpr_log_count_locked(put->log));
+    }
     return 0;
 }
 
@@ -146,20 +180,20 @@ int mpr_log_put(const struct mpr_log_put *put)
     if (full(log, put->size) && !mpr_log_closed(log)) {
         return MPROC_EFULL;
     }
-    if (put->size > MPR_LOG_INLINE && mpr_hand(self, MPR_HAND_BLOCK) == NULL) {
+    if (put->size > log->max_inline && mpr_hand(self, MPR_HAND_BLOCK) == NULL) {
         int err = copy_to_block(put);
         if (err < 0) {
             return err;
         }
     }
+    struct mpr_guard *guard = mpr_log_put_guard(log);
     for (;;) {
-        int err =
-            mpr_guard_lock_until(&log->tail.guard, self, self, put->until);
+        int err = mpr_guard_lock_until(guard, self, self, put->until);
         if (mpr_unlikely(err < 0)) {
             return MPROC_EFULL;
         }
         err = put_locked(put);
-        mpr_guard_unlock(&log->tail.guard, self);
+        mpr_guard_unlock(guard, self);
         if (mpr_likely(err == 0)) {
             mpr_bell_ring(&log->items, 1);
             return 0;
