@@ -17,7 +17,7 @@ struct nursery {
     struct mpr_thread *self;
     struct mpr_table *table;
     const sigset_t *mask;
-    uint32_t begun;         /* as the table told it last */
+    uint32_t begun;         /* as the pool told it last */
     unsigned failed_starts; /* since a worker became ready */
     unsigned failed_forks;  /* since one went through */
 };
@@ -79,11 +79,11 @@ static void requeue(mproc_pool *pool, struct mpr_thread *self,
 }
 
 static void settle_running(mproc_pool *pool, struct mpr_thread *self,
-                           struct mpr_table *table, uint32_t index, int code)
+                           const struct mpr_worker *worker, int code)
 {
-    const struct mpr_entry *entry = &table->worker[index].current;
+    const struct mpr_entry *entry = &worker->current;
     struct mpr_task *task = entry->task;
-    pid_t pid = atomic_load(&table->worker[index].pid);
+    pid_t pid = atomic_load(&worker->pid);
     enum mpr_task_state to = MPR_TASK_ENDED;
     if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
         to = MPR_TASK_CANCELED;
@@ -97,9 +97,10 @@ static void settle_running(mproc_pool *pool, struct mpr_thread *self,
         task->worker = pid;
         tell_error(pool, self, task, pid, code);
     }
-    if (!mpr_task_move(entry, index, MPR_TASK_RUNNING, to)) {
+    if (!mpr_task_move(entry, worker->index, MPR_TASK_RUNNING, to)) {
         /* cancelled meanwhile */
-        mpr_task_move(entry, index, MPR_TASK_CANCELLING, MPR_TASK_CANCELED);
+        mpr_task_move(entry, worker->index, MPR_TASK_CANCELLING,
+                      MPR_TASK_CANCELED);
     }
 }
 
@@ -115,9 +116,10 @@ static void settle_hands(mproc_pool *pool, struct mpr_thread *self)
 }
 
 void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_table *table, uint32_t index, int code)
+                        struct mpr_worker *worker, int code)
 {
-    struct mpr_entry entry = table->worker[index].current;
+    struct mpr_entry entry = worker->current;
+    uint32_t index = worker->index;
     if (entry.task == NULL) {
         return;
     }
@@ -127,7 +129,7 @@ void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
         return;
     }
     if (word == mpr_task_word_by(&entry, index, MPR_TASK_RUNNING)) {
-        settle_running(pool, self, table, index, code);
+        settle_running(pool, self, worker, code);
     } else if (word == mpr_task_word_by(&entry, index, MPR_TASK_CANCELLING)) {
         mpr_task_move(&entry, index, MPR_TASK_CANCELLING, MPR_TASK_CANCELED);
     }
@@ -147,9 +149,8 @@ void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
 
 /* ---- workers ---------------------------------------------------------- */
 
-static int spawn(struct nursery *n, uint32_t index)
+static int spawn(struct nursery *n, struct mpr_worker *worker)
 {
-    struct mpr_worker *worker = &n->table->worker[index];
     struct mpr_child child;
     mpr_id nursery = mpr_self_id();
     worker->current = (struct mpr_entry){0};
@@ -162,13 +163,14 @@ static int spawn(struct nursery *n, uint32_t index)
     }
     if (child.pid == 0) {
         char name[32];
-        snprintf(name, sizeof name, "PoolWorker-%u", (unsigned)index + 1);
+        snprintf(name, sizeof name, "PoolWorker-%u",
+                 (unsigned)worker->index + 1);
         mpr_os_signal_default(SIGCHLD);
         mpr_who_become_named(name);
         mpr_who_set_parent(n->pool->maker_pid);
         child.mask = *n->mask;
         mpr_child_ready(&child);
-        mpr_worker_run(n->pool, n->table, index, nursery);
+        mpr_worker_run(n->pool, worker, nursery);
     }
     mpr_os_close(child.pidfd);
     atomic_store(&worker->pid, child.pid);
@@ -190,15 +192,21 @@ static void kill_all(struct nursery *n)
     }
 }
 
+static bool is_cancelled(const struct mpr_worker *worker)
+{
+    struct mpr_entry entry = worker->current;
+    return entry.task != NULL &&
+           atomic_load(&entry.task->word) ==
+               mpr_task_word_by(&entry, worker->index, MPR_TASK_CANCELLING);
+}
+
 /* Those whose task was cancelled do nothing else any more. */
 static void kill_cancelled(struct nursery *n)
 {
     for (uint32_t i = 0; i < n->table->count; i++) {
-        struct mpr_entry entry = n->table->worker[i].current;
-        if (entry.task != NULL &&
-            atomic_load(&entry.task->word) ==
-                mpr_task_word_by(&entry, i, MPR_TASK_CANCELLING)) {
-            kill_worker(&n->table->worker[i]);
+        struct mpr_worker *worker = &n->table->worker[i];
+        if (is_cancelled(worker)) {
+            kill_worker(worker);
         }
     }
 }
@@ -246,11 +254,10 @@ static void report(mproc_pool *pool, int result)
     }
 }
 
-static void bury(struct nursery *n, uint32_t index, int code)
+static void bury(struct nursery *n, struct mpr_worker *worker, int code)
 {
-    struct mpr_worker *worker = &n->table->worker[index];
     int err = start_error(worker);
-    uint32_t begun = atomic_load(&n->table->begun);
+    uint32_t begun = atomic_load(&n->pool->begun);
     if (begun != n->begun) {
         n->begun = begun;
         n->failed_starts = 0;
@@ -259,7 +266,7 @@ static void bury(struct nursery *n, uint32_t index, int code)
         n->failed_starts++;
         report(n->pool, err);
     }
-    mpr_nursery_settle(n->pool, n->self, n->table, index, code);
+    mpr_nursery_settle(n->pool, n->self, worker, code);
     atomic_store(&worker->state, MPR_WORKER_NONE);
     atomic_store(&worker->pid, 0);
     mpr_slots_reap(n->self);
@@ -268,10 +275,11 @@ static void bury(struct nursery *n, uint32_t index, int code)
 static void bury_the_dead(struct nursery *n)
 {
     for (uint32_t i = 0; i < n->table->count; i++) {
-        pid_t pid = atomic_load(&n->table->worker[i].pid);
+        struct mpr_worker *worker = &n->table->worker[i];
+        pid_t pid = atomic_load(&worker->pid);
         int code = 0;
         if (pid != 0 && mpr_os_child_reap(pid, -1, &code) != MPROC_EAGAIN) {
-            bury(n, i, code);
+            bury(n, worker, code);
         }
     }
 }
@@ -291,10 +299,11 @@ static bool wants_workers(const struct nursery *n)
 static void fill_up(struct nursery *n)
 {
     for (uint32_t i = 0; i < n->table->count && wants_workers(n); i++) {
-        if (atomic_load(&n->table->worker[i].pid) != 0) {
+        struct mpr_worker *worker = &n->table->worker[i];
+        if (atomic_load(&worker->pid) != 0) {
             continue;
         }
-        int err = spawn(n, i);
+        int err = spawn(n, worker);
         if (err < 0) {
             report(n->pool, err);
             n->failed_forks += alive(n) == 0;
@@ -358,8 +367,10 @@ static void leave(struct nursery *n)
 
 static void run(mproc_pool *pool, const sigset_t *mask)
 {
-    struct nursery n = {
-        .pool = pool, .table = atomic_load(&pool->table), .mask = mask};
+    struct nursery n = {.pool = pool,
+                        .table = atomic_load(&pool->table),
+                        .mask = mask,
+                        .begun = atomic_load(&pool->begun)};
     int err = mpr_self(&n.self);
     if (err < 0) {
         report(pool, err);

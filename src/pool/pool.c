@@ -117,6 +117,7 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     atomic_store(&pool->idle, 0);
     atomic_store(&pool->sweep, 0);
     atomic_store(&pool->nursery, 0);
+    atomic_store(&pool->begun, 0);
     atomic_store(&pool->table, NULL);
     atomic_store(&pool->adopting, NULL);
     atomic_store(&pool->ended, 0);

@@ -151,13 +151,15 @@ enum mpr_worker_state {
  * worker's, which stores its pid as well: its nursery may die before it does.
  * `current` is what it took last, written before the log lets it go and never
  * cleared: its serial tells whether it matters still. `id` is written before
- * the worker looks whether its nursery is still the pool's.
+ * the worker looks whether its nursery is still the pool's. `index` names the
+ * worker in the words of tasks, and is set once.
  */
 struct mpr_worker {
     alignas(MPR_LINE) _Atomic uint32_t state;
     _Atomic pid_t pid;
     _Atomic mpr_id id;
     struct mpr_entry current;
+    uint32_t index;
     int unfit;
 };
 
@@ -165,7 +167,6 @@ struct mpr_worker {
 struct mpr_table {
     struct mpr_table *older;
     uint32_t count;
-    _Atomic uint32_t begun; /* workers that ever became READY */
     struct mpr_worker worker[];
 };
 
@@ -216,6 +217,7 @@ struct mproc_pool {
     _Atomic uint32_t sweep;
     _Atomic mpr_id nursery;
     struct mpr_table *_Atomic table;
+    _Atomic uint32_t begun; /* workers that ever became READY */
     _Atomic uint32_t to_nursery;
     _Atomic uint32_t to_maker;
 
@@ -242,13 +244,13 @@ int mpr_pool_post(struct mpr_log *log, struct mpr_thread *self,
 void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
                          const struct mpr_entry *entry);
 
-/* The life of a worker process; `index` in the table. */
-_Noreturn void mpr_worker_run(mproc_pool *pool, struct mpr_table *table,
-                              uint32_t index, mpr_id nursery);
+/* The life of a worker process, of the nursery `nursery`. */
+_Noreturn void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker,
+                              mpr_id nursery);
 
 /* Its work: takes tasks and answers them until it must leave. */
 void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
-                     struct mpr_table *table, uint32_t index);
+                     struct mpr_worker *worker);
 
 /*
  * Worker: move the block in MPR_HAND_BLOCK to where `*place` in the task is,
@@ -262,7 +264,7 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
  * task ended. Everything may be repeated.
  */
 void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_table *table, uint32_t index, int code);
+                        struct mpr_worker *worker, int code);
 
 /*
  * Fork the nursery; returns its pid, or an error. Workers begin with the signal

@@ -13,7 +13,6 @@ struct mproc_reply {
     mproc_pool *pool;
     struct mpr_thread *self;
     struct mpr_worker *worker;
-    uint32_t index;
     struct mpr_entry entry;
     char *memory; /* the reply: in the task, or for an item in `scratch` */
     size_t size;
@@ -170,7 +169,7 @@ int mproc_reply_fail(mproc_reply *reply, int code, const char *fmt, ...)
 static bool still_ours(const mproc_reply *reply)
 {
     return atomic_load(&reply->entry.task->word) ==
-           mpr_task_word((uint32_t)reply->entry.serial, reply->index,
+           mpr_task_word((uint32_t)reply->entry.serial, reply->worker->index,
                          MPR_TASK_RUNNING);
 }
 
@@ -259,7 +258,7 @@ static bool run_chunk(mproc_reply *reply)
 /* The rest of a chunk goes to another worker. */
 static bool hand_on(mproc_reply *reply)
 {
-    return mpr_task_move(&reply->entry, reply->index, MPR_TASK_RUNNING,
+    return mpr_task_move(&reply->entry, reply->worker->index, MPR_TASK_RUNNING,
                          MPR_TASK_QUEUED) &&
            mpr_pool_post(&reply->pool->todo, reply->self, &reply->entry) == 0;
 }
@@ -283,7 +282,7 @@ static bool run(mproc_reply *reply)
     if (!whole) {
         return hand_on(reply);
     }
-    if (!mpr_task_move(&reply->entry, reply->index, MPR_TASK_RUNNING,
+    if (!mpr_task_move(&reply->entry, reply->worker->index, MPR_TASK_RUNNING,
                        MPR_TASK_ENDED)) {
         return false;
     }
@@ -322,15 +321,12 @@ static bool take(mproc_reply *reply)
 }
 
 void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
-                     struct mpr_table *table, uint32_t index)
+                     struct mpr_worker *worker)
 {
-    mproc_reply reply = {.pool = pool,
-                         .self = self,
-                         .worker = &table->worker[index],
-                         .index = index};
+    mproc_reply reply = {.pool = pool, .self = self, .worker = worker};
     while ((pool->max_tasks == 0 || reply.ran < pool->max_tasks) &&
            take(&reply)) {
-        bool ours = mpr_task_move(&reply.entry, index, MPR_TASK_QUEUED,
+        bool ours = mpr_task_move(&reply.entry, worker->index, MPR_TASK_QUEUED,
                                   MPR_TASK_RUNNING);
         if (ours && !run(&reply)) {
             break;
@@ -370,10 +366,8 @@ static int enter(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery,
     return pool->initializer(pool->initializer_arg) != 0 ? MPROC_ETASK : 0;
 }
 
-void mpr_worker_run(mproc_pool *pool, struct mpr_table *table, uint32_t index,
-                    mpr_id nursery)
+void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery)
 {
-    struct mpr_worker *worker = &table->worker[index];
     struct mpr_thread *self;
     int err = enter(pool, worker, nursery, &self);
     if (err < 0) {
@@ -381,9 +375,9 @@ void mpr_worker_run(mproc_pool *pool, struct mpr_table *table, uint32_t index,
         set_state(pool, worker, MPR_WORKER_UNFIT);
         mpr_child_leave(1);
     }
-    atomic_fetch_add(&table->begun, 1);
+    atomic_fetch_add(&pool->begun, 1);
     set_state(pool, worker, MPR_WORKER_READY);
-    mpr_worker_work(pool, self, table, index);
+    mpr_worker_work(pool, self, worker);
     set_state(pool, worker, MPR_WORKER_RETIRED);
     mpr_child_leave(0);
 }

@@ -144,7 +144,7 @@ static void collect(void)
 
 static void work(uint32_t index)
 {
-    mpr_worker_work(pool, self, atomic_load(&pool->table), index);
+    mpr_worker_work(pool, self, &atomic_load(&pool->table)->worker[index]);
 }
 
 /* ---- setting up ------------------------------------------------------- */
@@ -259,7 +259,8 @@ static int settle(void *ctx)
     if (is.terminate) {
         atomic_store(&pool->phase, MPR_POOL_TERMINATED);
     }
-    mpr_nursery_settle(pool, self, atomic_load(&pool->table), VICTIM, -SIGKILL);
+    mpr_nursery_settle(pool, self, &atomic_load(&pool->table)->worker[VICTIM],
+                       -SIGKILL);
     return 0;
 }
 
