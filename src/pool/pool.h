@@ -41,7 +41,7 @@ struct mpr_entry {
     uint64_t serial;
 };
 
-enum { MPR_TASK_ARG = 48, MPR_TASK_REPLY = 24 };
+enum { MPR_TASK_ARG = 40, MPR_TASK_REPLY = 24 };
 
 /*
  * `word` is {serial:32 | worker:24 | state:8}. By compare-and-swap only:
@@ -54,7 +54,8 @@ enum { MPR_TASK_ARG = 48, MPR_TASK_REPLY = 24 };
  *                          the worker is dead, the nursery
  *   RUNNING→QUEUED         the nursery, or the worker at its last task: the
  *                          rest of a batch's chunk
- *   RUNNING→CANCELLING     maker; the nursery then ends the worker
+ *   RUNNING→CANCELLING     maker; the worker leaves when the task returns, or
+ *                          the nursery ends it once the grace is over
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
  *   the last three→FREE    collector; the serial goes up
@@ -84,9 +85,10 @@ struct mpr_task {
     void *user; /* while FREE: the next free one */
     alignas(16) char inline_arg[MPR_TASK_ARG];
     alignas(16) char inline_reply[MPR_TASK_REPLY];
+    int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
 };
 
-static_assert(sizeof(struct mpr_task) <= 208, "a pending task is small");
+static_assert(sizeof(struct mpr_task) <= 192, "a pending task is small");
 
 /* Items of a batch that travel together; the data follow it in its block. */
 struct mpr_chunk {
@@ -153,6 +155,11 @@ enum mpr_worker_state {
  * cleared: its serial tells whether it matters still. `id` is written before
  * the worker looks whether its nursery is still the pool's. `index` names the
  * worker in the words of tasks, and is set once.
+ * `limit` is when the task or item that runs is over its time, 0 while none
+ * runs that has a limit. Worker: 0→time→0; nursery: time→MPR_OVERTIME. By
+ * compare-and-swap where both may, which decides whether it ended in time. A
+ * worker that lost answers nothing any more.
+ * `end_at` is when the nursery ends the worker, 0: not yet; the nursery's own.
  */
 struct mpr_worker {
     alignas(MPR_LINE) _Atomic uint32_t state;
@@ -161,7 +168,11 @@ struct mpr_worker {
     struct mpr_entry current;
     uint32_t index;
     int unfit;
+    _Atomic int64_t limit;
+    int64_t end_at;
 };
+
+enum { MPR_OVERTIME = -1 };
 
 /* The workers of one nursery; a new nursery makes a new table. */
 struct mpr_table {
@@ -191,7 +202,8 @@ struct mpr_pool_private;
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
  * `to_nursery` and `to_maker` are bells; the collector sleeps on the bell of
- * `done`.
+ * `done`. `looks_at` is when the nursery looks at limits next, whether the bell
+ * rings or not: who sets an earlier limit rings.
  * Locks: `replies`, and the logs' own. Publishes: each word for itself.
  * Survives: workers hold nothing but a guard for some instructions; a nursery's
  * work is taken up by the next one, from the workers' `current`. `slabs` and
@@ -204,6 +216,7 @@ struct mproc_pool {
     uint32_t workers;
     struct mpr_pool_private *mine;
     size_t max_tasks;
+    int64_t grace_ns;
     mproc_main_fn *initializer;
     void *initializer_arg;
 
@@ -220,6 +233,7 @@ struct mproc_pool {
     _Atomic uint32_t begun; /* workers that ever became READY */
     _Atomic uint32_t to_nursery;
     _Atomic uint32_t to_maker;
+    _Atomic int64_t looks_at;
 
     alignas(MPR_LINE) struct mpr_guard replies;
     struct mpr_task *_Atomic adopting;
@@ -265,6 +279,12 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
  */
 void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
                         struct mpr_worker *worker, int code);
+
+/*
+ * When what the worker runs will be over its time, or INT64_MAX. MPR_OVERTIME:
+ * it is, by this look or an earlier one.
+ */
+int64_t mpr_nursery_time_out(struct mpr_worker *worker, int64_t now);
 
 /*
  * Fork the nursery; returns its pid, or an error. Workers begin with the signal

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A pool's worker that is killed, or stopped while its task is cancelled, after
- * any instruction between taking a task and answering it; and the nursery that
+ * A pool's worker that is killed, or stopped while its task is cancelled or
+ * found to be over its time, after any instruction between taking a task and answering it; and the nursery that
  * says how the dead one's task ended, killed there too.
  *
  * The victim is a worker; the round plays maker, nursery, collector and the
@@ -24,6 +24,7 @@ enum { ITEMS = 5, LARGE = 100 * 1024, VICTIM = 0, OTHER = 1 };
 struct journal {
     _Atomic int ran[ITEMS]; /* how often each item did */
     _Atomic int cancelled;
+    _Atomic int over_time;
 };
 
 struct scenario {
@@ -31,6 +32,7 @@ struct scenario {
     size_t batch;     /* items; 0: a single task */
     size_t max_tasks; /* so that the worker ends by itself */
     bool terminate;   /* before the dead worker is looked at */
+    double timeout_s;
 };
 
 static struct scenario is;
@@ -114,7 +116,8 @@ static bool submit(const int *arg)
                        .arg = arg,
                        .arg_size = sizeof *arg,
                        .callback = tell,
-                       .error_callback = tell};
+                       .error_callback = tell,
+                       .timeout_s = is.timeout_s};
     mproc_batch batch = {.fn = is.fn,
                          .in = in,
                          .in_size = sizeof *in,
@@ -122,7 +125,8 @@ static bool submit(const int *arg)
                          .out = out,
                          .out_size = sizeof *out,
                          .status = status,
-                         .chunk = is.batch};
+                         .chunk = is.batch,
+                         .timeout_s = is.timeout_s};
     int err = is.batch > 0
                   ? mproc_pool_map_async(pool, &batch, &result)
                   : mproc_pool_apply_async(pool, &call, &result, MPROC_NOWAIT);
@@ -215,6 +219,18 @@ static void *set_up_handing_on(void)
         &(struct scenario){.fn = squares, .batch = ITEMS, .max_tasks = 2});
 }
 
+static void *set_up_limited(void)
+{
+    return set_up(
+        &(struct scenario){.fn = large, .max_tasks = 1, .timeout_s = 3600});
+}
+
+static void *set_up_limited_chunk(void)
+{
+    return set_up(&(struct scenario){
+        .fn = squares, .batch = ITEMS, .max_tasks = ITEMS, .timeout_s = 3600});
+}
+
 static size_t region(void *ctx, struct sweep_range *range)
 {
     (void)ctx;
@@ -249,6 +265,17 @@ static int cancel(void *ctx)
     atomic_store(&journal->cancelled, 1);
     mpr_result_cancel(result, self);
     mpr_log_close(&pool->todo, self);
+    return 0;
+}
+
+/* As the nursery, hours later. */
+static int time_out(void *ctx)
+{
+    (void)ctx;
+    mpr_self(&self);
+    struct mpr_worker *worker = &atomic_load(&pool->table)->worker[VICTIM];
+    atomic_store(&journal->over_time,
+                 mpr_nursery_time_out(worker, INT64_MAX) == MPR_OVERTIME);
     return 0;
 }
 
@@ -308,6 +335,9 @@ static const char *check_single(const struct sweep_point *at)
     if (told != 1) {
         return told == 0 ? "no callback ran" : "two callbacks ran";
     }
+    if (atomic_load(&journal->over_time) != (o->status == MPROC_EOVERTIME)) {
+        return "over its time, or not";
+    }
     switch (o->status) {
     case MPROC_OK:
         return is.fn == fails ? "the task should have failed" : check_good(o);
@@ -320,6 +350,10 @@ static const char *check_single(const struct sweep_point *at)
                        strstr(o->error, "killed by signal 9") != NULL
                    ? NULL
                    : "lost otherwise";
+    case MPROC_EOVERTIME:
+        return o->code == 0 && strstr(o->error, "longer than 3600 s") != NULL
+                   ? NULL
+                   : "over its time otherwise";
     case MPROC_ECANCELED:
         return is.terminate || atomic_load(&journal->cancelled)
                    ? NULL
@@ -331,7 +365,7 @@ static const char *check_single(const struct sweep_point *at)
 
 static const char *check_batch(const struct sweep_point *at)
 {
-    int lost = 0;
+    int lost = 0, over = 0;
     for (size_t i = 0; i < is.batch; i++) {
         bool good = status[i] == MPROC_OK && out[i] == in[i] * in[i];
         bool bad = status[i] == MPROC_ETASK && in[i] == 3;
@@ -339,12 +373,17 @@ static const char *check_batch(const struct sweep_point *at)
             status[i] == MPROC_ECANCELED && atomic_load(&journal->cancelled);
         if (status[i] == MPROC_EWORKERLOST) {
             lost++;
+        } else if (status[i] == MPROC_EOVERTIME) {
+            over++;
         } else if (!canceled && !(in[i] == 3 ? bad : good)) {
             return "an item ended otherwise";
         }
     }
     if (lost > may_be_lost(at)) {
         return "more than the item that ran was lost";
+    }
+    if (over != atomic_load(&journal->over_time)) {
+        return "not the item that ran was over its time";
     }
     const mproc_outcome *o = mproc_result_outcome(result);
     bool first = o->status == status[o->index];
@@ -423,6 +462,8 @@ static const struct sweep_case cases[] = {
     CASE("error text", set_up_failing, cancel),
     CASE("chunk of 5", set_up_chunk, cancel),
     CASE("chunk handed on", set_up_handing_on, NULL),
+    CASE("limit", set_up_limited, time_out),
+    CASE("chunk with a limit", set_up_limited_chunk, time_out),
 };
 
 int main(int argc, char **argv)
