@@ -135,15 +135,17 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * workers              how many. Default: mproc_cpu_count()
  * max_tasks_per_child  tasks after which a worker is replaced. Default: no
  *                      limit
- * max_rss_per_child    bytes; a worker above it is replaced after its task.
- *                      Default: no limit
+ * max_rss_per_child    bytes of memory of its own, shared memory not counted; a
+ *                      worker above it is replaced after its task. Default: no
+ *                      limit
  * initializer          run in every new worker before its first task; non-zero
  *                      is a failure. Default: none
  * initializer_arg      its argument
  * initializer_arg_size > 0: that many bytes are copied and each worker gets the
  *                      copy; 0: initializer_arg is handed on as it is, and what
  *                      it points to must outlive the pool
- * retries              how often a task whose worker was lost is run again
+ * retries              how often a task, or an item of a batch, whose worker was
+ *                      lost is run again, behind those that wait by then
  * max_pending          tasks accepted and not yet done; at the limit submitting
  *                      waits. Default: no limit
  * grace_s              seconds between telling a task that it is cancelled or
@@ -152,8 +154,8 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * start                MPROC_START_FORK is the default
  * manual_dispatch      1: callbacks run only where the caller lets them
  *
- * In this version max_rss_per_child, retries, max_pending, start and
- * manual_dispatch answer MPROC_ENOTSUP when set.
+ * In this version max_pending, start and manual_dispatch answer MPROC_ENOTSUP
+ * when set.
  */
 typedef struct mproc_pool_opts {
     size_t workers;

@@ -53,7 +53,7 @@ static mproc_outcome outcome_of(const struct mpr_task *task,
         outcome.status = MPROC_EBROKEN;
         outcome.code = 0;
         outcome.error = mproc_strerror(MPROC_EBROKEN);
-    } else if (task->status == MPROC_OK && task->reply != NULL) {
+    } else if (task->status == MPROC_OK && task->reply_size > 0) {
         outcome.data = task->reply;
         outcome.size = task->reply_size;
     }

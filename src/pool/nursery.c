@@ -66,10 +66,23 @@ static void tell_error(mproc_pool *pool, struct mpr_thread *self,
     }
 }
 
+/* A lost one, if it may. Each run is counted once, however often it is asked. */
+static bool runs_again(const mproc_pool *pool, struct mpr_task *task,
+                       const struct death *death)
+{
+    if (death->status != MPROC_EWORKERLOST) {
+        return false;
+    }
+    if ((task->losses & 1) == 0) {
+        task->losses += 3;
+    }
+    return task->losses >> 1 <= pool->retries;
+}
+
 /*
  * The item that ran is lost: `lost` says which, so that a nursery that goes on
- * with another's work does not take the next one for it. True when there are
- * others left.
+ * with another's work does not take the next one for it. True when it is to be
+ * run again, or there are others left.
  */
 static bool settle_chunk(mproc_pool *pool, struct mpr_thread *self,
                          struct mpr_task *task, const struct death *death)
@@ -80,6 +93,9 @@ static bool settle_chunk(mproc_pool *pool, struct mpr_thread *self,
     }
     size_t at = chunk->lost - 1;
     if (at < chunk->count && chunk->status[at] == MPR_ITEM_PENDING) {
+        if (runs_again(pool, task, death)) {
+            return true;
+        }
         if (chunk->bad == chunk->count || chunk->bad == at) {
             tell_error(pool, self, task, death);
             chunk->bad_code = death->code;
@@ -88,6 +104,7 @@ static bool settle_chunk(mproc_pool *pool, struct mpr_thread *self,
         }
         chunk->status[at] = death->status;
     }
+    task->losses = 0;
     if (at < chunk->count) {
         atomic_store(&chunk->at, at + 1);
     }
@@ -116,6 +133,8 @@ static void settle_running(mproc_pool *pool, struct mpr_thread *self,
         if (settle_chunk(pool, self, task, &death)) {
             to = MPR_TASK_QUEUED;
         }
+    } else if (runs_again(pool, task, &death)) {
+        to = MPR_TASK_QUEUED;
     } else {
         task->status = death.status;
         task->code = death.code;

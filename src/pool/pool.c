@@ -106,6 +106,8 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     pool->maker_pid = mpr_os_pid();
     pool->workers = (uint32_t)opts->workers;
     pool->max_tasks = opts->max_tasks_per_child;
+    pool->max_rss = opts->max_rss_per_child;
+    pool->retries = opts->retries;
     pool->grace_ns = mpr_pool_duration(opts->grace_s);
     pool->initializer = opts->initializer;
     pool->initializer_arg = opts->initializer_arg;
@@ -143,8 +145,7 @@ static int read_options(mproc_pool_opts *opts, const mproc_pool_opts *theirs,
     if (opts->start < MPROC_START_FORK || opts->start > MPROC_START_SPAWN) {
         return MPROC_EINVAL;
     }
-    if (opts->max_rss_per_child != 0 || opts->retries != 0 ||
-        opts->max_pending != 0 || opts->start != 0 ||
+    if (opts->max_pending != 0 || opts->start != 0 ||
         opts->manual_dispatch != 0) {
         return MPROC_ENOTSUP;
     }

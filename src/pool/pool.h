@@ -52,15 +52,16 @@ enum { MPR_TASK_ARG = 40, MPR_TASK_REPLY = 24 };
  *   QUEUED→UNSERVED        collector, nursery: no worker can be had for it
  *   RUNNING→ENDED          the worker, after status, code and reply; or, when
  *                          the worker is dead, the nursery
- *   RUNNING→QUEUED         the nursery, or the worker at its last task: the
- *                          rest of a batch's chunk
+ *   RUNNING→QUEUED         the nursery, or the worker at its last task: to be
+ *                          run again, or the rest of a batch's chunk
  *   RUNNING→CANCELLING     maker; the worker leaves when the task returns, or
  *                          the nursery ends it once the grace is over
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
  *   the last three→FREE    collector; the serial goes up
- * `status`, `code`, `worker`, `reply`, `error` belong to the worker while it is
- * RUNNING and to who ends it in its place once the worker is dead. The rest is
+ * `status`, `code`, `worker`, `losses`, `reply`, `error` belong to the worker
+ * while it is RUNNING and to who ends it, or has it run again, in its place once
+ * the worker is dead; of a chunk, `losses` counts for the item at `at`. The rest is
  * the maker's. `arg`, `reply` and `error` are heap blocks of the task's own
  * unless they point into it.
  * Locks: none. Publishes: `word`. Survives: a worker killed with a block in
@@ -77,7 +78,7 @@ struct mpr_task {
     int status;
     int code;
     pid_t worker;
-    uint32_t reserved;
+    uint32_t losses; /* workers lost in it << 1 | the last run is counted */
     struct mpr_chunk *chunk; /* of a batch, else NULL */
     struct mproc_result *result;
     mproc_done_fn *callback;
@@ -216,6 +217,8 @@ struct mproc_pool {
     uint32_t workers;
     struct mpr_pool_private *mine;
     size_t max_tasks;
+    size_t max_rss;
+    size_t retries;
     int64_t grace_ns;
     mproc_main_fn *initializer;
     void *initializer_arg;
@@ -267,8 +270,8 @@ void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
                      struct mpr_worker *worker);
 
 /*
- * Worker: move the block in MPR_HAND_BLOCK to where `*place` in the task is,
- * whose old one, if it is a block, is freed.
+ * Worker: move the block in MPR_HAND_BLOCK, or NULL, to where `*place` in the
+ * task is, whose old one, if it is a block, is freed.
  */
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
                       struct mpr_task *task, void **place);

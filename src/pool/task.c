@@ -71,6 +71,7 @@ static void begin_task(struct mpr_task *task)
     task->status = MPROC_OK;
     task->code = 0;
     task->worker = 0;
+    task->losses = 0;
     task->chunk = NULL;
     task->result = NULL;
     task->callback = NULL;

@@ -208,6 +208,22 @@ static bool end_time(const mproc_reply *reply)
 
 /* ---- running ---------------------------------------------------------- */
 
+/* What a lost run of the same task has left. */
+static void begin_again(mproc_reply *reply)
+{
+    struct mpr_task *task = reply->entry.task;
+    task->losses &= ~UINT32_C(1);
+    if (task->chunk != NULL) {
+        return;
+    }
+    if (task->error != NULL) {
+        mpr_worker_adopt(reply->pool, reply->self, task, (void **)&task->error);
+    }
+    if (task->reply != NULL) {
+        mpr_worker_adopt(reply->pool, reply->self, task, &task->reply);
+    }
+}
+
 /* False: over its time. Else `*status` is how it ended. */
 static bool call(mproc_reply *reply, const void *arg, size_t size, int *status)
 {
@@ -226,6 +242,18 @@ static bool call(mproc_reply *reply, const void *arg, size_t size, int *status)
     reply->ran++;
     *status = reply->failed || code != 0 ? MPROC_ETASK : MPROC_OK;
     return true;
+}
+
+/*
+ * This worker is to be replaced: after its first task at the earliest, or
+ * nothing would ever run.
+ */
+static bool is_worn_out(const mproc_reply *reply)
+{
+    const mproc_pool *pool = reply->pool;
+    return (pool->max_tasks != 0 && reply->ran >= pool->max_tasks) ||
+           (pool->max_rss != 0 && reply->ran > 0 &&
+            mpr_os_own_memory() > pool->max_rss);
 }
 
 /* What came of a run. */
@@ -279,12 +307,12 @@ static int hand_out(const mproc_reply *reply, struct mpr_chunk *chunk, size_t i)
 
 static enum ran run_chunk(mproc_reply *reply)
 {
-    mproc_pool *pool = reply->pool;
-    struct mpr_chunk *chunk = reply->entry.task->chunk;
+    struct mpr_task *task = reply->entry.task;
+    struct mpr_chunk *chunk = task->chunk;
     size_t i = atomic_load(&chunk->at);
     chunk->lost = 0;
     for (; i < chunk->count && still_ours(reply); i++) {
-        if (pool->max_tasks != 0 && reply->ran >= pool->max_tasks) {
+        if (is_worn_out(reply)) {
             return RAN_IN_PART;
         }
         int status;
@@ -300,6 +328,7 @@ static enum ran run_chunk(mproc_reply *reply)
             chunk->bad = i;
         }
         chunk->status[i] = status;
+        task->losses = 0;
         atomic_store_explicit(&chunk->at, i + 1, memory_order_release);
     }
     return RAN_TO_THE_END;
@@ -321,6 +350,9 @@ static bool run(mproc_reply *reply)
 {
     struct mpr_task *task = reply->entry.task;
     task->worker = mpr_os_pid();
+    if (task->losses != 0) {
+        begin_again(reply);
+    }
     running = reply;
     enum ran ran = task->chunk == NULL ? run_single(reply) : run_chunk(reply);
     running = NULL;
@@ -370,8 +402,7 @@ void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
                      struct mpr_worker *worker)
 {
     mproc_reply reply = {.pool = pool, .self = self, .worker = worker};
-    while ((pool->max_tasks == 0 || reply.ran < pool->max_tasks) &&
-           take(&reply)) {
+    while (!is_worn_out(&reply) && take(&reply)) {
         bool ours = mpr_task_move(&reply.entry, worker->index, MPR_TASK_QUEUED,
                                   MPR_TASK_RUNNING);
         if (ours && !run(&reply)) {

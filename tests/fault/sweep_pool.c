@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A pool's worker that is killed, or stopped while its task is cancelled or
- * found to be over its time, after any instruction between taking a task and answering it; and the nursery that
- * says how the dead one's task ended, killed there too.
+ * found to be over its time, after any instruction between taking a task and
+ * answering it; and the nursery that says how the dead one's task ended, killed
+ * there too.
  *
  * The victim is a worker; the round plays maker, nursery, collector and the
  * other worker, one after the other. In the end the task has ended exactly
@@ -32,6 +33,7 @@ struct scenario {
     size_t batch;     /* items; 0: a single task */
     size_t max_tasks; /* so that the worker ends by itself */
     bool terminate;   /* before the dead worker is looked at */
+    size_t retries;
     double timeout_s;
 };
 
@@ -183,6 +185,7 @@ static void *set_up(const struct scenario *scenario)
     memset(journal, 0, sizeof *journal);
     told = 0;
     pool->max_tasks = is.max_tasks;
+    pool->retries = is.retries;
     return submit(in) ? journal : NULL;
 }
 
@@ -229,6 +232,18 @@ static void *set_up_limited_chunk(void)
 {
     return set_up(&(struct scenario){
         .fn = squares, .batch = ITEMS, .max_tasks = ITEMS, .timeout_s = 3600});
+}
+
+static void *set_up_retried(void)
+{
+    return set_up(
+        &(struct scenario){.fn = grows, .max_tasks = 1, .retries = 1});
+}
+
+static void *set_up_retried_chunk(void)
+{
+    return set_up(&(struct scenario){
+        .fn = squares, .batch = ITEMS, .max_tasks = ITEMS, .retries = 1});
 }
 
 static size_t region(void *ctx, struct sweep_range *range)
@@ -303,8 +318,8 @@ static const char *check_runs(void)
 {
     size_t count = is.batch > 0 ? is.batch : 1;
     for (size_t i = 0; i < count; i++) {
-        if (atomic_load(&journal->ran[i]) > 1) {
-            return "an item ran twice";
+        if (atomic_load(&journal->ran[i]) > 1 + (int)is.retries) {
+            return "an item ran too often";
         }
     }
     return NULL;
@@ -312,7 +327,7 @@ static const char *check_runs(void)
 
 static bool may_be_lost(const struct sweep_point *at)
 {
-    return !at->finished;
+    return !at->finished && is.retries == 0;
 }
 
 static const char *check_good(const mproc_outcome *o)
@@ -462,6 +477,8 @@ static const struct sweep_case cases[] = {
     CASE("error text", set_up_failing, cancel),
     CASE("chunk of 5", set_up_chunk, cancel),
     CASE("chunk handed on", set_up_handing_on, NULL),
+    CASE("retry", set_up_retried, cancel),
+    CASE("chunk with retries", set_up_retried_chunk, NULL),
     CASE("limit", set_up_limited, time_out),
     CASE("chunk with a limit", set_up_limited_chunk, time_out),
 };
