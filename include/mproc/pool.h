@@ -144,13 +144,15 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * initializer_arg_size > 0: that many bytes are copied and each worker gets the
  *                      copy; 0: initializer_arg is handed on as it is, and what
  *                      it points to must outlive the pool
- * retries              how often a task, or an item of a batch, whose worker was
- *                      lost is run again, behind those that wait by then
+ * retries              how often a task, or an item of a batch, whose worker
+ *                      was lost is run again, behind those that wait by then.
+ *                      Default: not
  * max_pending          tasks accepted and not yet done; at the limit submitting
  *                      waits. Default: no limit
  * grace_s              seconds between telling a task that it is cancelled or
  *                      over its time (mproc_task_canceled) and killing its
- *                      worker, if it has not returned by then. Default: at once
+ *                      worker, if it has not returned by then. Default: at
+ *                      once
  * start                MPROC_START_FORK is the default
  * manual_dispatch      1: callbacks run only where the caller lets them
  *

@@ -66,7 +66,7 @@ static void tell_error(mproc_pool *pool, struct mpr_thread *self,
     }
 }
 
-/* A lost one, if it may. Each run is counted once, however often it is asked. */
+/* A lost one, if it may. A run is counted once, however often it is asked. */
 static bool runs_again(const mproc_pool *pool, struct mpr_task *task,
                        const struct death *death)
 {

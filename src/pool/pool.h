@@ -60,10 +60,10 @@ enum { MPR_TASK_ARG = 40, MPR_TASK_REPLY = 24 };
  *   CANCELLING→CANCELED    the same
  *   the last three→FREE    collector; the serial goes up
  * `status`, `code`, `worker`, `losses`, `reply`, `error` belong to the worker
- * while it is RUNNING and to who ends it, or has it run again, in its place once
- * the worker is dead; of a chunk, `losses` counts for the item at `at`. The rest is
- * the maker's. `arg`, `reply` and `error` are heap blocks of the task's own
- * unless they point into it.
+ * while it is RUNNING and to who ends it, or has it run again, in its place
+ * once the worker is dead; of a chunk, `losses` counts for the item at `at`.
+ * The rest is the maker's. `arg`, `reply` and `error` are heap blocks of the
+ * task's own unless they point into it.
  * Locks: none. Publishes: `word`. Survives: a worker killed with a block in
  * hand for `reply` or `error`: see mproc_pool.adopting.
  */
