@@ -70,6 +70,12 @@ size_t mpr_os_memory_installed(void);
 /* True for the same file that was mapped: the user may have closed it. */
 bool mpr_os_region_fd_valid(const struct mpr_os_region *region);
 
+/*
+ * Bytes of memory that this process holds and shares with no other mapping. The
+ * most it has held so far where the system does not tell.
+ */
+size_t mpr_os_own_memory(void);
+
 /* Bytes of the region that the system holds; 0 where it cannot be told. */
 size_t mpr_os_region_resident(const struct mpr_os_region *region);
 

@@ -360,6 +360,7 @@ static void refuse_result(void *h)
                MPROC_EINVAL);
     assert_err(mproc_result_get(h, NULL, 0, NULL, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_result_wait(h, MPROC_FOREVER), MPROC_EINVAL);
+    assert_err(mproc_result_cancel(h), MPROC_EINVAL);
     assert_false(mproc_result_ready(h));
     assert_false(mproc_result_successful(h));
     assert_null(mproc_result_outcome(h));
@@ -488,6 +489,7 @@ static int use_as_a_stranger(void *user)
     assert_err(mproc_pool_join(h[POOL], MPROC_FOREVER), MPROC_EPERM);
     assert_int_equal(mproc_pool_worker_pids(h[POOL], &pid, 1), 0);
     assert_err(mproc_result_wait(h[RESULT], MPROC_FOREVER), MPROC_EPERM);
+    assert_err(mproc_result_cancel(h[RESULT]), MPROC_EPERM);
     assert_err(mproc_result_get(h[RESULT], &out, 4, NULL, MPROC_FOREVER),
                MPROC_EPERM);
     assert_false(mproc_result_ready(h[RESULT]));
