@@ -61,6 +61,23 @@ static void repair_tail(struct mpr_guard *guard, struct mpr_thread *hands)
     settle(hands, MPR_HAND_SEGMENT, tail->segment);
 }
 
+/* What is in it is its own, put and moved to its place. */
+static void repair_array(struct mpr_log *log, struct mpr_thread *hands)
+{
+    struct mpr_order *array = &log->array;
+    uint64_t count = mpr_log_count_locked(log);
+    mpr_order_resume(array, hands, count, mpr_log_load_seq(&log->head));
+    if (count > 0) {
+        settle(hands, MPR_HAND_BLOCK, block_in(mpr_order_first(array, count)));
+        settle(hands, MPR_HAND_BLOCK, block_in(mpr_order_last(array, count)));
+    }
+    if (log->tail.settled != mpr_log_load_seq(&log->tail)) {
+        mpr_leases_forget(&log->loans, block_in(mpr_order_last(array, count)));
+        log->tail.settled = mpr_log_load_seq(&log->tail);
+    }
+    mpr_order_put(array, count);
+}
+
 /* What was not taken, or not left behind, is the log's. */
 static void repair_head(struct mpr_guard *guard, struct mpr_thread *hands)
 {
@@ -69,7 +86,14 @@ static void repair_head(struct mpr_guard *guard, struct mpr_thread *hands)
     struct mpr_log_end *head = &log->head;
     struct mpr_record *last;
     mpr_leases_repair(&log->leases, mpr_log_load_seq(head), hands);
+    if (mpr_log_is_array(log)) {
+        mpr_leases_repair(&log->loans, UINT64_MAX, hands);
+    }
     if (head->segment == NULL) { /* ended, but perhaps not its leases */
+        return;
+    }
+    if (mpr_log_is_array(log)) {
+        repair_array(log, hands);
         return;
     }
     find_place(head, &last);
@@ -106,6 +130,8 @@ void mpr_log_init(struct mpr_log *log, bool prepared)
         mpr_guard_init(&log->tail.guard, MPR_GUARD_QUEUE_TAIL);
         mpr_guard_init(&log->head.guard, MPR_GUARD_QUEUE_HEAD);
     }
+    atomic_store(&log->order, MPROC_FIFO);
+    atomic_signal_fence(memory_order_seq_cst);
     log->first.base_seq = 0;
     log->first.base_bytes = 0;
     log->first.capacity = MPR_LOG_FIRST_BYTES;
@@ -118,18 +144,52 @@ void mpr_log_init(struct mpr_log *log, bool prepared)
     log->redeliver = 0;
     mpr_leases_init(&log->leases);
     mpr_leases_init(&log->loans);
+    log->inline_below = MPR_LOG_INLINE + 1;
+}
+
+void mpr_log_set_order(struct mpr_log *log, int order)
+{
+    if (order == MPROC_FIFO) {
+        return;
+    }
+    struct mpr_segment *first = log->head.segment;
+    log->tail.segment = NULL;
+    log->head.segment = NULL;
+    atomic_signal_fence(memory_order_seq_cst);
+    mpr_order_init(&log->array, order);
+    log->inline_below = MPR_ORDER_RECORD - sizeof(struct mpr_record) + 1;
+    atomic_store(&log->order, order);
+    atomic_signal_fence(memory_order_seq_cst);
+    log->head.segment = first;
 }
 
 /* ---- closing and ending ----------------------------------------------- */
 
 bool mpr_log_close(struct mpr_log *log, struct mpr_thread *self)
 {
-    mpr_guard_lock(&log->tail.guard, self, self);
+    struct mpr_guard *guard = mpr_log_put_guard(log);
+    mpr_guard_lock(guard, self, self);
     bool first = atomic_exchange(&log->tail.closed, 1) == 0;
-    mpr_guard_unlock(&log->tail.guard, self);
+    mpr_guard_unlock(guard, self);
     mpr_bell_ring(&log->space, INT_MAX);
     mpr_bell_ring(&log->items, INT_MAX);
     return first;
+}
+
+/* All chunks, once nothing is in them. */
+static void leave_array(struct mpr_log *log, struct mpr_thread *self,
+                        struct mpr_thread *whose)
+{
+    bool more;
+    do {
+        mpr_guard_lock(&log->head.guard, self, whose);
+        more = mpr_order_shrink(&log->array, whose, 0);
+        if (!more) {
+            log->head.segment = NULL;
+        }
+        mpr_guard_unlock(&log->head.guard, self);
+        mpr_heap_free_hand(self, whose, MPR_HAND_SEGMENT);
+    } while (more);
 }
 
 /* The last segment, once nothing is in it. */
@@ -175,9 +235,13 @@ void mpr_log_end(struct mpr_log *log, struct mpr_thread *self,
     mpr_log_close(log, self);
     while (mpr_log_drop(log, self, whose) == 0) {
     }
-    leave_segment(log, self, whose);
+    if (mpr_log_is_array(log)) {
+        leave_array(log, self, whose);
+    } else {
+        leave_segment(log, self, whose);
+    }
     drop_leases(&log->head.guard, &log->leases, self, whose);
-    drop_leases(&log->tail.guard, &log->loans, self, whose);
+    drop_leases(mpr_log_put_guard(log), &log->loans, self, whose);
 }
 
 /* ---- what is left behind ---------------------------------------------- */
@@ -205,7 +269,7 @@ bool mpr_log_reclaim(const struct mpr_log_get *get)
     struct mpr_log *log = get->log;
     bool taken =
         reclaim(get, &log->head.guard, &log->leases, log->redeliver != 0);
-    bool loaned = reclaim(get, &log->tail.guard, &log->loans, false);
+    bool loaned = reclaim(get, mpr_log_put_guard(log), &log->loans, false);
     if (taken) {
         mpr_bell_ring(&log->items, INT_MAX);
     }

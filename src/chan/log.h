@@ -8,11 +8,15 @@
  * the record names. Two sequence numbers are the whole truth: `tail_seq`
  * messages were ever put, `head_seq` of them were taken. Each moves by one
  * store, inside the guard of its end.
+ *
+ * That is its order when it begins. In another (order.h) the records lie in an
+ * array, and both ends have one guard, the head's; all else is the same.
  */
 #ifndef MPR_CHAN_LOG_H
 #define MPR_CHAN_LOG_H
 
 #include "chan/lease.h"
+#include "chan/order.h"
 #include "shm/object.h"
 #include "shm/sleep.h"
 
@@ -69,26 +73,36 @@ struct mpr_log_end {
  * `leases`, under the head's guard: what was taken in place, and in a joinable
  * log also what was got and not acknowledged. With `redeliver` each message
  * lies in a block, which its lease keeps: what is READY there is first in line.
- * `loans`, under the tail's: blocks on loan to be written, each of which has
- * its place among max_items.
+ * `loans`, under the guard that puts lock: blocks on loan to be written, each of
+ * which has its place among max_items.
  */
 struct mpr_log {
     struct mpr_log_end tail;
     struct mpr_log_end head;
     alignas(MPR_LINE) _Atomic uint32_t space;
     alignas(MPR_LINE) _Atomic uint32_t items;
-    uint64_t max_items; /* UINT64_MAX: no limit; set once */
-    uint64_t max_bytes; /* beyond it only one message; set once */
-    uint32_t joinable;  /* set once */
-    uint32_t redeliver; /* set once */
+    uint64_t max_items;    /* UINT64_MAX: no limit; set once */
+    uint64_t max_bytes;    /* beyond it only one message; set once */
+    uint32_t joinable;     /* set once */
+    uint32_t redeliver;    /* set once */
+    uint32_t inline_below; /* others lie in blocks; set once */
+    _Atomic int order;     /* MPROC_FIFO, or that of `array`; set once */
     alignas(MPR_LINE) struct mpr_leases leases;
     struct mpr_leases loans;
-    alignas(MPR_LINE) struct mpr_segment first;
-    char first_records[MPR_LOG_FIRST_BYTES];
+    union {
+        struct {
+            alignas(MPR_LINE) struct mpr_segment first;
+            char first_records[MPR_LOG_FIRST_BYTES];
+        };
+        struct mpr_order array;
+    };
 };
 
 /* Begin, in memory that may hold a log that was ended. */
 void mpr_log_init(struct mpr_log *log, bool prepared);
+
+/* Another order than MPROC_FIFO, before anybody else knows the log. */
+void mpr_log_set_order(struct mpr_log *log, int order);
 
 /*
  * Give back all messages, also those that are out, and segments; may be
@@ -109,6 +123,7 @@ struct mpr_log_put {
     struct mpr_thread *self;
     const void *data;
     size_t size;
+    int64_t priority;     /* for MPROC_PRIORITY */
     mproc_deadline until; /* bounds the wait for a guard */
     const struct mpr_object *object;
     uint64_t tag;

@@ -44,6 +44,9 @@ static struct mpr_record *first_record(struct mpr_log *log,
                                        struct mpr_thread *whose)
 {
     struct mpr_log_end *head = &log->head;
+    if (mpr_log_is_array(log)) {
+        return mpr_order_first(&log->array, mpr_log_count_locked(log));
+    }
     struct mpr_record *record = mpr_record_at(head->segment, head->offset);
     if (mpr_likely(record->kind != MPR_RECORD_JUMP)) {
         return record;
@@ -114,6 +117,24 @@ static size_t copy_records(const struct mpr_log_get *get,
     return n;
 }
 
+/* The first `n`, each like this record, are taken; of an array the first. */
+static inline void move(const struct mpr_log_get *get,
+                        struct mpr_record *record, size_t n)
+{
+    struct mpr_log *log = get->log;
+    struct mpr_log_end *head = &log->head;
+    uint64_t size = mpr_record_message(record);
+    if (mpr_log_is_array(log)) {
+        uint64_t count = mpr_log_count_locked(log);
+        mpr_order_take(&log->array, count, mpr_log_load_seq(head) + 1);
+        mpr_log_move(head, 1, 0, size);
+        mpr_order_taken(&log->array, count - 1);
+        mpr_order_shrink(&log->array, get->self, count - 1);
+    } else {
+        mpr_log_move(head, n, n * mpr_record_size(record), n * size);
+    }
+}
+
 /* What a try has brought: messages, and the size of the first. */
 struct gain {
     size_t count;
@@ -145,13 +166,12 @@ static inline int get_locked(const struct mpr_log_get *get, size_t count,
     if (record->kind == MPR_RECORD_BLOCK) {
         mpr_hand_set(get->self, MPR_HAND_BLOCK,
                      mpr_record_block(record)->block);
-    } else if (count > 1) {
+    } else if (count > 1 && !mpr_log_is_array(log)) {
         gain->count = copy_records(get, record, how_many(log, count));
     } else if (size > 0) {
         memcpy(get->data, record + 1, size);
     }
-    mpr_log_move(head, gain->count, gain->count * mpr_record_size(record),
-                 gain->count * size);
+    move(get, record, gain->count);
     return 0;
 }
 
@@ -251,7 +271,7 @@ static int take_first(const struct mpr_log_get *get, struct mpr_log_block *out,
         *lack = A_CHUNK;
         return MPROC_EAGAIN;
     }
-    mpr_log_move(&log->head, 1, mpr_record_size(record), like.size);
+    move(get, record, 1);
     if (copied) {
         mpr_hand_set(get->self, MPR_HAND_BLOCK, NULL);
     }
@@ -377,7 +397,16 @@ int mpr_log_get_many(const struct mpr_log_get *get, size_t count, size_t *done)
 
 /* ---- taking and forgetting -------------------------------------------- */
 
-/* With the guard locked: the first message is in the hands of `whose`. */
+/* What to drop when all goes: of an array the one that nothing moves up for. */
+static struct mpr_record *any_record(struct mpr_log *log,
+                                     struct mpr_thread *whose)
+{
+    return mpr_log_is_array(log)
+               ? mpr_order_last(&log->array, mpr_log_count_locked(log))
+               : first_record(log, whose);
+}
+
+/* With the guard locked: one message is in the hands of `whose`. */
 static int discard_locked(struct mpr_log *log, struct mpr_thread *whose)
 {
     struct mpr_lease_place ready;
@@ -388,12 +417,15 @@ static int discard_locked(struct mpr_log *log, struct mpr_thread *whose)
     if (empty_locked(log)) {
         return MPROC_EEMPTY;
     }
-    struct mpr_record *record = first_record(log, whose);
+    struct mpr_record *record = any_record(log, whose);
     if (record->kind == MPR_RECORD_BLOCK) {
         mpr_hand_set(whose, MPR_HAND_BLOCK, mpr_record_block(record)->block);
     }
     mpr_log_move(&log->head, 1, mpr_record_size(record),
                  mpr_record_message(record));
+    if (mpr_log_is_array(log)) {
+        mpr_order_shrink(&log->array, whose, mpr_log_count_locked(log));
+    }
     return 0;
 }
 

@@ -44,9 +44,9 @@ bool mpr_log_full(struct mpr_log *log, struct mpr_thread *self)
 {
     bool is = mpr_log_count(log) >= log->max_items;
     if (!is && mpr_leases_out(&log->loans) > 0) {
-        mpr_guard_lock(&log->tail.guard, self, self);
+        mpr_guard_lock(mpr_log_put_guard(log), self, self);
         is = mpr_log_count(log) + mpr_leases_out(&log->loans) >= log->max_items;
-        mpr_guard_unlock(&log->tail.guard, self);
+        mpr_guard_unlock(mpr_log_put_guard(log), self);
     }
     return is;
 }
@@ -58,9 +58,21 @@ static bool fits(const struct mpr_log_end *tail, size_t record)
            tail->segment->capacity;
 }
 
+/* In place of one that others made too small meanwhile, perhaps. */
+static int fetch_places(struct mpr_log *log, struct mpr_thread *self)
+{
+    size_t size = mpr_order_need(&log->array);
+    mpr_heap_free_hand(self, self, MPR_HAND_SEGMENT);
+    void *block = mpr_heap_alloc(self, size, MPR_HAND_SEGMENT);
+    return block != NULL ? 0 : MPROC_ENOMEM;
+}
+
 /* A segment for the hand: small at first, so that small queues stay small. */
 static int fetch_segment(struct mpr_log *log, struct mpr_thread *self)
 {
+    if (mpr_log_is_array(log)) {
+        return fetch_places(log, self);
+    }
     size_t size =
         mpr_log_tail(log) <= MPR_LOG_FIRST_BYTES / 16 ? SMALL_SEGMENT : SEGMENT;
     struct mpr_segment *segment = mpr_heap_alloc(self, size, MPR_HAND_SEGMENT);
@@ -92,7 +104,7 @@ enum { BLOCK_SPACE = sizeof(struct mpr_record) + sizeof(struct mpr_block_ref) };
 
 static bool in_block(const struct mpr_log_put *put)
 {
-    return put->size > MPR_LOG_INLINE || mpr_unlikely(put->log->redeliver);
+    return put->size >= put->log->inline_below;
 }
 
 /* What one message takes in a segment. */
@@ -110,24 +122,31 @@ static void write_inline(struct mpr_record *record, const void *data,
     }
 }
 
-static void write_block(struct mpr_log_end *tail, void *block, size_t size)
+static void write_block(struct mpr_log *log, struct mpr_record *record,
+                        void *block, size_t size)
 {
-    struct mpr_record *record = mpr_record_at(tail->segment, tail->offset);
     *record = (struct mpr_record){.kind = MPR_RECORD_BLOCK};
     *mpr_record_block(record) = (struct mpr_block_ref){block, size};
-    mpr_log_move(tail, 1, BLOCK_SPACE, size);
+    mpr_log_move(&log->tail, 1, BLOCK_SPACE, size);
 }
 
-/* What was in hand or on loan is not any more. */
-static void settle(struct mpr_log_end *tail)
+/* What was put is in no hand and not on loan any more. */
+static void settle(struct mpr_log *log)
 {
+    struct mpr_log_end *tail = &log->tail;
     tail->settled = atomic_load_explicit(&tail->seq, memory_order_relaxed);
+    if (mpr_log_is_array(log)) {
+        mpr_order_put(&log->array, mpr_log_count_locked(log));
+    }
 }
 
 /* As many as there is room for in the log and in the segment. */
 static size_t how_many(const struct mpr_log_put *put, size_t count)
 {
     const struct mpr_log *log = put->log;
+    if (mpr_log_is_array(log)) {
+        return 1;
+    }
     size_t fit = (log->tail.segment->capacity - log->tail.offset -
                   sizeof(struct mpr_record)) /
                  space_of(put);
@@ -141,23 +160,24 @@ static size_t how_many(const struct mpr_log_put *put, size_t count)
 }
 
 /* All that is written becomes the log's by one store. */
-static size_t write_records(const struct mpr_log_put *put, size_t count)
+static inline size_t write_records(const struct mpr_log_put *put,
+                                   struct mpr_record *record, size_t count)
 {
-    struct mpr_log_end *tail = &put->log->tail;
     if (mpr_unlikely(in_block(put))) {
-        write_block(tail, mpr_hand(put->self, MPR_HAND_BLOCK), put->size);
+        void *block = mpr_hand(put->self, MPR_HAND_BLOCK);
+        write_block(put->log, record, block, put->size);
         mpr_hand_set(put->self, MPR_HAND_BLOCK, NULL);
         return 1;
     }
-    struct mpr_record *record = mpr_record_at(tail->segment, tail->offset);
     const char *data = put->data;
-    size_t space = space_of(put), n = count > 1 ? how_many(put, count) : 1;
+    size_t space = mpr_record_inline_size(put->size);
+    size_t n = count > 1 ? how_many(put, count) : 1;
     write_inline(record, data, put->size);
     for (size_t i = 1; i < n; i++) {
         record = (struct mpr_record *)((char *)record + space);
         write_inline(record, data + i * put->size, put->size);
     }
-    mpr_log_move(tail, n, n * space, n * put->size);
+    mpr_log_move(&put->log->tail, n, n * space, n * put->size);
     return n;
 }
 
@@ -178,21 +198,29 @@ static void look_at_head(struct mpr_log *log)
     }
 }
 
-/* EAGAIN: a segment is needed in hand. */
-static int make_space(const struct mpr_log_put *put, size_t space)
+/* Where the record goes. NULL: a segment, or places, are needed in hand. */
+static struct mpr_record *next_record(const struct mpr_log_put *put,
+                                      size_t space)
 {
     struct mpr_log_end *tail = &put->log->tail;
-    if (mpr_likely(fits(tail, space))) {
-        return 0;
+    if (mpr_log_is_array(put->log)) {
+        struct mpr_order *array = &put->log->array;
+        uint64_t count = mpr_log_count_locked(put->log);
+        return mpr_order_has_room(array, put->self, count)
+                   ? mpr_order_next(array, count, put->priority,
+                                    mpr_log_load_seq(tail))
+                   : NULL;
     }
-    if (mpr_hand(put->self, MPR_HAND_SEGMENT) == NULL) {
-        return MPROC_EAGAIN;
+    if (mpr_unlikely(!fits(tail, space))) {
+        if (mpr_hand(put->self, MPR_HAND_SEGMENT) == NULL) {
+            return NULL;
+        }
+        begin_segment(tail, put->self);
     }
-    begin_segment(tail, put->self);
-    return 0;
+    return mpr_record_at(tail->segment, tail->offset);
 }
 
-/* One try. EAGAIN: as make_space. */
+/* One try. EAGAIN: as next_record. */
 static inline int put_locked(const struct mpr_log_put *put, size_t count,
                              size_t *done)
 {
@@ -204,12 +232,13 @@ static inline int put_locked(const struct mpr_log_put *put, size_t count,
         return MPROC_EFULL;
     }
     look_at_head(log);
-    int err = make_space(put, space_of(put));
-    if (mpr_likely(err == 0)) {
-        *done = write_records(put, count);
-        settle(&log->tail);
+    struct mpr_record *record = next_record(put, space_of(put));
+    if (mpr_unlikely(record == NULL)) {
+        return MPROC_EAGAIN;
     }
-    return err;
+    *done = write_records(put, record, count);
+    settle(log);
+    return 0;
 }
 
 /* ---- putting ---------------------------------------------------------- */
@@ -239,8 +268,7 @@ static int prepare(const struct mpr_log_put *put, bool block)
     if (mpr_unlikely(mpr_log_closed(log))) {
         return MPROC_ESHUTDOWN;
     }
-    if (mpr_unlikely(put->size > MPR_LOG_INLINE) &&
-        put->size >= mpr_heap_limit()) {
+    if (mpr_unlikely(in_block(put)) && put->size >= mpr_heap_limit()) {
         return MPROC_ENOMEM;
     }
     if (mpr_unlikely(full(log, put->size, 0))) {
@@ -257,14 +285,15 @@ static inline int put_some(const struct mpr_log_put *put, size_t count,
 {
     struct mpr_log *log = put->log;
     struct mpr_thread *self = put->self;
+    struct mpr_guard *guard = mpr_log_put_guard(log);
     int err = prepare(put, in_block(put));
     while (mpr_likely(err == 0)) {
-        err = mpr_guard_lock_until(&log->tail.guard, self, self, put->until);
+        err = mpr_guard_lock_until(guard, self, self, put->until);
         if (mpr_unlikely(err < 0)) {
             return MPROC_EFULL;
         }
         err = put_locked(put, count, done);
-        mpr_guard_unlock(&log->tail.guard, self);
+        mpr_guard_unlock(guard, self);
         if (mpr_likely(err == 0)) {
             mpr_bell_ring(&log->items, *done < INT_MAX ? (int)*done : INT_MAX);
             return 0;
@@ -327,7 +356,7 @@ static int loan_locked(const struct mpr_log_put *put, struct mpr_log_block *out)
 
 int mpr_log_loan(const struct mpr_log_put *put, struct mpr_log_block *out)
 {
-    struct mpr_guard *guard = &put->log->tail.guard;
+    struct mpr_guard *guard = mpr_log_put_guard(put->log);
     struct mpr_thread *self = put->self;
     int err = prepare(put, true);
     while (err == 0) {
@@ -369,15 +398,16 @@ static int send_locked(const struct mpr_log_put *put,
     if (!is_open(put)) {
         return MPROC_ESHUTDOWN;
     }
-    int err = make_space(put, BLOCK_SPACE);
-    if (err == 0) {
-        lease->block[put->size] = '\0';
-        write_block(&log->tail, lease->block, put->size);
-        lease->block = NULL;
-        mpr_lease_end(&log->loans, loan->place, put->self);
-        settle(&log->tail);
+    struct mpr_record *record = next_record(put, BLOCK_SPACE);
+    if (record == NULL) {
+        return MPROC_EAGAIN;
     }
-    return err;
+    lease->block[put->size] = '\0';
+    write_block(log, record, lease->block, put->size);
+    lease->block = NULL;
+    mpr_lease_end(&log->loans, loan->place, put->self);
+    settle(log);
+    return 0;
 }
 
 int mpr_log_send(const struct mpr_log_put *put,
@@ -385,11 +415,12 @@ int mpr_log_send(const struct mpr_log_put *put,
 {
     struct mpr_log *log = put->log;
     struct mpr_thread *self = put->self;
+    struct mpr_guard *guard = mpr_log_put_guard(log);
     int err;
     do {
-        mpr_guard_lock(&log->tail.guard, self, self);
+        mpr_guard_lock(guard, self, self);
         err = send_locked(put, loan);
-        mpr_guard_unlock(&log->tail.guard, self);
+        mpr_guard_unlock(guard, self);
     } while (err == MPROC_EAGAIN && (err = fetch_segment(log, self)) == 0);
     mpr_log_put_done(put);
     if (err == 0) {
@@ -403,12 +434,13 @@ bool mpr_log_take_back(const struct mpr_log_put *put,
 {
     struct mpr_log *log = put->log;
     struct mpr_thread *self = put->self;
-    mpr_guard_lock(&log->tail.guard, self, self);
+    struct mpr_guard *guard = mpr_log_put_guard(log);
+    mpr_guard_lock(guard, self, self);
     bool ours = is_on_loan(put, loan);
     if (ours) {
         mpr_lease_end(&log->loans, loan->place, self);
     }
-    mpr_guard_unlock(&log->tail.guard, self);
+    mpr_guard_unlock(guard, self);
     mpr_log_put_done(put);
     if (ours) {
         mpr_log_ring_space(log, 1);

@@ -94,6 +94,25 @@ static inline void mpr_log_move(struct mpr_log_end *end, uint64_t n, size_t by,
     atomic_signal_fence(memory_order_seq_cst);
 }
 
+static inline bool mpr_log_is_array(const struct mpr_log *log)
+{
+    int order = atomic_load_explicit(&log->order, memory_order_relaxed);
+    return mpr_unlikely(order != MPROC_FIFO);
+}
+
+/* What puts lock. */
+static inline struct mpr_guard *mpr_log_put_guard(struct mpr_log *log)
+{
+    return mpr_log_is_array(log) ? &log->head.guard : &log->tail.guard;
+}
+
+/* Messages in it, with both ends locked. */
+static inline uint64_t mpr_log_count_locked(const struct mpr_log *log)
+{
+    return atomic_load_explicit(&log->tail.seq, memory_order_relaxed) -
+           atomic_load_explicit(&log->head.seq, memory_order_relaxed);
+}
+
 /* Is what the call was made for still what the memory is? Under a guard. */
 static inline bool mpr_log_ended(const struct mpr_object *object, uint64_t tag)
 {

@@ -245,6 +245,8 @@ static void refuse_queue(void *h)
     size_t size = 77;
     assert_err(mproc_queue_put(h, "x", 1, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_putf(h, MPROC_FOREVER, "%d", 1), MPROC_EINVAL);
+    assert_err(mproc_queue_put_priority(h, 1, "x", 1, MPROC_FOREVER),
+               MPROC_EINVAL);
     assert_err(mproc_queue_get(h, buf, 4, &size, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_get_malloc(h, &data, &size, MPROC_FOREVER),
                MPROC_EINVAL);
@@ -772,6 +774,9 @@ static void options_of_queues_and_pipes_age(void **state)
     assert_ok(mproc_queue_join(q, MPROC_NOWAIT));
     mproc_queue_free(q);
     assert_err(mproc_queue_new_sized(&none, LATER(one, 1)), MPROC_ENOTSUP);
+    one.order = MPROC_PRIORITY + 1;
+    assert_err(mproc_queue_new(&none, &one), MPROC_EINVAL);
+    one.order = MPROC_PRIORITY;
     one.reserved = 1; /* what a later version may use it for is not known */
     assert_err(mproc_queue_new(&none, &one), MPROC_ENOTSUP);
     assert_null(none);
@@ -979,6 +984,8 @@ static void slips_with_queues_and_pipes_are_told(void **state)
     assert_int_equal(size, 0);
     assert_ok(mproc_queue_task_done(q));
     assert_err(mproc_queue_task_done(q), MPROC_EINVAL);
+    assert_err(mproc_queue_put_priority(q, 0, "x", 1, MPROC_FOREVER),
+               MPROC_EINVAL);
     assert_err(mproc_queue_get_malloc(q, NULL, &size, MPROC_FOREVER),
                MPROC_EINVAL);
     assert_ok(mproc_queue_shutdown(q, false));
