@@ -73,8 +73,8 @@ struct mpr_log_end {
  * `leases`, under the head's guard: what was taken in place, and in a joinable
  * log also what was got and not acknowledged. With `redeliver` each message
  * lies in a block, which its lease keeps: what is READY there is first in line.
- * `loans`, under the guard that puts lock: blocks on loan to be written, each of
- * which has its place among max_items.
+ * `loans`, under the guard that puts lock: blocks on loan to be written, each
+ * of which has its place among max_items.
  */
 struct mpr_log {
     struct mpr_log_end tail;
