@@ -147,8 +147,10 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * retries              how often a task, or an item of a batch, whose worker
  *                      was lost is run again, behind those that wait by then.
  *                      Default: not
- * max_pending          tasks accepted and not yet done; at the limit submitting
- *                      waits. Default: no limit
+ * max_pending          tasks, and items of batches, accepted and not yet done:
+ *                      those that wait, run, or whose callback has not returned.
+ *                      At the limit submitting waits, but not in a callback.
+ *                      Default: no limit
  * grace_s              seconds between telling a task that it is cancelled or
  *                      over its time (mproc_task_canceled) and killing its
  *                      worker, if it has not returned by then. Default: at
@@ -156,8 +158,8 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * start                MPROC_START_FORK is the default
  * manual_dispatch      1: callbacks run only where the caller lets them
  *
- * In this version max_pending, start and manual_dispatch answer MPROC_ENOTSUP
- * when set.
+ * In this version start and manual_dispatch answer MPROC_ENOTSUP when set, and
+ * batches are not held back by max_pending.
  */
 typedef struct mproc_pool_opts {
     size_t workers;
@@ -302,7 +304,7 @@ MPROC_API int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
  * MPROC_EOVERTIME    it ran longer than its timeout_s
  * MPROC_EMSGSIZE     the reply is not of `size` bytes
  * MPROC_ECANCELED    the pool was terminated
- * MPROC_ETIMEDOUT    not ended before the deadline
+ * MPROC_ETIMEDOUT    not ended, or no room for it, before the deadline
  * MPROC_ESHUTDOWN    the pool is closed; nothing ran
  * MPROC_EBROKEN      the pool can have no workers
  * MPROC_ENOMEM       the shared heap is full
@@ -331,7 +333,7 @@ MPROC_API int mproc_pool_apply_async_sized(mproc_pool *p,
  *
  * 0                accepted; *out is its result, to be ended by
  *                  mproc_result_free, and is stored before a callback runs
- * MPROC_EFULL      no room before the deadline
+ * MPROC_EFULL      no room under max_pending before the deadline
  * MPROC_ESHUTDOWN  the pool is closed
  * MPROC_EBROKEN    the pool can have no workers
  * MPROC_ENOMEM     the shared heap is full

@@ -79,7 +79,7 @@ static int submit_chunk(mproc_pool *pool, struct mpr_thread *self,
     size_t count = left < b->chunk ? left : b->chunk;
     struct plan plan = plan_of(b, count);
     struct mpr_entry taken;
-    int err = mpr_pool_take_task(pool, self, &taken);
+    int err = mpr_pool_take_task(pool, 0, self, &taken);
     if (err < 0) {
         return err;
     }

@@ -108,6 +108,7 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     pool->max_tasks = opts->max_tasks_per_child;
     pool->max_rss = opts->max_rss_per_child;
     pool->retries = opts->retries;
+    pool->max_pending = opts->max_pending != 0 ? opts->max_pending : SIZE_MAX;
     pool->grace_ns = mpr_pool_duration(opts->grace_s);
     pool->initializer = opts->initializer;
     pool->initializer_arg = opts->initializer_arg;
@@ -145,8 +146,7 @@ static int read_options(mproc_pool_opts *opts, const mproc_pool_opts *theirs,
     if (opts->start < MPROC_START_FORK || opts->start > MPROC_START_SPAWN) {
         return MPROC_EINVAL;
     }
-    if (opts->max_pending != 0 || opts->start != 0 ||
-        opts->manual_dispatch != 0) {
+    if (opts->start != 0 || opts->manual_dispatch != 0) {
         return MPROC_ENOTSUP;
     }
     if (!(opts->grace_s >= 0)) { /* NaN too */
@@ -397,6 +397,7 @@ static int end_phase(mproc_pool *p, uint32_t to)
     mpr_pool_close_if_done(p, self);
     mpr_bell_ring(&p->to_nursery, INT_MAX);
     mpr_bell_ring(&p->done.items, INT_MAX);
+    mpr_bell_ring(&p->room, INT_MAX);
     return 0;
 }
 

@@ -202,8 +202,8 @@ struct mpr_pool_private;
  * lack of memory: the collector then looks at all tasks.
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
- * `to_nursery` and `to_maker` are bells; the collector sleeps on the bell of
- * `done`. `looks_at` is when the nursery looks at limits next, whether the bell
+ * `to_nursery`, `to_maker` and `room` are bells: `room` for who waits to submit;
+ * the collector sleeps on the bell of `done`. `looks_at` is when the nursery looks at limits next, whether the bell
  * rings or not: who sets an earlier limit rings.
  * Locks: `replies`, and the logs' own. Publishes: each word for itself.
  * Survives: workers hold nothing but a guard for some instructions; a nursery's
@@ -219,6 +219,7 @@ struct mproc_pool {
     size_t max_tasks;
     size_t max_rss;
     size_t retries;
+    size_t max_pending; /* SIZE_MAX: no limit */
     int64_t grace_ns;
     mproc_main_fn *initializer;
     void *initializer_arg;
@@ -236,6 +237,7 @@ struct mproc_pool {
     _Atomic uint32_t begun; /* workers that ever became READY */
     _Atomic uint32_t to_nursery;
     _Atomic uint32_t to_maker;
+    _Atomic uint32_t room;
     _Atomic int64_t looks_at;
 
     alignas(MPR_LINE) struct mpr_guard replies;

@@ -40,8 +40,8 @@ struct mproc_result {
 };
 
 /*
- * `pending`: tasks accepted and not yet collected. `free_tasks`: records to be
- * used again. Under mpr_pool_lock.
+ * `pending`: tasks, and items of chunks, accepted and not yet collected.
+ * `free_tasks`: records to be used again. Under mpr_pool_lock.
  */
 struct mpr_pool_private {
     mproc_pool *pool;
@@ -87,8 +87,12 @@ extern _Thread_local const mproc_pool *mpr_pool_in_callback;
 /* 0, EINVAL, EPERM: may this process use the pool? Claims the thread. */
 int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self);
 
-/* A record, FREE, counted as pending. ESHUTDOWN, EBROKEN, ENOMEM. */
-int mpr_pool_take_task(mproc_pool *pool, struct mpr_thread *self,
+/*
+ * A record, FREE, counted as pending. EFULL, but not in a callback; ESHUTDOWN,
+ * EBROKEN, ENOMEM; EINVAL: the pool is not the one with that tag any more. Tag
+ * 0: for a chunk, which is not held back.
+ */
+int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
                        struct mpr_entry *entry);
 
 /* Give a record back, with all blocks it owns; no longer pending. */

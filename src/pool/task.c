@@ -80,11 +80,22 @@ static void begin_task(struct mpr_task *task)
     task->limit_ns = 0;
 }
 
-int mpr_pool_take_task(mproc_pool *pool, struct mpr_thread *self,
+/* Locked. A callback is not to wait for room that it makes itself. */
+static bool is_full(const mproc_pool *pool)
+{
+    return pool->mine->pending >= pool->max_pending &&
+           mpr_pool_in_callback != pool;
+}
+
+int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
                        struct mpr_entry *entry)
 {
     mpr_pool_lock();
-    int err = mpr_pool_may_submit(pool);
+    bool gone = tag != 0 && !mpr_object_unchanged(pool, tag);
+    int err = gone ? MPROC_EINVAL : mpr_pool_may_submit(pool);
+    if (err == 0 && tag != 0 && is_full(pool)) {
+        err = MPROC_EFULL;
+    }
     if (err == 0 && pool->mine->free_tasks == NULL && !add_slab(pool, self)) {
         err = MPROC_ENOMEM;
     }
@@ -112,6 +123,7 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
     struct mpr_task *task = entry->task;
+    size_t items = task->chunk != NULL ? task->chunk->count : 1;
     free_block(self, (void *)task->arg, task->inline_arg);
     free_block(self, task->reply, task->inline_reply);
     free_block(self, task->error, NULL);
@@ -121,8 +133,9 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
     mpr_pool_lock();
     task->user = pool->mine->free_tasks;
     pool->mine->free_tasks = task;
-    pool->mine->pending--;
+    pool->mine->pending -= items;
     mpr_pool_unlock();
+    mpr_bell_ring(&pool->room, items < INT_MAX ? (int)items : INT_MAX);
     mpr_pool_close_if_done(pool, self);
 }
 
@@ -133,6 +146,11 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
 int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry)
 {
+    if (entry->task->chunk != NULL) {
+        mpr_pool_lock();
+        pool->mine->pending += entry->task->chunk->count - 1;
+        mpr_pool_unlock();
+    }
     mpr_task_move(entry, 0, MPR_TASK_FREE, MPR_TASK_QUEUED);
     int err = mpr_pool_post(&pool->todo, self, entry);
     if (err < 0) {
