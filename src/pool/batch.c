@@ -169,6 +169,9 @@ bool mpr_batch_collect(struct mpr_thread *self, struct mproc_result *result,
     }
     copy_out(batch, chunk);
     mpr_pool_lock();
+    for (size_t i = 0; i < chunk->count; i++) {
+        mpr_pool_count((mproc_pool *)result->pool, chunk->status[i]);
+    }
     bool last = --batch->left == 0;
     mpr_pool_unlock();
     return last;
@@ -216,7 +219,7 @@ static int read_batch(mproc_batch *b, const mproc_batch *theirs, size_t size)
 /* As Python chooses: four chunks a worker. */
 static size_t chunk_of(const mproc_pool *pool, const mproc_batch *b)
 {
-    size_t parts = 4 * (size_t)pool->workers;
+    size_t parts = 4 * (size_t)mpr_pool_wanted(pool);
     size_t chunk = b->chunk != 0 ? b->chunk : (b->count + parts - 1) / parts;
     chunk = chunk < b->count ? chunk : b->count;
     return chunk > 0 ? chunk : 1;

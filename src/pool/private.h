@@ -56,6 +56,7 @@ struct mpr_pool_private {
     pid_t nursery_pid;                /* 0: reaped. Under mpr_pool_lock */
     _Atomic int32_t collector_report; /* 1: it runs; or why it cannot */
     size_t pending;
+    mproc_pool_info ended; /* those collected: done, failed, lost */
     struct mpr_task *free_tasks;
 };
 
@@ -94,6 +95,9 @@ int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self);
  */
 int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
                        struct mpr_entry *entry);
+
+/* Locked. One task or item more has ended so. */
+void mpr_pool_count(mproc_pool *pool, int status);
 
 /* Give a record back, with all blocks it owns; no longer pending. */
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
@@ -155,6 +159,9 @@ bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
  * that run an item.
  */
 void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
+
+/* As many as the family has room for processes. */
+size_t mpr_pool_most_workers(void);
 
 /* A new table of workers for the pool's next nursery. ENOMEM. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);

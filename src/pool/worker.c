@@ -32,7 +32,11 @@ static struct mproc_reply *running;
 static bool is_the_pools(const mproc_pool *pool, const void *block)
 {
     const struct mpr_task *task = atomic_load(&pool->adopting);
-    return block == pool->slabs || block == atomic_load(&pool->table) ||
+    const struct mpr_table *part = atomic_load(&pool->table);
+    while (part != NULL && part != block) {
+        part = atomic_load(&((struct mpr_table *)part)->more);
+    }
+    return block == pool->slabs || part == block ||
            (task != NULL && (block == task->reply || block == task->error));
 }
 
@@ -245,13 +249,14 @@ static bool call(mproc_reply *reply, const void *arg, size_t size, int *status)
 }
 
 /*
- * This worker is to be replaced: after its first task at the earliest, or
- * nothing would ever run.
+ * This worker is to leave: to be replaced, after its first task at the
+ * earliest, or nothing would ever run; or since there are to be fewer.
  */
 static bool is_worn_out(const mproc_reply *reply)
 {
     const mproc_pool *pool = reply->pool;
-    return (pool->max_tasks != 0 && reply->ran >= pool->max_tasks) ||
+    return atomic_load(&reply->worker->leave) ||
+           (pool->max_tasks != 0 && reply->ran >= pool->max_tasks) ||
            (pool->max_rss != 0 && reply->ran > 0 &&
             mpr_os_own_memory() > pool->max_rss);
 }
@@ -383,16 +388,44 @@ static int attempt_take(void *user)
                               .data = &reply->worker->current,
                               .capacity = sizeof(struct mpr_entry),
                               .until = MPROC_FOREVER};
+    if (atomic_load(&reply->worker->leave)) {
+        return MPROC_ESHUTDOWN;
+    }
     bool closed = mpr_log_closed(todo);
     int err = mpr_log_get(&get);
     return err == MPROC_EEMPTY && closed ? MPROC_ESHUTDOWN : err;
 }
 
+static void be_idle(struct mpr_worker *worker)
+{
+    if (atomic_load_explicit(&worker->idle_since, memory_order_relaxed) != 0) {
+        return;
+    }
+    atomic_store_explicit(&worker->idle_since, mpr_os_now(),
+                          memory_order_relaxed);
+}
+
+static void be_busy(struct mpr_worker *worker)
+{
+    int64_t since =
+        atomic_load_explicit(&worker->idle_since, memory_order_relaxed);
+    if (since != 0) {
+        int64_t idle = atomic_load(&worker->idle_ns) + mpr_os_now() - since;
+        atomic_store(&worker->idle_since, 0);
+        atomic_store(&worker->idle_ns, idle);
+    }
+}
+
 static bool take(mproc_reply *reply)
 {
     uintptr_t outer = mpr_op_begin(reply->self, reply->pool);
-    int err = mpr_sleep_until(&reply->pool->todo.items, MPROC_FOREVER,
+    int err = attempt_take(reply);
+    if (err == MPROC_EEMPTY) {
+        be_idle(reply->worker);
+        err = mpr_sleep_until(&reply->pool->todo.items, MPROC_FOREVER,
                               MPROC_EEMPTY, attempt_take, reply);
+    }
+    be_busy(reply->worker);
     mpr_op_end(reply->self, outer);
     reply->entry = reply->worker->current;
     return err == 0;
@@ -453,6 +486,8 @@ void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery)
         mpr_child_leave(1);
     }
     atomic_fetch_add(&pool->begun, 1);
+    be_idle(worker);
+    atomic_store(&worker->ready_since, atomic_load(&worker->idle_since));
     set_state(pool, worker, MPR_WORKER_READY);
     mpr_worker_work(pool, self, worker);
     set_state(pool, worker, MPR_WORKER_RETIRED);

@@ -862,6 +862,237 @@ static void a_callback_never_waits_for_room(void **state)
     assert_int_equal(s.done, 2);
 }
 
+/* ---- how many workers ------------------------------------------------- */
+
+static void expect_workers(mproc_pool *p, size_t count)
+{
+    for (int i = 0; i < 3000 && mproc_pool_worker_pids(p, NULL, 0) != count;
+         i++) {
+        usleep(10000);
+    }
+    assert_int_equal(mproc_pool_worker_pids(p, NULL, 0), count);
+}
+
+/* So many tasks that wait for each other to run. */
+static void expect_at_once(mproc_pool *p, int tasks)
+{
+    mproc_queue *here = queue();
+    mproc_result *r[16];
+    for (int i = 0; i < tasks; i++) {
+        r[i] = sent(p, (mproc_call){.fn = stays, MPROC_ARG(here)});
+    }
+    for (int i = 0; i < tasks; i++) {
+        heard(here);
+    }
+    for (int i = 0; i < tasks; i++) {
+        assert_ok(mproc_result_cancel(r[i]));
+        expect_ends(r[i], MPROC_ECANCELED);
+        mproc_result_free(r[i]);
+    }
+    mproc_queue_free(here);
+}
+
+static void a_pool_grows_and_shrinks(void **state)
+{
+    (void)state;
+    const size_t sizes[] = {2, 5, 1, 12, 12, 3, 16, 1};
+    mproc_pool *p = pool_of(1);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        assert_ok(mproc_pool_resize(p, sizes[i]));
+        assert_true(mproc_pool_worker_pids(p, NULL, 0) >= sizes[i]);
+        expect_workers(p, sizes[i]);
+        expect_at_once(p, (int)sizes[i]);
+        expect_workers(p, sizes[i]);
+    }
+    assert_err(mproc_pool_resize(p, 0), MPROC_EINVAL);
+    assert_err(mproc_pool_resize(NULL, 1), MPROC_EINVAL);
+    assert_err(mproc_pool_resize(p, 10000), MPROC_EAGAIN);
+    assert_err(mproc_pool_resize(p, SIZE_MAX), MPROC_EAGAIN);
+    expect_workers(p, 1);
+    assert_ok(mproc_pool_close(p));
+    assert_err(mproc_pool_resize(p, 2), MPROC_ESHUTDOWN);
+    end_of(p);
+}
+
+/* Those that are left run on, and no task is lost by it. */
+static void shrinking_lets_tasks_end(void **state)
+{
+    (void)state;
+    enum { WORKERS = 4, ITEMS = 400 };
+    mproc_pool *p = pool_of(WORKERS);
+    mproc_queue *here = queue(), *gate = queue();
+    mproc_result *stays_on =
+        sent(p, (mproc_call){.fn = stays, MPROC_ARG(here)});
+    pid_t busy = heard(here), left[WORKERS];
+    assert_ok(mproc_pool_resize(p, 1));
+    expect_workers(p, 1); /* the idle ones went */
+    mproc_pool_worker_pids(p, left, 1);
+    assert_int_equal(left[0], busy);
+    assert_ok(mproc_pool_resize(p, WORKERS));
+    assert_ok(mproc_result_cancel(stays_on));
+    expect_ends(stays_on, MPROC_ECANCELED);
+    mproc_result_free(stays_on);
+    int in[ITEMS], out[ITEMS];
+    for (int i = 0; i < ITEMS; i++) {
+        in[i] = i;
+    }
+    mproc_batch b = {.fn = squares,
+                     .in = in,
+                     .in_size = sizeof(int),
+                     .count = ITEMS,
+                     .out = out,
+                     .out_size = sizeof(int),
+                     .chunk = 7};
+    for (size_t n = 1; n < 40; n++) {
+        mproc_result *r;
+        assert_ok(mproc_pool_map_async(p, &b, &r));
+        assert_ok(mproc_pool_resize(p, 1 + n * 7 % 5));
+        assert_ok(mproc_result_get(r, NULL, 0, NULL, TEST_BOUND));
+        for (int i = 0; i < ITEMS; i++) {
+            assert_int_equal(out[i], i * i);
+        }
+        mproc_result_free(r);
+    }
+    end_of(p);
+    mproc_queue_free(here);
+    mproc_queue_free(gate);
+}
+
+/* A worker that runs is told to leave, and then that it may stay. */
+static void a_shrinking_pool_may_grow_again(void **state)
+{
+    (void)state;
+    mproc_pool *p = pool_of(2);
+    mproc_queue *here = queue();
+    mproc_result *r[2];
+    for (int i = 0; i < 2; i++) {
+        r[i] = sent(p, (mproc_call){.fn = stays, MPROC_ARG(here)});
+        heard(here);
+    }
+    assert_ok(mproc_pool_resize(p, 1));
+    assert_int_equal(mproc_pool_worker_pids(p, NULL, 0), 2);
+    assert_ok(mproc_pool_resize(p, 3));
+    assert_int_equal(mproc_pool_worker_pids(p, NULL, 0), 3);
+    worker_of(p);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(mproc_result_cancel(r[i]));
+        expect_ends(r[i], MPROC_ECANCELED);
+        mproc_result_free(r[i]);
+    }
+    expect_at_once(p, 3);
+    end_of(p);
+    mproc_queue_free(here);
+}
+
+static void resize_it(const mproc_outcome *o, void *user)
+{
+    (void)o;
+    assert_ok(mproc_pool_resize(user, 3));
+    assert_ok(mproc_pool_resize(user, 1));
+    assert_ok(mproc_pool_resize(user, 4));
+}
+
+static void a_callback_may_resize(void **state)
+{
+    (void)state;
+    int n = 1;
+    mproc_pool *p = pool_of(1);
+    mproc_call call = {
+        .fn = squares, MPROC_ARG(n), .callback = resize_it, .user = p};
+    assert_ok(mproc_pool_apply_async(p, &call, NULL, MPROC_FOREVER));
+    expect_workers(p, 4);
+    expect_at_once(p, 4);
+    end_of(p);
+}
+
+/* ---- numbers ---------------------------------------------------------- */
+
+static int exits(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg;
+    (void)size;
+    (void)reply;
+    exit(3);
+}
+
+static void a_pool_counts(void **state)
+{
+    (void)state;
+    mproc_pool *p = pool_of(2);
+    mproc_queue *here = queue();
+    mproc_pool_info info;
+    mproc_result *r[5];
+    assert_ok(mproc_pool_stats(p, &info));
+    assert_int_equal(info.workers, 2);
+    assert_int_equal(info.queued + info.running + info.done + info.failed +
+                         info.lost + info.respawned,
+                     0);
+    for (int i = 0; i < 5; i++) {
+        r[i] = sent(p, (mproc_call){.fn = stays, MPROC_ARG(here)});
+    }
+    heard(here);
+    heard(here);
+    assert_ok(mproc_pool_stats(p, &info));
+    assert_int_equal(info.running, 2);
+    assert_int_equal(info.queued, 3);
+    for (int i = 4; i >= 0; i--) {
+        assert_ok(mproc_result_cancel(r[i]));
+        expect_ends(r[i], MPROC_ECANCELED);
+        mproc_result_free(r[i]);
+    }
+    int in[4] = {1, 2, 3, 4};
+    mproc_batch b = {
+        .fn = squares, .in = in, .in_size = sizeof(int), .count = 4};
+    assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
+    b.fn = exits;
+    assert_err(mproc_pool_map(p, &b, TEST_BOUND), MPROC_EWORKERLOST);
+    assert_err(
+        mproc_pool_apply(p, &(mproc_call){.fn = exits}, NULL, 0, TEST_BOUND),
+        MPROC_EWORKERLOST);
+    worker_of(p);
+    for (int i = 0; i < 3000 && info.respawned < 7; i++) {
+        usleep(10000); /* the last one may yet be to come */
+        assert_ok(mproc_pool_stats(p, &info));
+    }
+    assert_int_equal(info.workers, 2);
+    assert_int_equal(info.queued + info.running, 0);
+    assert_int_equal(info.done, 5);
+    assert_int_equal(info.failed, 5);
+    assert_int_equal(info.lost, 5);
+    assert_int_equal(info.respawned, 7);
+    assert_err(mproc_pool_stats(p, NULL), MPROC_EINVAL);
+    assert_err(mproc_pool_stats(NULL, &info), MPROC_EINVAL);
+    end_of(p);
+    mproc_queue_free(here);
+}
+
+static void workers_know_their_time(void **state)
+{
+    (void)state;
+    mproc_pool *p = pool_of(2);
+    mproc_queue *here = queue();
+    mproc_worker_info info[3] = {{.pid = 0}};
+    mproc_result *r = sent(p, (mproc_call){.fn = stays, MPROC_ARG(here)});
+    pid_t pid = heard(here);
+    usleep(200000);
+    assert_int_equal(mproc_pool_worker_stats(p, info, 3), 2);
+    int i = info[1].pid == pid;
+    assert_int_equal(info[i].pid, pid);
+    assert_int_equal(info[i].busy, 1);
+    assert_true(info[i].busy_s >= 0.19 && info[i].busy_s < 60);
+    assert_int_equal(info[1 - i].busy, 0);
+    assert_true(info[1 - i].idle_s >= 0.19 && info[1 - i].idle_s < 60);
+    assert_true(info[1 - i].busy_s < 0.1);
+    assert_int_equal(info[2].pid, 0);
+    assert_int_equal(mproc_pool_worker_stats(p, NULL, 0), 2);
+    assert_ok(mproc_result_cancel(r));
+    expect_ends(r, MPROC_ECANCELED);
+    mproc_result_free(r);
+    end_of(p);
+    assert_int_equal(mproc_pool_worker_stats(p, info, 3), 0);
+    mproc_queue_free(here);
+}
+
 /* ---- main ------------------------------------------------------------- */
 
 #define CLEAN(test) \
@@ -892,6 +1123,12 @@ int main(void)
         CLEAN(who_waits_for_room_hears_of_the_end),
         CLEAN(no_more_than_max_pending_are_under_way),
         CLEAN(a_callback_never_waits_for_room),
+        CLEAN(a_pool_grows_and_shrinks),
+        CLEAN(shrinking_lets_tasks_end),
+        CLEAN(a_shrinking_pool_may_grow_again),
+        CLEAN(a_callback_may_resize),
+        CLEAN(a_pool_counts),
+        CLEAN(workers_know_their_time),
     };
     return cmocka_run_group_tests_name("pool_limits", tests, NULL, NULL);
 }
