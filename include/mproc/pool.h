@@ -358,16 +358,21 @@ typedef int mproc_next_fn(void *user, const void **item, size_t *size);
  *            replies are not wanted
  * out_size
  * status     array of `count` for the status of each item, or NULL
- * chunk      items that travel together; a crash loses one item all the same.
- *            Default: chosen
- * window     how many items an iteration may run ahead. Default: chosen
+ * chunk      items that travel together, and are told together; a crash loses
+ *            one of them all the same. Default: chosen, and again while the
+ *            batch runs, by how many there are and how long they take
+ * window     how many items may be under way at a time. Default: chosen
  * timeout_s  seconds that each item may run. Default: no limit
- * on_item    called for every item as it ends, good or bad
+ * on_item    called for every item as it ends, good or bad, those cancelled
+ *            before they ran too: with its index, its reply (also where `out`
+ *            is NULL), its error. As all callbacks, one at a time
  * user       handed to next and on_item
  *
  * in, out and status must live until the batch has ended. Those that lie in the
- * shared heap are used in place.
- * In this version next, timeout_s and on_item answer MPROC_ENOTSUP when set.
+ * shared heap are used in place, without a copy; reply and status of an item
+ * are there before on_item is called for it.
+ * Several arguments: let the items be structs. Python: starmap().
+ * In this version next and timeout_s answer MPROC_ENOTSUP when set.
  */
 typedef struct mproc_batch {
     mproc_task_fn *fn;
@@ -395,8 +400,9 @@ MPROC_API int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *b,
 
 /*
  * Run the function on every item and wait for all of them. An item that fails
- * does not stop the others. Blocks until all have ended or until `until`, when
- * the rest is cancelled. No items: 0 at once. Python: Pool.map().
+ * does not stop the others; `status` and `on_item` tell of each. Blocks until
+ * all have ended or until `until`, when the rest is cancelled. No items: 0 at
+ * once. Python: Pool.map().
  *
  * 0                  every item ended well
  * MPROC_ETASK, MPROC_EWORKERLOST, MPROC_EMSGSIZE, MPROC_ECANCELED
@@ -426,7 +432,7 @@ MPROC_API int mproc_pool_map_async_sized(mproc_pool *p, const mproc_batch *b,
  * Pool.map_async().
  *
  * 0                accepted; *out is its result, to be ended by
- *                  mproc_result_free
+ *                  mproc_result_free, and is stored before a callback runs
  * MPROC_ESHUTDOWN  the pool is closed
  * MPROC_EBROKEN    the pool can have no workers
  * MPROC_ENOMEM     the shared heap is full
@@ -490,9 +496,10 @@ MPROC_API const mproc_outcome *mproc_result_outcome(const mproc_result *r);
 /*
  * End the result; NULL is taken, in another process than its maker's nothing
  * happens. A task that has not ended runs on, and its callbacks are called. A
- * batch that has not ended is cancelled, and this blocks until its arrays are
- * no longer touched. (In a callback of its pool it does not block, and arrays
- * in the shared heap may still be written by a task that runs.)
+ * batch that has not ended is cancelled, and this blocks until the workers that
+ * run items of it have been ended: its arrays are no longer touched then, and
+ * its on_item is not called any more. That holds in callbacks too, its own
+ * included, where items that have not been told by then are not told at all.
  */
 MPROC_API void mproc_result_free(mproc_result *r);
 

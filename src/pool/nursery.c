@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "pool/pool.h"
 #include "proc/child.h"
@@ -24,19 +25,26 @@ struct nursery {
 
 /* ---- how the task of a dead worker ended ------------------------------ */
 
+const char *mpr_nursery_text(char text[MPR_LOST_TEXT], pid_t pid, int code)
+{
+    if (code < 0) {
+        snprintf(text, MPR_LOST_TEXT, "worker %ld killed by signal %d (%s)",
+                 (long)pid, -code, mpr_os_signal_name(-code));
+    } else {
+        snprintf(text, MPR_LOST_TEXT, "worker %ld exited with status %d",
+                 (long)pid, code);
+    }
+    return text;
+}
+
 static void tell_error(mproc_pool *pool, struct mpr_thread *self,
                        struct mpr_task *task, pid_t pid, int code)
 {
-    char text[96];
-    int length =
-        code < 0
-            ? snprintf(text, sizeof text, "worker %ld killed by signal %d (%s)",
-                       (long)pid, -code, mpr_os_signal_name(-code))
-            : snprintf(text, sizeof text, "worker %ld exited with status %d",
-                       (long)pid, code);
-    char *block = mpr_heap_alloc(self, (size_t)length + 1, MPR_HAND_BLOCK);
+    char text[MPR_LOST_TEXT];
+    size_t size = strlen(mpr_nursery_text(text, pid, code)) + 1;
+    char *block = mpr_heap_alloc(self, size, MPR_HAND_BLOCK);
     if (block != NULL) {
-        snprintf(block, (size_t)length + 1, "%s", text);
+        memcpy(block, text, size);
         mpr_worker_adopt(pool, self, task, (void **)&task->error);
     }
 }
@@ -46,21 +54,20 @@ static void tell_error(mproc_pool *pool, struct mpr_thread *self,
  * with another's work does not take the next one for it. True when there are
  * others left.
  */
-static bool settle_chunk(mproc_pool *pool, struct mpr_thread *self,
-                         struct mpr_task *task, pid_t pid, int code)
+static bool settle_chunk(struct mpr_chunk *chunk, pid_t pid, int code)
 {
-    struct mpr_chunk *chunk = task->chunk;
     if (chunk->lost == 0) {
         chunk->lost = atomic_load(&chunk->at) + 1;
     }
     size_t at = chunk->lost - 1;
     if (at < chunk->count && chunk->status[at] == MPR_ITEM_PENDING) {
-        if (chunk->bad == chunk->count || chunk->bad == at) {
-            tell_error(pool, self, task, pid, code);
-            chunk->bad_code = code;
-            chunk->bad_worker = pid;
-            chunk->bad = at;
+        struct mpr_item *item = mpr_chunk_item(chunk, at);
+        if (item != NULL) {
+            item->code = code;
+            item->worker = pid;
+            item->text = 0;
         }
+        chunk->bad = chunk->bad < at ? chunk->bad : at;
         chunk->status[at] = MPROC_EWORKERLOST;
     }
     if (at < chunk->count) {
@@ -88,7 +95,7 @@ static void settle_running(mproc_pool *pool, struct mpr_thread *self,
     if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
         to = MPR_TASK_CANCELED;
     } else if (task->chunk != NULL) {
-        if (settle_chunk(pool, self, task, pid, code)) {
+        if (settle_chunk(task->chunk, pid, code)) {
             to = MPR_TASK_QUEUED;
         }
     } else {

@@ -78,21 +78,47 @@ static void begin_task(struct mpr_task *task)
     task->user = NULL;
 }
 
+/* Locked. */
+static int take(mproc_pool *pool, struct mpr_thread *self,
+                struct mpr_entry *entry)
+{
+    if (pool->mine->free_tasks == NULL && !add_slab(pool, self)) {
+        return MPROC_ENOMEM;
+    }
+    struct mpr_task *task = pool->mine->free_tasks;
+    pool->mine->free_tasks = task->user;
+    pool->mine->pending++;
+    entry->task = task;
+    entry->serial = atomic_load(&task->word) >> 32;
+    begin_task(task);
+    return 0;
+}
+
 int mpr_pool_take_task(mproc_pool *pool, struct mpr_thread *self,
                        struct mpr_entry *entry)
 {
     mpr_pool_lock();
     int err = mpr_pool_may_submit(pool);
-    if (err == 0 && pool->mine->free_tasks == NULL && !add_slab(pool, self)) {
-        err = MPROC_ENOMEM;
+    if (err == 0) {
+        err = take(pool, self, entry);
+    }
+    mpr_pool_unlock();
+    return err;
+}
+
+int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
+                       struct mpr_entry *entry)
+{
+    mproc_pool *pool = (mproc_pool *)result->pool;
+    mpr_pool_lock();
+    int err = result->batch->open ? result->batch->stop : MPROC_ECANCELED;
+    if (err == 0 && atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
+        err = MPROC_ECANCELED;
+    } else if (err == 0 && atomic_load(&pool->broken)) {
+        err = MPROC_EBROKEN;
     }
     if (err == 0) {
-        struct mpr_task *task = pool->mine->free_tasks;
-        pool->mine->free_tasks = task->user;
-        pool->mine->pending++;
-        entry->task = task;
-        entry->serial = atomic_load(&task->word) >> 32;
-        begin_task(task);
+        err = take(pool, self, entry);
     }
     mpr_pool_unlock();
     return err;
@@ -120,8 +146,8 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
     task->user = pool->mine->free_tasks;
     pool->mine->free_tasks = task;
     pool->mine->pending--;
-    mpr_pool_unlock();
     mpr_pool_close_if_done(pool, self);
+    mpr_pool_unlock();
 }
 
 /*
