@@ -150,7 +150,8 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * max_pending          tasks, and items of batches, accepted and not yet done:
  *                      those that wait, run, or whose callback has not
  *                      returned. At the limit submitting waits, but not in a
- *                      callback. Default: no limit
+ *                      callback; batches are fed as room comes. Default: no
+ *                      limit
  * grace_s              seconds between telling a task that it is cancelled or
  *                      over its time (mproc_task_canceled) and killing its
  *                      worker, if it has not returned by then. Default: at
@@ -158,8 +159,7 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * start                MPROC_START_FORK is the default
  * manual_dispatch      1: callbacks run only where the caller lets them
  *
- * In this version start and manual_dispatch answer MPROC_ENOTSUP when set, and
- * batches are not held back by max_pending.
+ * In this version start and manual_dispatch answer MPROC_ENOTSUP when set.
  */
 typedef struct mproc_pool_opts {
     size_t workers;
@@ -457,17 +457,22 @@ typedef int mproc_next_fn(void *user, const void **item, size_t *size);
  *            replies are not wanted
  * out_size
  * status     array of `count` for the status of each item, or NULL
- * chunk      items that travel together; a crash loses one item all the same.
- *            Default: chosen
- * window     how many items an iteration may run ahead. Default: chosen
+ * chunk      items that travel together, and are told together; a crash loses
+ *            one of them all the same. Default: chosen, and again while the
+ *            batch runs, by how many there are and how long they take
+ * window     how many items may be under way at a time. Default: chosen
  * timeout_s  seconds that each item may run; over them that item alone ends,
  *            with MPROC_EOVERTIME. Default: no limit
- * on_item    called for every item as it ends, good or bad
+ * on_item    called for every item as it ends, good or bad, those cancelled
+ *            before they ran too: with its index, its reply (also where `out`
+ *            is NULL), its error. As all callbacks, one at a time
  * user       handed to next and on_item
  *
  * in, out and status must live until the batch has ended. Those that lie in the
- * shared heap are used in place.
- * In this version next and on_item answer MPROC_ENOTSUP when set.
+ * shared heap are used in place, without a copy; reply and status of an item
+ * are there before on_item is called for it.
+ * Several arguments: let the items be structs. Python: starmap().
+ * In this version next answers MPROC_ENOTSUP when set.
  */
 typedef struct mproc_batch {
     mproc_task_fn *fn;
@@ -495,9 +500,10 @@ MPROC_API int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *b,
 
 /*
  * Run the function on every item and wait for all of them. An item that fails
- * does not stop the others. Blocks until all have ended or until `until`, when
- * the rest is cancelled, and then until what ran of it has ended, at most the
- * grace_s of the pool. No items: 0 at once. Python: Pool.map().
+ * does not stop the others; `status` and `on_item` tell of each. Blocks until
+ * all have ended or until `until`, when the rest is cancelled, and then until
+ * what ran of it has ended, at most the grace_s of the pool. No items: 0 at
+ * once. Python: Pool.map().
  *
  * 0                  every item ended well
  * MPROC_ETASK, MPROC_EWORKERLOST, MPROC_EOVERTIME, MPROC_EMSGSIZE,
@@ -527,7 +533,7 @@ MPROC_API int mproc_pool_map_async_sized(mproc_pool *p, const mproc_batch *b,
  * Pool.map_async().
  *
  * 0                accepted; *out is its result, to be ended by
- *                  mproc_result_free
+ *                  mproc_result_free, and is stored before a callback runs
  * MPROC_ESHUTDOWN  the pool is closed
  * MPROC_EBROKEN    the pool can have no workers
  * MPROC_ENOMEM     the shared heap is full
@@ -606,9 +612,10 @@ MPROC_API const mproc_outcome *mproc_result_outcome(const mproc_result *r);
 /*
  * End the result; NULL is taken, in another process than its maker's nothing
  * happens. A task that has not ended runs on, and its callbacks are called. A
- * batch that has not ended is cancelled, and this blocks until its arrays are
- * no longer touched. (In a callback of its pool it does not block, and arrays
- * in the shared heap may still be written by a task that runs.)
+ * batch that has not ended is cancelled, and this blocks until the workers that
+ * run items of it have been ended: its arrays are no longer touched then, and
+ * its on_item is not called any more. That holds in callbacks too, its own
+ * included, where items that have not been told by then are not told at all.
  */
 MPROC_API void mproc_result_free(mproc_result *r);
 

@@ -26,6 +26,7 @@ struct collector {
 enum work {
     WORK_ENTRY,
     WORK_SWEEP,
+    WORK_FEED,
     WORK_LEAVING,
     WORK_NURSERY,
     WORK_END,
@@ -80,14 +81,12 @@ static void move_to_result(struct mproc_result *result, struct mpr_task *task,
     task->error = NULL;
 }
 
-static void call_back(const mproc_pool *pool, const struct mpr_task *task,
-                      const mproc_outcome *outcome)
+void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
+                        const mproc_outcome *outcome, void *user)
 {
-    mproc_done_fn *fn =
-        outcome->status == MPROC_OK ? task->callback : task->error_callback;
     if (fn != NULL && !pool->mine->silent) {
         mpr_pool_in_callback = pool;
-        fn(outcome, task->user);
+        fn(outcome, user);
         mpr_pool_in_callback = NULL;
     }
 }
@@ -105,20 +104,25 @@ static void collect_single(mproc_pool *pool, struct mpr_thread *self,
         outcome = result->outcome;
         mpr_result_set_ended(result);
     }
-    call_back(pool, task, &outcome);
+    mproc_done_fn *fn =
+        outcome.status == MPROC_OK ? task->callback : task->error_callback;
+    mpr_pool_call_back(pool, fn, &outcome, task->user);
     if (result != NULL) {
         mpr_result_release(self, result);
     }
 }
 
-static void collect_chunk(struct mpr_thread *self, struct mpr_task *task,
+/* Once its record is given back there may be room for more of the batch. */
+static void collect_chunk(mproc_pool *pool, struct mpr_thread *self,
+                          const struct mpr_entry *entry,
                           enum mpr_task_state state)
 {
-    struct mproc_result *result = task->result;
-    mproc_outcome outcome = outcome_of(task, state);
-    if (mpr_batch_collect(self, result, task, &outcome)) {
-        mpr_result_set_ended(result);
-        mpr_result_release(self, result);
+    struct mproc_result *result = entry->task->result;
+    int status = outcome_of(entry->task, state).status;
+    bool more = mpr_batch_collect(pool, self, entry->task, status);
+    mpr_pool_drop_task(pool, self, entry);
+    if (more) {
+        mpr_batch_feed(pool, self, result);
     }
 }
 
@@ -147,11 +151,11 @@ void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
         return;
     }
     if (entry->task->chunk != NULL) {
-        collect_chunk(self, entry->task, mpr_task_state(word));
+        collect_chunk(pool, self, entry, mpr_task_state(word));
     } else {
         collect_single(pool, self, entry->task, mpr_task_state(word));
+        mpr_pool_drop_task(pool, self, entry);
     }
-    mpr_pool_drop_task(pool, self, entry);
 }
 
 static void collect_each(const struct mpr_entry *entry, void *user)
@@ -240,7 +244,7 @@ static void take_over(struct collector *c)
     struct mpr_table *table = atomic_load(&pool->table);
     struct mpr_worker *worker;
     for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
-        mpr_nursery_settle(pool, c->self, worker, -SIGKILL);
+        mpr_worker_settle(pool, c->self, worker, -SIGKILL);
         atomic_store(&worker->pid, 0);
     }
     bool over = atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||
@@ -257,7 +261,7 @@ static void take_over(struct collector *c)
 static bool nothing_pending(const mproc_pool *pool)
 {
     mpr_pool_lock();
-    bool nothing = pool->mine->pending == 0;
+    bool nothing = mpr_pool_is_done(pool);
     mpr_pool_unlock();
     return nothing;
 }
@@ -276,6 +280,9 @@ static int attempt(void *user)
     }
     if (atomic_exchange(&pool->sweep, 0)) {
         return WORK_SWEEP;
+    }
+    if (atomic_exchange(&pool->mine->attend, false)) {
+        return WORK_FEED;
     }
     if (!c->unserved) {
         return nursery_work(c);
@@ -320,11 +327,15 @@ static void collect_all(struct collector *c)
         case WORK_SWEEP:
             mpr_pool_each_task(c->pool, collect_each, c);
             break;
+        case WORK_FEED:
+            mpr_batch_feed_all(c->pool, c->self);
+            break;
         case WORK_NURSERY:
             take_over(c);
             break;
         case WORK_END:
             mpr_pool_each_task(c->pool, end_each, c);
+            mpr_batch_feed_all(c->pool, c->self); /* nothing: they end too */
             break;
         case WORK_OVER:
             return;

@@ -23,175 +23,6 @@ struct nursery {
     unsigned failed_forks;  /* since one went through */
 };
 
-/* ---- how the task of a dead worker ended ------------------------------ */
-
-/* Of a worker, and so of what it ran. */
-struct death {
-    pid_t pid;
-    int status; /* of the task or item */
-    int code;
-};
-
-static struct death death_of(const struct mpr_worker *worker, int code)
-{
-    bool over = atomic_load(&worker->limit) == MPR_OVERTIME;
-    return (struct death){
-        .pid = atomic_load(&worker->pid),
-        .status = over ? MPROC_EOVERTIME : MPROC_EWORKERLOST,
-        .code = over ? 0 : code,
-    };
-}
-
-static void tell_error(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_task *task, const struct death *death)
-{
-    char text[96];
-    long pid = death->pid;
-    int length, code = death->code;
-    if (death->status == MPROC_EOVERTIME) {
-        length = snprintf(text, sizeof text,
-                          "worker %ld ended: its task ran longer than %g s",
-                          pid, (double)task->limit_ns / 1e9);
-    } else if (code < 0) {
-        length =
-            snprintf(text, sizeof text, "worker %ld killed by signal %d (%s)",
-                     pid, -code, mpr_os_signal_name(-code));
-    } else {
-        length = snprintf(text, sizeof text, "worker %ld exited with status %d",
-                          pid, code);
-    }
-    char *block = mpr_heap_alloc(self, (size_t)length + 1, MPR_HAND_BLOCK);
-    if (block != NULL) {
-        snprintf(block, (size_t)length + 1, "%s", text);
-        mpr_worker_adopt(pool, self, task, (void **)&task->error);
-    }
-}
-
-/* A lost one, if it may. A run is counted once, however often it is asked. */
-static bool runs_again(const mproc_pool *pool, struct mpr_task *task,
-                       const struct death *death)
-{
-    if (death->status != MPROC_EWORKERLOST) {
-        return false;
-    }
-    if ((task->losses & 1) == 0) {
-        task->losses += 3;
-    }
-    return task->losses >> 1 <= pool->retries;
-}
-
-/*
- * The item that ran is lost: `lost` says which, so that a nursery that goes on
- * with another's work does not take the next one for it. True when it is to be
- * run again, or there are others left.
- */
-static bool settle_chunk(mproc_pool *pool, struct mpr_thread *self,
-                         struct mpr_task *task, const struct death *death)
-{
-    struct mpr_chunk *chunk = task->chunk;
-    if (chunk->lost == 0) {
-        chunk->lost = atomic_load(&chunk->at) + 1;
-    }
-    size_t at = chunk->lost - 1;
-    if (at < chunk->count && chunk->status[at] == MPR_ITEM_PENDING) {
-        if (runs_again(pool, task, death)) {
-            return true;
-        }
-        if (chunk->bad == chunk->count || chunk->bad == at) {
-            tell_error(pool, self, task, death);
-            chunk->bad_code = death->code;
-            chunk->bad_worker = death->pid;
-            chunk->bad = at;
-        }
-        chunk->status[at] = death->status;
-    }
-    task->losses = 0;
-    if (at < chunk->count) {
-        atomic_store(&chunk->at, at + 1);
-    }
-    return at + 1 < chunk->count;
-}
-
-static void requeue(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry)
-{
-    if (mpr_pool_post(&pool->todo, self, entry) < 0 &&
-        mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_UNSERVED)) {
-        mpr_pool_tell_ended(pool, self, entry);
-    }
-}
-
-static void settle_running(mproc_pool *pool, struct mpr_thread *self,
-                           const struct mpr_worker *worker, int code)
-{
-    const struct mpr_entry *entry = &worker->current;
-    struct mpr_task *task = entry->task;
-    struct death death = death_of(worker, code);
-    enum mpr_task_state to = MPR_TASK_ENDED;
-    if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
-        to = MPR_TASK_CANCELED;
-    } else if (task->chunk != NULL) {
-        if (settle_chunk(pool, self, task, &death)) {
-            to = MPR_TASK_QUEUED;
-        }
-    } else if (runs_again(pool, task, &death)) {
-        to = MPR_TASK_QUEUED;
-    } else {
-        task->status = death.status;
-        task->code = death.code;
-        task->worker = death.pid;
-        tell_error(pool, self, task, &death);
-    }
-    if (!mpr_task_move(entry, worker->index, MPR_TASK_RUNNING, to)) {
-        /* cancelled meanwhile */
-        mpr_task_move(entry, worker->index, MPR_TASK_CANCELLING,
-                      MPR_TASK_CANCELED);
-    }
-}
-
-/*
- * A worker that died in mpr_worker_adopt may have in hand what its task has. It
- * must not any more when the task ends: what is freed with the task would be
- * freed with the hand once more.
- */
-static void settle_hands(mproc_pool *pool, struct mpr_thread *self)
-{
-    mpr_guard_lock(&pool->replies, self, self);
-    mpr_guard_unlock(&pool->replies, self);
-}
-
-void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_worker *worker, int code)
-{
-    struct mpr_entry entry = worker->current;
-    uint32_t index = worker->index;
-    if (entry.task == NULL) {
-        return;
-    }
-    settle_hands(pool, self);
-    uint64_t word = atomic_load(&entry.task->word);
-    if (word >> 32 != (uint32_t)entry.serial) {
-        return;
-    }
-    if (word == mpr_task_word_by(&entry, index, MPR_TASK_RUNNING)) {
-        settle_running(pool, self, worker, code);
-    } else if (word == mpr_task_word_by(&entry, index, MPR_TASK_CANCELLING)) {
-        mpr_task_move(&entry, index, MPR_TASK_CANCELLING, MPR_TASK_CANCELED);
-    }
-    switch (mpr_task_state(atomic_load(&entry.task->word))) {
-    case MPR_TASK_QUEUED: /* taken, perhaps, but not begun; or to be gone on */
-        requeue(pool, self, &entry);
-        break;
-    case MPR_TASK_ENDED: /* told, perhaps */
-    case MPR_TASK_CANCELED:
-    case MPR_TASK_UNSERVED:
-        mpr_pool_tell_ended(pool, self, &entry);
-        break;
-    default:
-        break;
-    }
-}
-
 /* ---- workers ---------------------------------------------------------- */
 
 static int spawn(struct nursery *n, struct mpr_worker *worker)
@@ -364,7 +195,7 @@ static void bury(struct nursery *n, struct mpr_worker *worker, int code)
         n->failed_starts++;
         report(n->pool, err);
     }
-    mpr_nursery_settle(n->pool, n->self, worker, code);
+    mpr_worker_settle(n->pool, n->self, worker, code);
     worker->owed = !atomic_load(&worker->leave);
     atomic_store(&worker->state, MPR_WORKER_NONE);
     atomic_store(&worker->pid, 0);
@@ -446,7 +277,8 @@ static void let_go(struct nursery *n, uint32_t count)
     for (int idle = 1; idle >= 0; idle--) {
         for (uint32_t i = 0;
              count > 0 && (worker = mpr_worker_at(n->table, i)) != NULL; i++) {
-            bool is_idle = atomic_load(&worker->idle_since) != 0;
+            bool is_idle = atomic_load(&worker->idle_since) != 0 ||
+                           atomic_load(&worker->state) != MPR_WORKER_READY;
             if (atomic_load(&worker->pid) == 0 || is_idle < idle ||
                 atomic_exchange(&worker->leave, 1)) {
                 continue;

@@ -378,15 +378,16 @@ int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self)
 
 /* ---- closing and ending ----------------------------------------------- */
 
+bool mpr_pool_is_done(const mproc_pool *pool)
+{
+    return pool->mine->pending == 0 && pool->mine->open == NULL;
+}
+
 void mpr_pool_close_if_done(mproc_pool *pool, struct mpr_thread *self)
 {
-    mpr_pool_lock();
-    bool done = pool->mine->pending == 0 &&
-                atomic_load(&pool->phase) != MPR_POOL_OPEN &&
-                !pool->mine->closed;
-    pool->mine->closed |= done;
-    mpr_pool_unlock();
-    if (done) {
+    if (mpr_pool_is_done(pool) && atomic_load(&pool->phase) != MPR_POOL_OPEN &&
+        !pool->mine->closed) {
+        pool->mine->closed = true;
         mpr_log_close(&pool->todo, self);
         mpr_bell_ring(&pool->to_nursery, INT_MAX);
         mpr_bell_ring(&pool->done.items, INT_MAX);
@@ -404,8 +405,8 @@ static int end_phase(mproc_pool *p, uint32_t to)
     if (atomic_load(&p->phase) < to) {
         atomic_store(&p->phase, to);
     }
-    mpr_pool_unlock();
     mpr_pool_close_if_done(p, self);
+    mpr_pool_unlock();
     mpr_bell_ring(&p->to_nursery, INT_MAX);
     mpr_bell_ring(&p->done.items, INT_MAX);
     mpr_bell_ring(&p->room, INT_MAX);

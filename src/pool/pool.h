@@ -22,6 +22,7 @@
 #include "shm/object.h"
 
 struct mpr_task;
+struct mpr_part;
 
 /* ---- tasks ------------------------------------------------------------ */
 
@@ -91,24 +92,53 @@ struct mpr_task {
 
 static_assert(sizeof(struct mpr_task) <= 192, "a pending task is small");
 
-/* Items of a batch that travel together; the data follow it in its block. */
+/*
+ * What is told of one item of a batch. Where it lies is the maker's, the rest
+ * who runs it, or settles its end. A reply and a text lie in the task's reply.
+ */
+struct mpr_item {
+    const char *in;
+    size_t in_size;
+    size_t data; /* where its reply begins, and its size */
+    size_t size;
+    size_t text; /* 1 + where its error text begins, 0: it has none */
+    int code;
+    pid_t worker;
+};
+
+/*
+ * Items of a batch that travel together; their data follow it in its block.
+ * An item has ended once its `status` says so; `at` comes after that.
+ */
 struct mpr_chunk {
     size_t first; /* index in the batch */
     size_t count;
-    const char *in;
+    const char *in; /* an array; NULL: each of `items` says where it lies */
     size_t in_size;
     char *item; /* NULL: items lie where they are used; else room for one */
-    char *out;  /* NULL: not wanted */
+    char *out;  /* NULL: not wanted, or kept in the task's reply */
     size_t out_size;
-    int *status;       /* one an item; MPR_ITEM_PENDING until it has ended */
+    int *status; /* one an item; MPR_ITEM_PENDING until it has ended */
+    struct mpr_item *items; /* one an item; NULL: only of the first bad one */
     _Atomic size_t at; /* the item that runs, the first that has not ended */
     size_t lost; /* 1 + the item whose worker was lost, 0 while one runs it */
     size_t bad;  /* the first bad item, count when there is none */
-    int bad_code;
-    pid_t bad_worker;
+    struct mpr_item first_bad; /* where there are no `items` */
+    size_t used; /* bytes of the task's reply that belong to ended items */
+    int64_t ns;  /* that its items have run */
+    struct mpr_part *part; /* the maker's */
 };
 
 enum { MPR_ITEM_PENDING = 0x7fffffff };
+
+/* What is told of item i, which has not ended or is the first bad one. */
+static inline struct mpr_item *mpr_chunk_item(struct mpr_chunk *chunk, size_t i)
+{
+    if (chunk->items != NULL) {
+        return &chunk->items[i];
+    }
+    return chunk->bad >= i ? &chunk->first_bad : NULL;
+}
 
 static inline uint64_t mpr_task_word(uint32_t serial, uint32_t worker,
                                      enum mpr_task_state state)
@@ -318,14 +348,19 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
  * A worker is dead, by `code` (exit code, or minus the signal): say how its
  * task ended. Everything may be repeated.
  */
-void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_worker *worker, int code);
+void mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
+                       struct mpr_worker *worker, int code);
 
 /*
  * When what the worker runs will be over its time, or INT64_MAX. MPR_OVERTIME:
  * it is, by this look or an earlier one.
  */
 int64_t mpr_nursery_time_out(struct mpr_worker *worker, int64_t now);
+
+/* What became of a worker, and so of what it ran, in words. Returns `text`. */
+enum { MPR_LOSS_TEXT = 96 };
+const char *mpr_loss_text(char text[MPR_LOSS_TEXT], pid_t pid, int status,
+                          int code);
 
 /*
  * Fork the nursery; returns its pid, or an error. Workers begin with the signal

@@ -80,32 +80,60 @@ static void begin_task(struct mpr_task *task)
     task->limit_ns = 0;
 }
 
-/* Locked. A callback is not to wait for room that it makes itself. */
-static bool is_full(const mproc_pool *pool)
+size_t mpr_pool_room(const mproc_pool *pool)
 {
-    return pool->mine->pending >= pool->max_pending &&
-           mpr_pool_in_callback != pool;
+    size_t pending = pool->mine->pending, most = pool->max_pending;
+    return pending < most ? most - pending : 0;
 }
 
+/* Locked. */
+static int take(mproc_pool *pool, struct mpr_thread *self,
+                struct mpr_entry *entry, size_t items)
+{
+    if (pool->mine->free_tasks == NULL && !add_slab(pool, self)) {
+        return MPROC_ENOMEM;
+    }
+    struct mpr_task *task = pool->mine->free_tasks;
+    pool->mine->free_tasks = task->user;
+    pool->mine->pending += items;
+    entry->task = task;
+    entry->serial = atomic_load(&task->word) >> 32;
+    begin_task(task);
+    return 0;
+}
+
+/* A callback is not to wait for room that it makes itself. */
 int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
                        struct mpr_entry *entry)
 {
     mpr_pool_lock();
-    bool gone = tag != 0 && !mpr_object_unchanged(pool, tag);
-    int err = gone ? MPROC_EINVAL : mpr_pool_may_submit(pool);
-    if (err == 0 && tag != 0 && is_full(pool)) {
+    int err = mpr_object_unchanged(pool, tag) ? mpr_pool_may_submit(pool)
+                                              : MPROC_EINVAL;
+    if (err == 0 && mpr_pool_room(pool) == 0 && mpr_pool_in_callback != pool) {
         err = MPROC_EFULL;
     }
-    if (err == 0 && pool->mine->free_tasks == NULL && !add_slab(pool, self)) {
-        err = MPROC_ENOMEM;
+    if (err == 0) {
+        err = take(pool, self, entry, 1);
+    }
+    mpr_pool_unlock();
+    return err;
+}
+
+int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
+                       struct mpr_part *part)
+{
+    mproc_pool *pool = (mproc_pool *)result->pool;
+    mpr_pool_lock();
+    int err = result->batch->open ? result->batch->stop : MPROC_ECANCELED;
+    if (err == 0 && atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
+        err = MPROC_ECANCELED;
+    } else if (err == 0 && atomic_load(&pool->broken)) {
+        err = MPROC_EBROKEN;
+    } else if (err == 0 && mpr_pool_room(pool) < part->items) {
+        err = MPROC_EFULL;
     }
     if (err == 0) {
-        struct mpr_task *task = pool->mine->free_tasks;
-        pool->mine->free_tasks = task->user;
-        pool->mine->pending++;
-        entry->task = task;
-        entry->serial = atomic_load(&task->word) >> 32;
-        begin_task(task);
+        err = take(pool, self, &part->entry, part->items);
     }
     mpr_pool_unlock();
     return err;
@@ -134,9 +162,14 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
     task->user = pool->mine->free_tasks;
     pool->mine->free_tasks = task;
     pool->mine->pending -= items;
-    mpr_pool_unlock();
-    mpr_bell_ring(&pool->room, items < INT_MAX ? (int)items : INT_MAX);
+    if (pool->max_pending != SIZE_MAX) {
+        if (pool->mine->open != NULL) {
+            atomic_store(&pool->mine->attend, true);
+        }
+        mpr_bell_ring(&pool->room, items < INT_MAX ? (int)items : INT_MAX);
+    }
     mpr_pool_close_if_done(pool, self);
+    mpr_pool_unlock();
 }
 
 /*
@@ -146,11 +179,6 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
 int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry)
 {
-    if (entry->task->chunk != NULL) {
-        mpr_pool_lock();
-        pool->mine->pending += entry->task->chunk->count - 1;
-        mpr_pool_unlock();
-    }
     mpr_task_move(entry, 0, MPR_TASK_FREE, MPR_TASK_QUEUED);
     int err = mpr_pool_post(&pool->todo, self, entry);
     if (err < 0) {
