@@ -37,11 +37,19 @@ typedef struct mproc_process mproc_process;
 typedef int mproc_main_fn(void *arg);
 
 /*
- * How a process comes to be. This version serves MPROC_START_FORK; the others
- * answer MPROC_ENOTSUP.
+ * How a process comes to be. This version serves MPROC_START_FORK and
+ * MPROC_START_THREAD; the others answer MPROC_ENOTSUP.
  *
  * MPROC_START_FORK        a fork of the maker; `arg` may be any pointer
- * MPROC_START_THREAD      a thread behind the same interface
+ * MPROC_START_THREAD      a thread of the maker behind the same interface.
+ *                         mproc_process_current is the thread's there; its pid
+ *                         and its parent's are those of the process it is in,
+ *                         to which also belongs what it makes. Its code is the
+ *                         low 8 bits of what the function returns, 0 after
+ *                         pthread_exit; exit() ends the whole process. It can
+ *                         not be sent a signal: MPROC_ENOTSUP. The exit of the
+ *                         process waits for it, but for a daemonic one, which
+ *                         ends with the process
  * MPROC_START_FORKSERVER  a fork of a small process kept for it
  * MPROC_START_SPAWN       the program started anew
  *
@@ -109,7 +117,8 @@ static inline int mproc_process_new(mproc_process **out, mproc_main_fn *fn,
  * 0             it runs
  * MPROC_EINVAL  it was started before
  * MPROC_EPERM   the caller is daemonic, or did not make the handle
- * MPROC_EAGAIN  no processes left: the limit of the system, or processes_max
+ * MPROC_EAGAIN  no processes or threads left: the limit of the system, or
+ *               processes_max
  * MPROC_EMFILE, MPROC_ENFILE  no descriptor left
  * MPROC_ENOMEM  no memory
  * After a failure the process is as before.
@@ -153,9 +162,10 @@ MPROC_API int mproc_process_exitcode(mproc_process *p, int *out);
  * descendants. They do not wait for its end: join does. One that has ended is
  * left alone, with success. Python: Process.terminate(), .kill(), .interrupt().
  *
- * 0             sent, or it has ended
- * MPROC_EINVAL  it was not started
- * MPROC_EPERM   it is not a child of the caller
+ * 0              sent, or it has ended
+ * MPROC_EINVAL   it was not started
+ * MPROC_EPERM    it is not a child of the caller
+ * MPROC_ENOTSUP  it is a thread
  */
 MPROC_API int mproc_process_terminate(mproc_process *p);
 MPROC_API int mproc_process_kill(mproc_process *p);

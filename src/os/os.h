@@ -234,8 +234,12 @@ void mpr_os_end_with_parent(const struct mpr_os_parent *parent);
  */
 int mpr_os_pidfd(pid_t pid);
 
-/* A descriptor that is readable for ever. EMFILE, ENFILE, ENOMEM. */
-int mpr_os_readable(void);
+/*
+ * A descriptor that is readable for ever once its flag is raised. EMFILE,
+ * ENFILE, ENOMEM. Raising does nothing with -1.
+ */
+int mpr_os_flag(bool raised);
+void mpr_os_raise_flag(int fd);
 
 void mpr_os_close(int fd);
 

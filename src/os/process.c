@@ -135,10 +135,19 @@ int mpr_os_pidfd(pid_t pid)
     }
 }
 
-int mpr_os_readable(void)
+int mpr_os_flag(bool raised)
 {
-    int fd = eventfd(1, EFD_CLOEXEC);
+    int fd = eventfd(raised, EFD_CLOEXEC | EFD_NONBLOCK);
     return fd >= 0 ? fd : mpr_os_error();
+}
+
+/* By system calls that are no cancellation points, as below. */
+void mpr_os_raise_flag(int fd)
+{
+    const uint64_t one = 1;
+    if (fd >= 0) {
+        syscall(SYS_write, fd, &one, sizeof one);
+    }
 }
 
 /* Not libc's close, which is a cancellation point. */

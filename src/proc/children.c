@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "proc/children.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -176,22 +177,27 @@ struct mpr_child_record *mpr_children_first(void)
 
 /* ---- their ends ------------------------------------------------------- */
 
+static void has_ended(struct mpr_child_record *child, int err, int code)
+{
+    move(child, false);
+    if (child->handle != NULL) {
+        mpr_process_has_ended(child->handle, err, code);
+    }
+    close_unused(child);
+}
+
 bool mpr_children_collect(struct mpr_child_record *child)
 {
     int code = 0;
-    if (!child->running) {
-        return true;
+    if (!child->running || child->kind == MPR_CHILD_THREAD) {
+        return !child->running; /* a thread tells of its end itself */
     }
     int err = mpr_os_child_reap(child->pid, child->pidfd, &code);
     if (err == MPROC_EAGAIN) {
         return false;
     }
     mine.found_dead = true;
-    move(child, false);
-    if (child->handle != NULL) {
-        mpr_process_has_ended(child->handle, err, code);
-    }
-    close_unused(child);
+    has_ended(child, err, code);
     return true;
 }
 
@@ -225,7 +231,10 @@ static bool await(struct mpr_child_record *child, mproc_deadline until)
         }
         int pidfd = ask_pidfd ? child->pidfd : -1;
         unlock();
-        expired = mpr_os_child_wait(pidfd, until) == MPROC_ETIMEDOUT;
+        int err = child->kind == MPR_CHILD_THREAD
+                      ? mpr_os_wait(&child->thread_ended, 0, until)
+                      : mpr_os_child_wait(pidfd, until);
+        expired = err == MPROC_ETIMEDOUT;
         lock();
         ask_pidfd = expired;
     }
@@ -242,6 +251,9 @@ bool mpr_children_await(struct mpr_child_record *child, mproc_deadline until)
 
 int mpr_children_signal(struct mpr_child_record *child, int sig)
 {
+    if (child->kind == MPR_CHILD_THREAD) {
+        return MPROC_ENOTSUP;
+    }
     if (mpr_children_collect(child)) {
         return 0;
     }
@@ -253,7 +265,9 @@ int mpr_children_fd(struct mpr_child_record *child)
 {
     if (child->pidfd < 0) {
         bool ended = mpr_children_collect(child);
-        int fd = ended ? mpr_os_readable() : mpr_os_pidfd(child->pid);
+        int fd = ended || child->kind == MPR_CHILD_THREAD
+                     ? mpr_os_flag(ended)
+                     : mpr_os_pidfd(child->pid);
         if (fd < 0) {
             return fd;
         }
@@ -263,13 +277,53 @@ int mpr_children_fd(struct mpr_child_record *child)
     return child->pidfd;
 }
 
+/* ---- threads ---------------------------------------------------------- */
+
+static _Thread_local const struct mpr_child_record *thread_is;
+
+void mpr_children_be_thread(struct mpr_child_record *child)
+{
+    thread_is = child;
+}
+
+bool mpr_children_is_caller(const struct mpr_child_record *child)
+{
+    return child == thread_is && child->kind == MPR_CHILD_THREAD;
+}
+
+void mpr_children_thread_runs(struct mpr_child_record *child)
+{
+    child->kind = MPR_CHILD_THREAD;
+    child->users++;
+    mpr_children_runs(child, mpr_os_pid(), -1);
+}
+
+void mpr_children_thread_ended(struct mpr_child_record *child, int code)
+{
+    lock();
+    thread_is = NULL;
+    mpr_os_raise_flag(child->pidfd);
+    has_ended(child, 0, code);
+    atomic_store(&child->thread_ended, 1);
+    mpr_os_wake(&child->thread_ended, INT_MAX);
+    mpr_children_release(child);
+    unlock();
+}
+
 /* ---- the end of this process ------------------------------------------ */
 
-static struct mpr_child_record *first_daemon(void)
+/*
+ * The first that this process has to wait for: of the daemonic processes, or of
+ * all but daemonic threads.
+ */
+static struct mpr_child_record *first_to_end(bool daemons)
 {
     struct mpr_child_record *c = mine.running.first;
-    while (c != NULL && !c->daemon) {
-        c = c->next;
+    for (; c != NULL; c = c->next) {
+        bool thread = c->kind == MPR_CHILD_THREAD;
+        if (c->daemon ? !thread : !daemons && !mpr_children_is_caller(c)) {
+            break;
+        }
     }
     return c;
 }
@@ -278,7 +332,7 @@ static void signal_daemons(int sig)
 {
     for (struct mpr_child_record *c = mine.running.first; c != NULL;
          c = c->next) {
-        if (c->daemon) {
+        if (c->daemon && c->kind != MPR_CHILD_THREAD) {
             mpr_os_child_signal(c->pid, c->pidfd, sig);
         }
     }
@@ -289,22 +343,23 @@ static void end_daemons(void)
     struct mpr_child_record *c;
     mproc_deadline grace = mpr_deadline_after(mpr_os_now(), GRACE_S, 1e9);
     signal_daemons(SIGTERM);
-    while ((c = first_daemon()) != NULL && mpr_children_await(c, grace)) {
+    while ((c = first_to_end(true)) != NULL && mpr_children_await(c, grace)) {
     }
     signal_daemons(SIGKILL);
-    while ((c = first_daemon()) != NULL) {
+    while ((c = first_to_end(true)) != NULL) {
         mpr_children_await(c, MPROC_FOREVER);
     }
 }
 
 void mpr_children_end(void)
 {
+    struct mpr_child_record *c;
     mpr_children_enter();
-    while (mine.running.first != NULL) {
-        if (first_daemon() != NULL) {
+    while ((c = first_to_end(false)) != NULL) {
+        if (first_to_end(true) != NULL) {
             end_daemons();
         } else {
-            mpr_children_await(mine.running.first, MPROC_FOREVER);
+            mpr_children_await(c, MPROC_FOREVER);
         }
     }
     mpr_children_leave();

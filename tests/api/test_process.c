@@ -322,7 +322,7 @@ static void new_refuses_what_it_cannot_make(void **state)
     assert_err(mproc_process_new(NULL, ends_at_once, NULL, NULL), MPROC_EINVAL);
     assert_err(mproc_process_new(&p, NULL, NULL, NULL), MPROC_EINVAL);
     assert_err(mproc_process_new(&p, ends_at_once, NULL, &sized), MPROC_EINVAL);
-    for (int how = MPROC_START_THREAD; how <= MPROC_START_SPAWN; how++) {
+    for (int how = MPROC_START_FORKSERVER; how <= MPROC_START_SPAWN; how++) {
         mproc_process_opts opts = {.start = how};
         assert_err(mproc_process_new(&p, ends_at_once, NULL, &opts),
                    MPROC_ENOTSUP);

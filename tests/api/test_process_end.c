@@ -92,6 +92,53 @@ static int leaves_a_child_running(void)
     return alive ? 4 : 5;
 }
 
+static mproc_process *started_thread(mproc_main_fn *fn, void *arg, int daemon)
+{
+    mproc_process *p;
+    mproc_process_opts opts = {.daemon = daemon, .start = MPROC_START_THREAD};
+    if (mproc_process_new(&p, fn, arg, &opts) != 0 ||
+        mproc_process_start(p) != 0) {
+        _exit(98);
+    }
+    return p;
+}
+
+static int leaves_threads_running(void)
+{
+    started_thread(sleeps, NULL, 1); /* ends with the process */
+    started_thread(says_when_told, "thread ", 0);
+    say("main ");
+    return 4;
+}
+
+static int exits_when_told(void *arg)
+{
+    await_order();
+    exit(*(const int *)arg);
+}
+
+static int has_a_thread_that_exits(void)
+{
+    int code = 4;
+    mproc_process *p = started_thread(exits_when_told, &code, 0);
+    say("main ");
+    mproc_process_join(p, MPROC_FOREVER);
+    return 5; /* not reached: the thread has ended the process */
+}
+
+static int has_a_thread(void *arg)
+{
+    started_thread(says_when_told, arg, 0);
+    say("child ");
+    return 0;
+}
+
+static int has_a_child_with_a_thread(void)
+{
+    started(has_a_thread, "thread ", 0);
+    return 4;
+}
+
 static int is_obstinate(void *arg)
 {
     signal(SIGTERM, SIG_IGN);
@@ -387,6 +434,9 @@ static const struct program {
 #fn, fn     \
     }
     PROGRAM(leaves_a_child_running),
+    PROGRAM(leaves_threads_running),
+    PROGRAM(has_a_thread_that_exits),
+    PROGRAM(has_a_child_with_a_thread),
     PROGRAM(leaves_daemons),
     PROGRAM(leaves_an_obstinate_daemon),
     PROGRAM(leaves_a_family),
@@ -510,6 +560,32 @@ static void a_program_ends_after_its_children(void **state)
     assert_non_null(strstr(run.text, "freed "));
 }
 
+static void a_program_ends_after_its_threads(void **state)
+{
+    (void)state;
+    struct run run = run_program("leaves_threads_running");
+    expect_said(&run, "main ");
+    assert_false(has_ended(run.pid));
+    expect_end(&run, "main thread ", 4);
+}
+
+static void a_thread_that_exits_ends_its_process(void **state)
+{
+    (void)state;
+    struct run run = run_program("has_a_thread_that_exits");
+    expect_said(&run, "main ");
+    expect_end(&run, "main ", 4);
+}
+
+static void a_child_ends_after_its_threads(void **state)
+{
+    (void)state;
+    struct run run = run_program("has_a_child_with_a_thread");
+    expect_said(&run, "child ");
+    assert_false(has_ended(run.pid));
+    expect_end(&run, "child thread ", 4);
+}
+
 static void a_program_asks_its_daemons_to_end(void **state)
 {
     (void)state;
@@ -631,6 +707,9 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_program_ends_after_its_children),
+        cmocka_unit_test(a_program_ends_after_its_threads),
+        cmocka_unit_test(a_thread_that_exits_ends_its_process),
+        cmocka_unit_test(a_child_ends_after_its_threads),
         cmocka_unit_test(a_program_asks_its_daemons_to_end),
         cmocka_unit_test(a_program_ends_daemons_that_do_not_listen),
         cmocka_unit_test(a_child_ends_its_own_children),
