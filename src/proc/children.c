@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/deadline.h"
+#include "proc/server.h"
 
 enum { GRACE_S = 2 }; /* between asking a daemonic child to end and ending it */
 
@@ -128,6 +129,7 @@ struct mpr_child_record *mpr_children_record(const void *arg, size_t arg_size)
             return NULL;
         }
         memcpy(child->arg, arg, arg_size);
+        child->arg_size = arg_size;
     }
     return child;
 }
@@ -137,10 +139,14 @@ void mpr_children_add(struct mpr_child_record *child)
     append(&mine.others, child);
 }
 
-void mpr_children_runs(struct mpr_child_record *child, pid_t pid, int pidfd)
+void mpr_children_runs(struct mpr_child_record *child,
+                       const struct mpr_born *born)
 {
-    child->pid = pid;
-    child->pidfd = pidfd;
+    child->kind = born->serial != 0 ? MPR_CHILD_SERVED : MPR_CHILD_PROCESS;
+    child->pid = born->pid;
+    child->pidfd = born->pidfd;
+    child->serial = born->serial;
+    child->since_boot_ns = mpr_os_boot_now();
     move(child, true);
 }
 
@@ -192,7 +198,9 @@ bool mpr_children_collect(struct mpr_child_record *child)
     if (!child->running || child->kind == MPR_CHILD_THREAD) {
         return !child->running; /* a thread tells of its end itself */
     }
-    int err = mpr_os_child_reap(child->pid, child->pidfd, &code);
+    int err = child->kind == MPR_CHILD_SERVED
+                  ? mpr_server_reap(child, &code)
+                  : mpr_os_child_reap(child->pid, child->pidfd, &code);
     if (err == MPROC_EAGAIN) {
         return false;
     }
@@ -293,9 +301,10 @@ bool mpr_children_is_caller(const struct mpr_child_record *child)
 
 void mpr_children_thread_runs(struct mpr_child_record *child)
 {
+    const struct mpr_born born = {.pid = mpr_os_pid(), .pidfd = -1};
+    mpr_children_runs(child, &born);
     child->kind = MPR_CHILD_THREAD;
     child->users++;
-    mpr_children_runs(child, mpr_os_pid(), -1);
 }
 
 void mpr_children_thread_ended(struct mpr_child_record *child, int code)
@@ -362,6 +371,7 @@ void mpr_children_end(void)
             mpr_children_await(c, MPROC_FOREVER);
         }
     }
+    mpr_server_end();
     mpr_children_leave();
 }
 
@@ -383,6 +393,7 @@ void mpr_children_forget(void)
     if (mine.pid != mpr_os_pid()) {
         forget(&mine.running);
         forget(&mine.others);
+        mpr_server_forget();
         disown();
     }
     unlock();

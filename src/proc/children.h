@@ -14,8 +14,17 @@
 #include "proc/process.h"
 
 enum mpr_child_kind {
-    MPR_CHILD_PROCESS, /* of this process's own making */
+    MPR_CHILD_PROCESS, /* a child of this process for the system too */
+    MPR_CHILD_SERVED,  /* a child of its forkserver */
     MPR_CHILD_THREAD
+};
+
+/* What comes of the start of a process. */
+struct mpr_born {
+    pid_t pid;
+    int pidfd;       /* -1: none */
+    int channel;     /* it awaits the go by (order.h); -1: it runs */
+    uint64_t serial; /* a forkserver's child; else 0 */
 };
 
 /*
@@ -26,14 +35,19 @@ struct mpr_child_record {
     struct mpr_child_record *prev;
     struct mproc_process *handle; /* NULL: freed */
     void *arg;                    /* the copy of the argument, or NULL */
-    unsigned users;               /* threads that use it unlocked */
+    size_t arg_size;
+    unsigned users; /* threads that use it unlocked */
     enum mpr_child_kind kind;
     _Atomic uint32_t thread_ended; /* those who wait for a thread sleep on it */
     pid_t pid;                     /* 0: not started */
     int pidfd; /* -1: none, or no longer; a thread's: raised at its end */
     bool daemon;
     bool running;
-    bool shown; /* the user was told the pidfd */
+    bool shown;      /* the user was told the pidfd */
+    bool told;       /* its server has told the code */
+    int code;        /* if told */
+    uint64_t serial; /* as its server knows it */
+    int64_t since_boot_ns;
 };
 
 /*
@@ -54,7 +68,8 @@ bool mpr_children_mine(const struct mproc_process *p);
 void mpr_children_add(struct mpr_child_record *child);
 
 /* Set the child's start in its record and put it among those that run. */
-void mpr_children_runs(struct mpr_child_record *child, pid_t pid, int pidfd);
+void mpr_children_runs(struct mpr_child_record *child,
+                       const struct mpr_born *born);
 
 /* As above, of a thread of this process. It is a user of the record. */
 void mpr_children_thread_runs(struct mpr_child_record *child);
@@ -104,7 +119,7 @@ void mpr_children_thread_ended(struct mpr_child_record *child, int code);
 
 /*
  * Terminate the daemonic ones, then wait for all; but not for daemonic threads,
- * which end with the process, nor for the caller.
+ * which end with the process, nor for the caller. Last ends the forkserver.
  */
 void mpr_children_end(void);
 

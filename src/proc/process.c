@@ -50,6 +50,13 @@ void mpr_process_runs(struct mproc_process *p, pid_t pid)
     atomic_compare_exchange_strong(&p->state, &starting, MPR_PROCESS_RUNS);
 }
 
+void mpr_process_not_started(struct mproc_process *p)
+{
+    atomic_store(&p->state, MPR_PROCESS_MADE);
+    atomic_store(&p->id, 0);
+    atomic_store(&p->pid, 0);
+}
+
 void mpr_role_begins(const struct mpr_role *role, mpr_id id)
 {
     if (mpr_object_unchanged(role->handle, role->tag)) {
@@ -76,10 +83,11 @@ static int check_options(mproc_main_fn *fn, const void *arg,
 {
     bool absurd =
         opts->start < MPROC_START_FORK || opts->start > MPROC_START_SPAWN;
-    if (fn == NULL || absurd || (arg == NULL && opts->arg_size > 0)) {
-        return MPROC_EINVAL;
-    }
-    return opts->start <= MPROC_START_THREAD ? 0 : MPROC_ENOTSUP;
+    bool elsewhere = opts->start == MPROC_START_SPAWN ||
+                     opts->start == MPROC_START_FORKSERVER;
+    bool half =
+        arg == NULL ? opts->arg_size > 0 : elsewhere && opts->arg_size == 0;
+    return fn == NULL || absurd || half ? MPROC_EINVAL : 0;
 }
 
 static void give_record(struct mproc_process *p,
@@ -87,9 +95,7 @@ static void give_record(struct mproc_process *p,
 {
     p->maker = mpr_process_page_->id;
     p->record = record;
-    atomic_store(&p->state, MPR_PROCESS_MADE);
-    atomic_store(&p->id, 0);
-    atomic_store(&p->pid, 0);
+    mpr_process_not_started(p);
     record->handle = p;
     record->daemon = p->daemon != 0;
     mpr_children_enter();

@@ -77,6 +77,9 @@ int mpr_process_enter(const struct mproc_process *p);
 /* `err` is what mpr_os_child_reap answered: 0, or ECHILD. */
 void mpr_process_has_ended(struct mproc_process *p, int err, int code);
 
+/* In a live handle: its start has failed; it may be started still. */
+void mpr_process_not_started(struct mproc_process *p);
+
 /* In a live handle: this is its pid, and it runs. */
 void mpr_process_runs(struct mproc_process *p, pid_t pid);
 

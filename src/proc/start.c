@@ -4,6 +4,8 @@
 
 #include "proc/child.h"
 #include "proc/children.h"
+#include "proc/server.h"
+#include "proc/spawn.h"
 #include "proc/thread.h"
 #include "proc/who.h"
 
@@ -19,73 +21,98 @@ _Noreturn static void run(const struct mpr_role *role,
     mpr_child_leave(role->fn(role->arg));
 }
 
-static int try_fork(const struct mpr_role *role, struct mpr_child *child)
+static int by_fork(const struct mpr_role *role, struct mpr_born *out)
 {
+    struct mpr_child child;
     int err = mpr_child_fork(
-        role->daemon ? MPR_CHILD_ENDS_WITH_PARENT : MPR_CHILD_OUTLIVES, child);
-    if (err == 0 && child->pid == 0) {
-        run(role, child);
+        role->daemon ? MPR_CHILD_ENDS_WITH_PARENT : MPR_CHILD_OUTLIVES, &child);
+    if (err == 0 && child.pid == 0) {
+        run(role, &child);
+    }
+    if (err == 0) {
+        *out = (struct mpr_born){
+            .pid = child.pid, .pidfd = child.pidfd, .channel = -1};
     }
     return err;
 }
 
+/* ---- by order --------------------------------------------------------- */
+
+static int by_order(const struct mpr_role *role, size_t arg_size, bool serve,
+                    struct mpr_born *out)
+{
+    struct mpr_order order;
+    int err = mpr_order_fill(&order, role, arg_size);
+    if (err < 0) {
+        return err;
+    }
+    order.parent.fostered = serve;
+    return serve ? mpr_server_fork(&order, out) : mpr_spawn(&order, out);
+}
+
 /* ---- by any ----------------------------------------------------------- */
 
-static int try_process(const struct mpr_role *role, struct mpr_child *child)
+struct start {
+    struct mpr_role role;
+    struct mpr_child_record *record; /* with this thread as user: it stays */
+    uint32_t how;
+};
+
+static int try_process(const struct start *start, struct mpr_born *out)
 {
     struct mpr_thread *self;
     int err = mpr_self(&self);
     if (err < 0) {
         return err;
     }
-    return mpr_slots_room(self) ? try_fork(role, child) : MPROC_EAGAIN;
+    if (!mpr_slots_room(self)) {
+        return MPROC_EAGAIN;
+    }
+    return start->how == MPROC_START_FORK
+               ? by_fork(&start->role, out)
+               : by_order(&start->role, start->record->arg_size,
+                          start->how == MPROC_START_FORKSERVER, out);
 }
 
 /* Refused for want of processes or descriptors: ended children have some. */
-static int make_process(const struct mpr_role *role, struct mpr_child *child)
+static int make_process(const struct start *start, struct mpr_born *out)
 {
-    int err = try_process(role, child);
+    int err = try_process(start, out);
     if (err == MPROC_EAGAIN || err == MPROC_EMFILE || err == MPROC_ENFILE) {
         mpr_children_enter();
         bool again = mpr_children_collect_all(false);
         mpr_children_leave();
         if (again) {
-            err = try_process(role, child);
+            err = try_process(start, out);
         }
     }
     return err;
 }
 
-/* The record has this thread as its user, so it stays. */
-static int start_process(const struct mpr_role *role,
-                         struct mpr_child_record *record)
+/* Returns with the children locked. */
+static int start_process(const struct start *start)
 {
-    struct mpr_child child;
-    int err = make_process(role, &child);
+    struct mpr_born born;
+    int err = make_process(start, &born);
     mpr_children_enter();
     if (err == 0) {
-        mpr_children_runs(record, child.pid, child.pidfd);
+        mpr_children_runs(start->record, &born);
+        mpr_order_go(born.channel);
     }
     return err;
 }
 
-static int start(const struct mpr_role *role, struct mpr_child_record *record,
-                 uint32_t how)
+static int perform(const struct start *start)
 {
-    int err;
-    switch (how) {
-    case MPROC_START_THREAD:
-        err = mpr_thread_start(role, record);
-        break;
-    default:
-        err = start_process(role, record);
-        break;
-    }
+    struct mpr_child_record *record = start->record;
+    int err = start->how == MPROC_START_THREAD
+                  ? mpr_thread_start(&start->role, record)
+                  : start_process(start);
     struct mproc_process *p = record->handle;
     if (err == 0 && p != NULL) {
         mpr_process_runs(p, record->pid);
     } else if (p != NULL) {
-        atomic_store(&p->state, MPR_PROCESS_MADE);
+        mpr_process_not_started(p);
     }
     mpr_children_release(record);
     mpr_children_leave();
@@ -119,16 +146,16 @@ static void learn_role(struct mproc_process *p, struct mpr_role *role)
 
 int mproc_process_start(mproc_process *p)
 {
-    struct mpr_role role;
+    struct start start;
     int err = mpr_process_enter(p);
     if (err < 0) {
         return err;
     }
     mpr_children_collect_all(true);
     err = begin_start(p);
-    struct mpr_child_record *record = p->record;
-    uint32_t how = p->start;
-    learn_role(p, &role);
+    start.record = p->record;
+    start.how = p->start;
+    learn_role(p, &start.role);
     mpr_children_leave();
-    return err < 0 ? err : start(&role, record, how);
+    return err < 0 ? err : perform(&start);
 }

@@ -141,6 +141,8 @@ void mpr_who_become(const struct mpr_role *role)
 {
     look();
     take_role(&own, role);
+    describe(&own);
+    me.shown = &own;
     atomic_store(&me.children, 0);
     me.handle = role->handle;
     me.tag = role->tag;
