@@ -7,6 +7,7 @@
  */
 #include <elf.h>
 #include <link.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -125,6 +126,144 @@ mpr_os_fn *mpr_os_fn_at(const struct mpr_os_place *place)
     struct search search = {.place = *place};
     dl_iterate_phdr(look_for_place, &search);
     return search.found ? (mpr_os_fn *)search.address : NULL;
+}
+
+/* ---- what the program is linked with ---------------------------------- */
+
+struct module {
+    uintptr_t base;
+    const char *path;
+    const ElfW(Dyn) * dynamic;
+    const char *strings; /* of the dynamic section */
+    bool needed;
+};
+
+struct modules {
+    struct module *all;
+    size_t count;
+    size_t room;
+};
+
+/* Some loaders write the address there, others leave the offset. */
+static const char *strings_of(const struct module *module)
+{
+    for (const ElfW(Dyn) *entry = module->dynamic; entry->d_tag != DT_NULL;
+         entry++) {
+        if (entry->d_tag == DT_STRTAB) {
+            uintptr_t at = entry->d_un.d_ptr;
+            return (const char *)(at < module->base ? at + module->base : at);
+        }
+    }
+    return NULL;
+}
+
+static int note_module(struct dl_phdr_info *info, size_t size, void *user)
+{
+    struct modules *modules = user;
+    struct module module = {.base = info->dlpi_addr, .path = info->dlpi_name};
+    (void)size;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        if (info->dlpi_phdr[i].p_type == PT_DYNAMIC) {
+            module.dynamic =
+                (const void *)(module.base + info->dlpi_phdr[i].p_vaddr);
+            module.strings = strings_of(&module);
+        }
+    }
+    if (modules->count == modules->room) {
+        size_t room = modules->room * 2 + 16;
+        struct module *more = realloc(modules->all, room * sizeof *more);
+        if (more == NULL) {
+            return 1;
+        }
+        modules->all = more;
+        modules->room = room;
+    }
+    modules->all[modules->count++] = module;
+    return 0;
+}
+
+static const char *file_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+static bool has_name(const struct module *module, const char *name)
+{
+    if (module->path != NULL &&
+        strcmp(file_name(module->path), file_name(name)) == 0) {
+        return true;
+    }
+    for (const ElfW(Dyn) *entry = module->dynamic;
+         module->strings != NULL && entry->d_tag != DT_NULL; entry++) {
+        if (entry->d_tag == DT_SONAME) {
+            return strcmp(module->strings + entry->d_un.d_val, name) == 0;
+        }
+    }
+    return false;
+}
+
+static void mark_needed(struct modules *modules, const struct module *by)
+{
+    for (const ElfW(Dyn) *entry = by->dynamic;
+         by->strings != NULL && entry->d_tag != DT_NULL; entry++) {
+        for (size_t i = 0; entry->d_tag == DT_NEEDED && i < modules->count;
+             i++) {
+            struct module *module = &modules->all[i];
+            module->needed |= has_name(module, by->strings + entry->d_un.d_val);
+        }
+    }
+}
+
+static size_t count_needed(const struct modules *modules)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < modules->count; i++) {
+        count += modules->all[i].needed;
+    }
+    return count;
+}
+
+/* The executable comes first; what is needed by what is needed is needed. */
+static void mark_all_needed(struct modules *modules)
+{
+    size_t before = 0;
+    modules->all[0].needed = true;
+    for (size_t count; (count = count_needed(modules)) != before;
+         before = count) {
+        for (size_t i = 0; i < modules->count; i++) {
+            if (modules->all[i].needed) {
+                mark_needed(modules, &modules->all[i]);
+            }
+        }
+    }
+}
+
+static bool is_preloaded(const char *path)
+{
+    const char *preloads = getenv("LD_PRELOAD");
+    return preloads != NULL && path != NULL && *path != '\0' &&
+           strstr(preloads, file_name(path)) != NULL;
+}
+
+bool mpr_os_is_linked(mpr_os_fn *fn)
+{
+    struct modules modules = {NULL, 0, 0};
+    struct search search = {.address = (uintptr_t)fn};
+    bool linked = false;
+    dl_iterate_phdr(note_module, &modules);
+    dl_iterate_phdr(look_for_address, &search);
+    if (modules.count > 0 && search.found) {
+        uintptr_t base = search.address - (uintptr_t)search.place.offset;
+        mark_all_needed(&modules);
+        for (size_t i = 0; i < modules.count; i++) {
+            const struct module *module = &modules.all[i];
+            linked |= module->base == base &&
+                      (module->needed || is_preloaded(module->path));
+        }
+    }
+    free(modules.all);
+    return linked;
 }
 
 /* ---- instead of main -------------------------------------------------- */

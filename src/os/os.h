@@ -353,6 +353,12 @@ typedef void mpr_os_fn(void);
 /* False: it lies in no module that was loaded. */
 bool mpr_os_place_of(mpr_os_fn *fn, struct mpr_os_place *out);
 
+/*
+ * Does the function lie in what is there whenever this program is run, and not
+ * in what it has loaded later?
+ */
+bool mpr_os_is_linked(mpr_os_fn *fn);
+
 /* NULL: the module is not loaded here, or is not the same. */
 mpr_os_fn *mpr_os_fn_at(const struct mpr_os_place *place);
 

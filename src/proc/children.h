@@ -23,7 +23,7 @@ enum mpr_child_kind {
 struct mpr_born {
     pid_t pid;
     int pidfd;       /* -1: none */
-    int channel;     /* it awaits the go by (order.h); -1: it runs */
+    int channel;     /* it awaits the go by (errand.h); -1: it runs */
     uint64_t serial; /* a forkserver's child; else 0 */
 };
 

@@ -79,7 +79,7 @@ _Noreturn static void be_ward(int channel)
     mpr_os_close(serving.news);
     mpr_os_signal_put_back(SIGCHLD, &serving.child_end);
     free(serving.wards);
-    mpr_order_obey(channel, serving.parent.pidfd);
+    mpr_errand_obey(channel, serving.parent.pidfd);
 }
 
 static int fork_ward(int channel, uint64_t serial)
@@ -105,7 +105,7 @@ static void serve(int channel, uint64_t serial)
 {
     int err = fork_ward(channel, serial);
     if (err < 0) {
-        mpr_order_refuse(channel, err);
+        mpr_errand_refuse(channel, err);
     } else {
         mpr_os_close(channel);
     }
@@ -145,10 +145,10 @@ void mpr_server_run(int channel, const struct mpr_os_parent *parent)
     mpr_os_signal_keep(SIGCHLD, &serving.child_end);
     serving.news = mpr_os_child_news();
     if (serving.news < 0) {
-        mpr_order_refuse(channel, serving.news);
+        mpr_errand_refuse(channel, serving.news);
         mpr_os_end(1);
     }
-    mpr_order_hello(channel);
+    mpr_errand_hello(channel);
     while (!mpr_os_parent_gone(&serving.parent)) {
         bury_the_dead();
         bool all_told = tell();

@@ -108,10 +108,10 @@ int mpr_server_reap(struct mpr_child_record *child, int *code)
 static int start_server(struct mpr_born *born)
 {
     struct mpr_role nobody = {.fn = NULL};
-    struct mpr_order order;
-    mpr_order_fill(&order, &nobody, 0);
-    order.server = 1;
-    return mpr_spawn(&order, born);
+    struct mpr_errand errand;
+    mpr_errand_fill(&errand, &nobody, 0);
+    errand.server = 1;
+    return mpr_spawn(&errand, born);
 }
 
 /* Two threads may start one each: the second stays unused. */
@@ -200,7 +200,7 @@ static bool died_since(uint64_t serial)
 }
 
 /* MPROC_EOF: the server died, and nothing was begun. */
-static int fork_once(const struct mpr_order *order, struct mpr_born *out)
+static int fork_once(const struct mpr_errand *errand, struct mpr_born *out)
 {
     int err = mpr_server_ensure();
     if (err < 0) {
@@ -212,9 +212,9 @@ static int fork_once(const struct mpr_order *order, struct mpr_born *out)
     if (err < 0) {
         return err;
     }
-    err = mpr_order_give(order, out->channel, -1, &out->pid);
+    err = mpr_errand_give(errand, out->channel, -1, &out->pid);
     if (err < 0) {
-        mpr_order_withdraw(out->channel);
+        mpr_errand_withdraw(out->channel);
         bool died = err == MPROC_EWORKERLOST && died_since(out->serial);
         return died ? MPROC_EOF : err;
     }
@@ -223,12 +223,12 @@ static int fork_once(const struct mpr_order *order, struct mpr_born *out)
     return 0;
 }
 
-int mpr_server_fork(const struct mpr_order *order, struct mpr_born *out)
+int mpr_server_fork(const struct mpr_errand *errand, struct mpr_born *out)
 {
     int err = MPROC_EOF;
     mpr_os_stdio_flush();
     for (int i = 0; i < TRIES && err == MPROC_EOF; i++) {
-        err = fork_once(order, out);
+        err = fork_once(errand, out);
     }
     return err == MPROC_EOF ? MPROC_EWORKERLOST : err;
 }

@@ -5,8 +5,8 @@
  * demand, and says how its children ended.
  *
  *     parent                         server
- *     {serial, a channel's end}  →   forks; the child takes its orders from
- *                                    that channel (order.h), or the server
+ *     {serial, a channel's end}  →   forks; the child gets its errand over
+ *                                    that channel (errand.h), or the server
  *                                    says there what kept it
  *                                ←   {serial, exit code}, once for each child
  *
@@ -20,7 +20,7 @@
 #ifndef MPR_PROC_SERVER_H
 #define MPR_PROC_SERVER_H
 
-#include "proc/order.h"
+#include "proc/errand.h"
 
 struct mpr_child_record;
 
@@ -28,7 +28,7 @@ struct mpr_child_record;
 int mpr_server_ensure(void);
 
 /* Not locked. As mpr_spawn, of a child of the server. */
-int mpr_server_fork(const struct mpr_order *order, struct mpr_born *out);
+int mpr_server_fork(const struct mpr_errand *errand, struct mpr_born *out);
 
 /*
  * As mpr_os_child_reap, of a child of a server of this process. Waits a moment

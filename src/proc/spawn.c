@@ -8,12 +8,28 @@
 
 /* ---- in the parent ---------------------------------------------------- */
 
+/*
+ * Without the library's constructor the new process would run the user's main:
+ * a program that has loaded the library itself must not be run.
+ */
+static bool may_start_anew(void)
+{
+    static _Atomic int known; /* 1: yes, -1: no */
+    int may = atomic_load(&known);
+    if (may == 0) {
+        bool linked = mpr_os_is_linked((mpr_os_fn *)may_start_anew);
+        may = linked && mpr_os_may_start_anew() ? 1 : -1;
+        atomic_store(&known, may);
+    }
+    return may > 0;
+}
+
 /* Is there a way for another process to be of the family? */
 static int look_for_ways(struct mpr_os_seed *seed)
 {
     struct mpr_os_place here;
     bool known = mpr_os_place_of((mpr_os_fn *)mpr_spawn, &here);
-    if (!known || !mpr_os_may_start_anew() ||
+    if (!known || !may_start_anew() ||
         !mpr_os_region_fd_valid(&mpr_family->region)) {
         return MPROC_ENOTSUP;
     }
@@ -80,7 +96,7 @@ void mpr_spawn_undo(const struct mpr_born *born)
     mpr_os_close(born->pidfd);
 }
 
-int mpr_spawn(const struct mpr_order *order, struct mpr_born *out)
+int mpr_spawn(const struct mpr_errand *errand, struct mpr_born *out)
 {
     struct mpr_os_seed seed = {0};
     struct mpr_born born = {0};
@@ -97,7 +113,7 @@ int mpr_spawn(const struct mpr_order *order, struct mpr_born *out)
     if (err < 0) {
         return err;
     }
-    err = mpr_order_give(order, born.channel, born.pidfd, &pid);
+    err = mpr_errand_give(errand, born.channel, born.pidfd, &pid);
     if (err < 0) {
         mpr_spawn_undo(&born);
         return err;
@@ -112,14 +128,14 @@ static void live(void)
 {
     struct mpr_os_seed seed;
     mpr_os_seed(&seed);
-    mpr_order_obey(seed.channel, seed.parent_pidfd);
+    mpr_errand_obey(seed.channel, seed.parent_pidfd);
 }
 
 __attribute__((constructor(101))) static void begin(void)
 {
     struct mpr_os_seed seed;
     if (mpr_os_seed(&seed) && !mpr_os_instead_of_main(live)) {
-        mpr_order_refuse(seed.channel, MPROC_ENOTSUP);
+        mpr_errand_refuse(seed.channel, MPROC_ENOTSUP);
         mpr_os_end(1);
     }
 }

@@ -36,18 +36,18 @@ static int by_fork(const struct mpr_role *role, struct mpr_born *out)
     return err;
 }
 
-/* ---- by order --------------------------------------------------------- */
+/* ---- by errand --------------------------------------------------------- */
 
-static int by_order(const struct mpr_role *role, size_t arg_size, bool serve,
-                    struct mpr_born *out)
+static int by_errand(const struct mpr_role *role, size_t arg_size, bool serve,
+                     struct mpr_born *out)
 {
-    struct mpr_order order;
-    int err = mpr_order_fill(&order, role, arg_size);
+    struct mpr_errand errand;
+    int err = mpr_errand_fill(&errand, role, arg_size);
     if (err < 0) {
         return err;
     }
-    order.parent.fostered = serve;
-    return serve ? mpr_server_fork(&order, out) : mpr_spawn(&order, out);
+    errand.parent.fostered = serve;
+    return serve ? mpr_server_fork(&errand, out) : mpr_spawn(&errand, out);
 }
 
 /* ---- by any ----------------------------------------------------------- */
@@ -70,8 +70,8 @@ static int try_process(const struct start *start, struct mpr_born *out)
     }
     return start->how == MPROC_START_FORK
                ? by_fork(&start->role, out)
-               : by_order(&start->role, start->record->arg_size,
-                          start->how == MPROC_START_FORKSERVER, out);
+               : by_errand(&start->role, start->record->arg_size,
+                           start->how == MPROC_START_FORKSERVER, out);
 }
 
 /* Refused for want of processes or descriptors: ended children have some. */
@@ -97,7 +97,7 @@ static int start_process(const struct start *start)
     mpr_children_enter();
     if (err == 0) {
         mpr_children_runs(start->record, &born);
-        mpr_order_go(born.channel);
+        mpr_errand_go(born.channel);
     }
     return err;
 }
