@@ -28,13 +28,20 @@ struct mpr_object_shelf;
  * Written once by its maker before any other process can see it; from then on
  * only the counters change.
  *
- * `deaths` counts the deaths that others may have to know of, and the births
- * of those whose deaths they will have to know of. Every sleeper sleeps on it
- * too, in its deep stage.
+ * `deaths` counts the deaths that others may have to know of; `news` counts
+ * these, later, and the births of those whose deaths others will have to know
+ * of. Every sleeper sleeps on one of the two in its deep stage: on `news` who
+ * relies on watching each life, on `deaths` who looks again by the clock
+ * (sleep.h), and whom a birth would wake in vain.
  * Locks: none. Publishes: each add, before a wake of all. Survives: a reaper
  * killed between add and wake leaves a slot that is still DEAD; whoever reaps
  * it again adds and wakes again. Who is killed there at its birth has done
  * nothing that anybody sleeps for.
+ *
+ * `looked_ns` is when somebody last began to look at all slots, on the
+ * monotonic clock, `living` how many lives the last look found: caches, each
+ * for itself. Who is killed while it looks leaves a time at which nobody has
+ * looked to the end; the next look comes a little later then.
  *
  * `slots_top` and `threads_top` bound what a scan must look at; they only
  * grow. A slot below slots_top has its life mutex initialised. Locks: slots by
@@ -58,6 +65,9 @@ struct mpr_family {
     _Atomic uint32_t slots_top;
     _Atomic uint32_t threads_top;
     alignas(MPR_LINE) _Atomic uint32_t deaths;
+    alignas(MPR_LINE) _Atomic uint32_t news;
+    alignas(MPR_LINE) _Atomic int64_t looked_ns;
+    _Atomic uint32_t living;
 };
 
 /* NULL before the first use. Never changes afterwards, in no process. */

@@ -96,10 +96,22 @@ pid_t mpr_id_pid(mpr_id id)
 
 /* ---- reaping ---------------------------------------------------------- */
 
+static void add_and_wake(_Atomic uint32_t *word)
+{
+    atomic_fetch_add(word, 1);
+    mpr_os_wake(word, INT32_MAX);
+}
+
+/* In this order: see the sleeper, who has to notice with either. */
 void mpr_deaths_tell(void)
 {
-    atomic_fetch_add(&mpr_family->deaths, 1);
-    mpr_os_wake(&mpr_family->deaths, INT32_MAX);
+    add_and_wake(&mpr_family->deaths);
+    add_and_wake(&mpr_family->news);
+}
+
+void mpr_births_tell(void)
+{
+    add_and_wake(&mpr_family->news);
 }
 
 /*
@@ -266,6 +278,7 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
     uint32_t top = atomic_load(&mpr_family->slots_top);
     mpr_id own = atomic_load_explicit(&self->owner, memory_order_relaxed);
     enum mpr_reaped done = MPR_REAPED;
+    atomic_store(&mpr_family->looked_ns, mpr_os_now());
     for (uint32_t i = 0; i < top && done != MPR_REAP_BUSY; i++) {
         struct mpr_slot *slot = &mpr_family->slots[i];
         if (own != 0 && slot == mpr_id_slot(own)) {
@@ -295,6 +308,9 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
             break;
         }
     }
+    if (done != MPR_REAP_BUSY) {
+        atomic_store(&mpr_family->living, census.living);
+    }
     return census;
 }
 
@@ -314,6 +330,34 @@ bool mpr_slots_room(struct mpr_thread *self)
     return any_free() || (mpr_slots_reap(self).reaped > 0 && any_free());
 }
 
+/* ---- watching --------------------------------------------------------- */
+
+static unsigned watch(struct mpr_slot *slot, struct mpr_os_word *word,
+                      bool *dead)
+{
+    uint64_t state = atomic_load(&slot->state);
+    _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
+    if (mpr_slot_state_of(state) != MPR_SLOT_LIVE || life == NULL) {
+        return 0;
+    }
+    uint32_t value = atomic_load(life);
+    while (is_owned(value) && !(value & MPR_OS_WORD_WAITERS) &&
+           !atomic_compare_exchange_weak(life, &value,
+                                         value | MPR_OS_WORD_WAITERS)) {
+    }
+    if (!is_owned(value)) {
+        *dead |= !atomic_load(&slot->left);
+        return 0;
+    }
+    *word = (struct mpr_os_word){life, value | MPR_OS_WORD_WAITERS};
+    return 1;
+}
+
+unsigned mpr_slot_watch(mpr_id id, struct mpr_os_word *word, bool *dead)
+{
+    return watch(mpr_id_slot(id), word, dead);
+}
+
 unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead)
 {
     uint32_t top = atomic_load(&mpr_family->slots_top);
@@ -321,22 +365,16 @@ unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead)
     unsigned count = 0;
     for (uint32_t i = 1; i < top && count < room; i++) {
         struct mpr_slot *slot = &mpr_family->slots[(own + i) % top];
-        uint64_t state = atomic_load(&slot->state);
-        _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
-        if (mpr_slot_state_of(state) != MPR_SLOT_LIVE || life == NULL) {
-            continue;
-        }
-        uint32_t value = atomic_load(life);
-        while (is_owned(value) && !(value & MPR_OS_WORD_WAITERS) &&
-               !atomic_compare_exchange_weak(life, &value,
-                                             value | MPR_OS_WORD_WAITERS)) {
-        }
-        if (!is_owned(value)) {
-            *dead |= !atomic_load(&slot->left);
-            continue;
-        }
-        words[count].word = life;
-        words[count++].seen = value | MPR_OS_WORD_WAITERS;
+        count += watch(slot, &words[count], dead);
     }
     return count;
+}
+
+bool mpr_slots_lost(const struct mpr_os_word *words, unsigned count)
+{
+    bool lost = false;
+    for (unsigned i = 0; i < count && !lost; i++) {
+        lost = !is_owned(atomic_load(words[i].word));
+    }
+    return lost;
 }

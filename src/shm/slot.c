@@ -151,7 +151,7 @@ static int claim_slot(struct mpr_process_page *page, mpr_id *id)
     if (page->slot != NULL && !slot_per_thread) {
         if (unannounced) {
             unannounced = false;
-            mpr_deaths_tell(); /* who sleeps may not watch this life yet */
+            mpr_births_tell(); /* who sleeps may not watch this life yet */
         }
         if (atomic_load(&page->slot->left) && take_life_over(page->slot)) {
             life_of_mine = page->id;
@@ -165,7 +165,7 @@ static int claim_slot(struct mpr_process_page *page, mpr_id *id)
     }
     *id = mpr_slot_id(slot, atomic_load(&slot->state));
     life_of_mine = *id;
-    mpr_deaths_tell(); /* who sleeps does not watch this life yet */
+    mpr_births_tell(); /* who sleeps does not watch this life yet */
     if (page->slot == NULL) {
         page->id = *id;
         page->slot = slot;

@@ -289,6 +289,12 @@ bool mpr_slots_room(struct mpr_thread *self);
  */
 unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead);
 
+/* As above, for the slot of `id` alone: 1, or 0. */
+unsigned mpr_slot_watch(mpr_id id, struct mpr_os_word *word, bool *dead);
+
+/* Whether one of those that are watched has died, or its thread has ended. */
+bool mpr_slots_lost(const struct mpr_os_word *words, unsigned count);
+
 /*
  * Called for every process that is reaped, by whoever reaps it, before its slot
  * can be reused; perhaps more than once, perhaps after a reaper was killed in
@@ -300,6 +306,9 @@ void mpr_slots_on_reap(mpr_reap_fn *fn);
 
 /* Tell everybody who sleeps to look again. */
 void mpr_deaths_tell(void);
+
+/* Tell those who watch every life that there is one more. */
+void mpr_births_tell(void);
 
 /* ---- forks ------------------------------------------------------------ */
 
