@@ -43,6 +43,9 @@ struct mpr_object_shelf;
  * for itself. Who is killed while it looks leaves a time at which nobody has
  * looked to the end; the next look comes a little later then.
  *
+ * `many` is the bell of all who wait for many things at once (sleep.h). Locks:
+ * none. Publishes: nothing by itself. Survives: as every bell.
+ *
  * `slots_top` and `threads_top` bound what a scan must look at; they only
  * grow. A slot below slots_top has its life mutex initialised. Locks: slots by
  * `slots_guard`; threads by compare-and-swap.
@@ -68,6 +71,7 @@ struct mpr_family {
     alignas(MPR_LINE) _Atomic uint32_t news;
     alignas(MPR_LINE) _Atomic int64_t looked_ns;
     _Atomic uint32_t living;
+    alignas(MPR_LINE) _Atomic uint32_t many;
 };
 
 /* NULL before the first use. Never changes afterwards, in no process. */
