@@ -50,6 +50,11 @@ struct mpr_object_shelf;
  * grow. A slot below slots_top has its life mutex initialised. Locks: slots by
  * `slots_guard`; threads by compare-and-swap.
  *
+ * `free_from` is where a claimer begins to look for a free slot: {slots freed:32
+ * | slot number:32}, so that who raises it has seen every slot below taken. A
+ * cache: killed in between, a reaper leaves a free slot below it, which is found
+ * once there is none above. Locks: none; compare-and-swap.
+ *
  * `reaper` is the record of who reaps. Locks: slots_guard. Survives: a dead
  * reaper's record stays here until another has repaired the guard noted in it.
  */
@@ -67,6 +72,7 @@ struct mpr_family {
     struct mpr_thread *_Atomic reaper;
     _Atomic uint32_t slots_top;
     _Atomic uint32_t threads_top;
+    _Atomic uint64_t free_from;
     alignas(MPR_LINE) _Atomic uint32_t deaths;
     alignas(MPR_LINE) _Atomic uint32_t news;
     alignas(MPR_LINE) _Atomic int64_t looked_ns;

@@ -94,6 +94,27 @@ pid_t mpr_id_pid(mpr_id id)
     return mpr_id_is_dead(id) ? 0 : pid;
 }
 
+struct mpr_thread *mpr_id_thread_after(mpr_id id, const struct mpr_thread *last)
+{
+    struct mpr_thread *threads = mpr_family->threads;
+    struct mpr_thread *own = mpr_own_record(id);
+    uint32_t top = atomic_load(&mpr_family->threads_top);
+    if (last == NULL && atomic_load(&own->owner) == id) {
+        return own;
+    }
+    if (!atomic_load(&mpr_id_slot(id)->strays)) {
+        return NULL;
+    }
+    uint32_t i =
+        last == NULL || last == own ? 1 : (uint32_t)(last - threads) + 1;
+    for (; i < top; i++) {
+        if (&threads[i] != own && atomic_load(&threads[i].owner) == id) {
+            return &threads[i];
+        }
+    }
+    return NULL;
+}
+
 /* ---- reaping ---------------------------------------------------------- */
 
 static void add_and_wake(_Atomic uint32_t *word)
@@ -151,16 +172,13 @@ static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
                         uint64_t word)
 {
     mpr_id dead = mpr_slot_id(slot, word);
-    uint32_t top = atomic_load(&mpr_family->threads_top);
-    struct mpr_thread *threads = mpr_family->threads;
     uint32_t held = (uint32_t)atomic_load(&slot->held);
+    struct mpr_thread *thread = NULL;
     bool owes = false;
-    for (uint32_t i = 1; i < top; i++) {
-        if (atomic_load(&threads[i].owner) == dead) {
-            held += (uint32_t)atomic_load(&threads[i].held);
-            owes |= atomic_load(&threads[i].op) != 0;
-            reap_thread(self, &threads[i]);
-        }
+    while ((thread = mpr_id_thread_after(dead, thread)) != NULL) {
+        held += (uint32_t)atomic_load(&thread->held);
+        owes |= atomic_load(&thread->op) != 0;
+        reap_thread(self, thread);
     }
     for (int i = 0; i < REAP_HOOKS_MAX && reap_hooks[i] != NULL; i++) {
         reap_hooks[i](mpr_spare_record(), dead);
@@ -168,13 +186,12 @@ static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
     if (owes || held != 0) {
         mpr_deaths_tell();
     }
-    for (uint32_t i = 1; i < top; i++) {
-        if (atomic_load(&threads[i].owner) == dead) {
-            forget_thread(&threads[i]);
-        }
+    while ((thread = mpr_id_thread_after(dead, thread)) != NULL) {
+        forget_thread(thread);
     }
     atomic_store(&slot->state,
                  mpr_slot_word((uint32_t)(word >> 32), MPR_SLOT_FREE));
+    mpr_slot_is_free(slot);
 }
 
 /*
@@ -226,6 +243,17 @@ enum mpr_reaped mpr_slot_reap(struct mpr_thread *self, struct mpr_slot *slot,
     }
     mpr_guard_unlock(guard, self);
     return done;
+}
+
+void mpr_id_reap(struct mpr_thread *self, mpr_id ended)
+{
+    struct mpr_slot *slot = mpr_id_slot(ended);
+    uint64_t word = atomic_load(&slot->state);
+    if (mpr_slot_id(slot, word) == ended &&
+        (mpr_slot_state_of(word) == MPR_SLOT_LIVE ||
+         mpr_slot_state_of(word) == MPR_SLOT_DEAD)) {
+        (void)mpr_slot_reap(self, slot, word);
+    }
 }
 
 /*

@@ -50,6 +50,8 @@ enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
  * was first missed, on the monotonic clock, 0: never. `held` counts what of
  * others' interest the process holds beyond the counts in its thread records,
  * and the operations under way in threads that have none.
+ * `strays` is set before the process claims a thread record that is not the
+ * slot's own, the one of its number: until then nobody need look for others.
  * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
  * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
  * DEAD, which is reaped again from the start.
@@ -65,6 +67,7 @@ struct mpr_slot {
     _Atomic int64_t since_boot_ns;
     _Atomic pid_t pid;            /* 0: of a child to be */
     _Atomic uint32_t thread_only; /* test mode: this slot is one thread's */
+    _Atomic uint32_t strays;
 };
 
 /*
@@ -264,6 +267,13 @@ static inline struct mpr_slot *mpr_id_slot(mpr_id id)
     return &mpr_family->slots[number - 1];
 }
 
+/*
+ * The thread records of a process, one by one: the first of them behind NULL,
+ * and NULL behind the last.
+ */
+struct mpr_thread *mpr_id_thread_after(mpr_id id,
+                                       const struct mpr_thread *last);
+
 /* What a look at all slots found. */
 struct mpr_census {
     unsigned living; /* other processes that live */
@@ -276,6 +286,12 @@ struct mpr_census {
 
 /* Reap every dead slot. Not with a guard locked. */
 struct mpr_census mpr_slots_reap(struct mpr_thread *self);
+
+/*
+ * Reap the slot of a process whose end the caller has waited for. Not with a
+ * guard locked.
+ */
+void mpr_id_reap(struct mpr_thread *self, mpr_id ended);
 
 /*
  * True while one more process could claim a slot. Reaps dead ones if need be.
