@@ -325,7 +325,7 @@ static_assert(sizeof(struct toy) <= MPR_LINE, "one line a toy");
 /* In the guard, with one more span, half of which is the type's. */
 static void adopt_half(struct mpr_thread *self, bool listed)
 {
-    uint32_t span;
+    uint32_t span = 0;
     void *p = mpr_heap_span(self);
     assert_non_null(p);
     assert_true(mpr_span_of(p, &span));
@@ -444,7 +444,7 @@ static int death_adopting(enum moment moment)
     assert_ok(mproc_heap_stats(&info));
     unsigned spans = (unsigned)(info.limit / MPR_SPAN_SIZE);
     unsigned cells = (unsigned)(MPR_SPAN_SIZE / MPR_LINE);
-    struct toy *toy;
+    struct toy *toy = at.toy;
     for (unsigned i = 1; i < spans * cells; i++) {
         toy = make_toy(self);
     }
