@@ -36,6 +36,9 @@ struct mpr_object_shelf;
  * it again adds and wakes again. Who is killed there at its birth has done
  * nothing that anybody sleeps for.
  *
+ * `many` is the bell of all who wait for many things at once (sleep.h). Locks:
+ * none. Publishes: nothing by itself. Survives: as every bell.
+ *
  * `slots_top` and `threads_top` bound what a scan must look at; they only
  * grow. A slot below slots_top has its life mutex initialised. Locks: slots by
  * `slots_guard`; threads by compare-and-swap.
@@ -58,6 +61,7 @@ struct mpr_family {
     _Atomic uint32_t slots_top;
     _Atomic uint32_t threads_top;
     alignas(MPR_LINE) _Atomic uint32_t deaths;
+    alignas(MPR_LINE) _Atomic uint32_t many;
 };
 
 /* NULL before the first use. Never changes afterwards, in no process. */
@@ -68,6 +72,14 @@ extern struct mpr_family *mpr_family;
  * for: ENOMEM, EMFILE, ENFILE; the next call tries again.
  */
 int mpr_family_use(void);
+
+/*
+ * In a program started anew (os.h): why it has no part in the family of who
+ * started it. 0: it has, since before other constructors than those of the
+ * earliest priority were run. ENOENT: the library is another than there;
+ * EADDRINUSE.
+ */
+int mpr_family_joined(void);
 
 /* True when all `size` bytes at p lie in the region. */
 static inline bool mpr_family_holds(const void *p, size_t size)

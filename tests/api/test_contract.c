@@ -270,6 +270,8 @@ static void refuse_queue(void *h)
     size_t size = 77;
     assert_err(mproc_queue_put(h, "x", 1, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_putf(h, MPROC_FOREVER, "%d", 1), MPROC_EINVAL);
+    assert_err(mproc_queue_put_priority(h, 1, "x", 1, MPROC_FOREVER),
+               MPROC_EINVAL);
     assert_err(mproc_queue_get(h, buf, 4, &size, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_get_malloc(h, &data, &size, MPROC_FOREVER),
                MPROC_EINVAL);
@@ -325,6 +327,7 @@ static void refuse_pool(void *h)
 {
     int out = 1234, in = 1, status = 5678;
     pid_t pid = 5;
+    mproc_pool_info info;
     mproc_result *result = NULL;
     const mproc_call call = {.fn = reply_seven};
     const mproc_batch batch = {.fn = reply_seven,
@@ -341,6 +344,9 @@ static void refuse_pool(void *h)
     assert_err(mproc_pool_map(h, &batch, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_pool_map_async(h, &batch, &result), MPROC_EINVAL);
     assert_err(mproc_pool_close(h), MPROC_EINVAL);
+    assert_err(mproc_pool_resize(h, 2), MPROC_EINVAL);
+    assert_err(mproc_pool_stats(h, &info), MPROC_EINVAL);
+    assert_int_equal(mproc_pool_worker_stats(h, NULL, 0), 0);
     assert_err(mproc_pool_terminate(h), MPROC_EINVAL);
     assert_err(mproc_pool_join(h, MPROC_FOREVER), MPROC_EINVAL);
     assert_int_equal(mproc_pool_worker_pids(h, &pid, 1), 0);
@@ -358,6 +364,7 @@ static void refuse_result(void *h)
                MPROC_EINVAL);
     assert_err(mproc_result_get(h, NULL, 0, NULL, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_result_wait(h, MPROC_FOREVER), MPROC_EINVAL);
+    assert_err(mproc_result_cancel(h), MPROC_EINVAL);
     assert_false(mproc_result_ready(h));
     assert_false(mproc_result_successful(h));
     assert_null(mproc_result_outcome(h));
@@ -465,6 +472,7 @@ static int use_as_a_stranger(void *user)
     void *const *h = all->handle;
     int code = 1234, out = 5;
     pid_t pid = 6;
+    mproc_pool_info info;
     mproc_result *result = NULL;
     const mproc_call call = {.fn = reply_seven};
     const mproc_batch batch = {.fn = reply_seven};
@@ -482,10 +490,14 @@ static int use_as_a_stranger(void *user)
     assert_err(mproc_pool_map(h[POOL], &batch, MPROC_FOREVER), MPROC_EPERM);
     assert_err(mproc_pool_map_async(h[POOL], &batch, &result), MPROC_EPERM);
     assert_err(mproc_pool_close(h[POOL]), MPROC_EPERM);
+    assert_err(mproc_pool_resize(h[POOL], 2), MPROC_EPERM);
+    assert_err(mproc_pool_stats(h[POOL], &info), MPROC_EPERM);
+    assert_int_equal(mproc_pool_worker_stats(h[POOL], NULL, 0), 0);
     assert_err(mproc_pool_terminate(h[POOL]), MPROC_EPERM);
     assert_err(mproc_pool_join(h[POOL], MPROC_FOREVER), MPROC_EPERM);
     assert_int_equal(mproc_pool_worker_pids(h[POOL], &pid, 1), 0);
     assert_err(mproc_result_wait(h[RESULT], MPROC_FOREVER), MPROC_EPERM);
+    assert_err(mproc_result_cancel(h[RESULT]), MPROC_EPERM);
     assert_err(mproc_result_get(h[RESULT], &out, 4, NULL, MPROC_FOREVER),
                MPROC_EPERM);
     assert_false(mproc_result_ready(h[RESULT]));
@@ -813,6 +825,9 @@ static void options_of_queues_and_pipes_age(void **state)
     assert_ok(mproc_queue_join(q, MPROC_NOWAIT));
     mproc_queue_free(q);
     assert_err(mproc_queue_new_sized(&none, LATER(one, 1)), MPROC_ENOTSUP);
+    one.order = MPROC_PRIORITY + 1;
+    assert_err(mproc_queue_new(&none, &one), MPROC_EINVAL);
+    one.order = MPROC_PRIORITY;
     one.reserved = 1; /* what a later version may use it for is not known */
     assert_err(mproc_queue_new(&none, &one), MPROC_ENOTSUP);
     assert_null(none);
@@ -1023,6 +1038,8 @@ static void slips_with_queues_and_pipes_are_told(void **state)
     assert_int_equal(size, 0);
     assert_ok(mproc_queue_task_done(q));
     assert_err(mproc_queue_task_done(q), MPROC_EINVAL);
+    assert_err(mproc_queue_put_priority(q, 0, "x", 1, MPROC_FOREVER),
+               MPROC_EINVAL);
     assert_err(mproc_queue_get_malloc(q, NULL, &size, MPROC_FOREVER),
                MPROC_EINVAL);
     assert_ok(mproc_queue_shutdown(q, false));
