@@ -90,6 +90,7 @@ static int submit_chunk(mproc_pool *pool, struct mpr_thread *self,
     }
     taken.task->fn = b->fn;
     taken.task->result = result;
+    taken.task->limit_ns = mpr_pool_limit(b->timeout_s);
     taken.task->chunk = fill_chunk(&plan, block, first, count);
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     *entry = taken;
@@ -201,10 +202,11 @@ static int read_batch(mproc_batch *b, const mproc_batch *theirs, size_t size)
     if (err < 0) {
         return err;
     }
-    if (b->next != NULL || b->timeout_s != 0 || b->on_item != NULL) {
+    if (b->next != NULL || b->on_item != NULL) {
         return MPROC_ENOTSUP;
     }
-    bool wrong = b->fn == NULL || (b->count > 0 && b->in == NULL) ||
+    bool wrong = b->fn == NULL || !(b->timeout_s >= 0) ||
+                 (b->count > 0 && b->in == NULL) ||
                  is_absurd(b->count, b->in_size) ||
                  is_absurd(b->count, b->out_size) ||
                  is_absurd(b->count, sizeof(struct mpr_entry));

@@ -59,6 +59,16 @@ struct mpr_pool_private {
     struct mpr_task *free_tasks;
 };
 
+/* In nanoseconds; too many are INT64_MAX. */
+int64_t mpr_pool_duration(double seconds);
+
+/* As mpr_task.limit_ns. */
+static inline int64_t mpr_pool_limit(double timeout_s)
+{
+    int64_t ns = timeout_s > 0 ? mpr_pool_duration(timeout_s) : 0;
+    return ns == INT64_MAX ? 0 : ns + (timeout_s > 0 && ns == 0);
+}
+
 /* Of this process: results and pools' private parts. Short. */
 void mpr_pool_lock(void);
 void mpr_pool_unlock(void);
@@ -92,8 +102,11 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
 int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry);
 
-/* Cancel one task, wherever it is; it ends with MPROC_ECANCELED, or has. */
-void mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
+/*
+ * Cancel one task, wherever it is: it ends with MPROC_ECANCELED. False: it has
+ * ended, or will, otherwise.
+ */
+bool mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
                      const struct mpr_entry *entry);
 
 /* 0, ESHUTDOWN, EBROKEN. */
@@ -127,10 +140,10 @@ bool mpr_batch_collect(struct mpr_thread *self, struct mproc_result *result,
                        struct mpr_task *task, const mproc_outcome *outcome);
 
 /*
- * Cancel what has not ended, of one task or of a batch. Its pool may be gone if
- * it all has.
+ * Cancel what has not ended, of one task or of a batch: false if nothing is
+ * cancelled by it. Its pool may be gone if it all has ended.
  */
-void mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
+bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
 
 /*
  * Cancel a batch; returns once its arrays are no longer touched. In a callback,

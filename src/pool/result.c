@@ -183,8 +183,9 @@ int mproc_result_get(mproc_result *r, void *buf, size_t capacity, size_t *size,
  * What has not ended is pending, and while the lock keeps it so the pool lives.
  * The last first, or the worker of a cancelled chunk would begin the next one.
  */
-void mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self)
+bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self)
 {
+    bool any = false;
     mpr_pool_lock();
     mproc_pool *pool = has_ended(result) ? NULL : (mproc_pool *)result->pool;
     const struct mpr_batch_state *batch = result->batch;
@@ -192,11 +193,24 @@ void mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self)
     const struct mpr_entry *entries =
         batch != NULL ? batch->chunk : &result->entry;
     for (size_t i = count; pool != NULL && i-- > 0;) {
-        if (entries[i].task != NULL) {
-            mpr_pool_cancel(pool, self, &entries[i]);
-        }
+        any |=
+            entries[i].task != NULL && mpr_pool_cancel(pool, self, &entries[i]);
     }
     mpr_pool_unlock();
+    return any;
+}
+
+int mproc_result_cancel(mproc_result *r)
+{
+    struct mpr_thread *self;
+    int err = check(r, &self);
+    if (err < 0) {
+        return err;
+    }
+    uintptr_t outer = mpr_op_begin(self, r);
+    bool cancelled = mpr_result_cancel(r, self);
+    mpr_op_end(self, outer);
+    return cancelled ? 0 : MPROC_EINVAL;
 }
 
 /* ---- freeing ---------------------------------------------------------- */
