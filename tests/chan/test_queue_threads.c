@@ -197,7 +197,7 @@ static void run_threads(struct crowd *crowd, void *(*consumer)(void *))
     for (int i = 0; i < THREADS; i++) {
         pthread_join(producers[i], NULL);
     }
-    if (crowd->q->log.leases != NULL) {
+    if (crowd->q->log.joinable) {
         assert_ok(mproc_queue_join(crowd->q, MPROC_FOREVER));
         assert_true(mproc_queue_empty(crowd->q));
     }
