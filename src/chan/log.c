@@ -65,8 +65,8 @@ static void repair_tail(struct mpr_guard *guard, struct mpr_thread *hands)
 }
 
 /*
- * What is in it is its own, and goes to its place; when it is settled, since
- * until then the last is who was put last.
+ * What is in it is its own, and then goes to its place: until it is settled,
+ * the last one is the one that was put last.
  */
 static void repair_array(struct mpr_log *log, struct mpr_thread *hands)
 {
@@ -76,13 +76,13 @@ static void repair_array(struct mpr_log *log, struct mpr_thread *hands)
     mpr_order_resume(array, hands, count, mpr_log_load_seq(&log->head));
     if (count > 0) {
         void *last = block_in(mpr_order_last(array, count));
-        settle(hands, MPR_HAND_BLOCK, last);
         settle(hands, MPR_HAND_BLOCK, block_in(mpr_order_first(array, count)));
+        settle(hands, MPR_HAND_BLOCK, last);
         if (tail->settled != mpr_log_load_seq(tail)) {
             mpr_leases_forget(&log->loans, last);
+            tail->settled = mpr_log_load_seq(tail);
         }
     }
-    tail->settled = mpr_log_load_seq(tail);
     mpr_order_put(array, count);
 }
 
@@ -150,9 +150,9 @@ void mpr_log_init(struct mpr_log *log, bool prepared)
     log->max_bytes = UINT64_MAX;
     log->joinable = 0;
     log->redeliver = 0;
-    log->max_inline = MPR_LOG_INLINE;
     mpr_leases_init(&log->leases);
     mpr_leases_init(&log->loans);
+    log->inline_below = MPR_LOG_INLINE + 1;
 }
 
 void mpr_log_set_order(struct mpr_log *log, int order)
@@ -165,7 +165,7 @@ void mpr_log_set_order(struct mpr_log *log, int order)
     log->head.segment = NULL;
     atomic_signal_fence(memory_order_seq_cst);
     mpr_order_init(&log->array, order);
-    log->max_inline = MPR_ORDER_RECORD - sizeof(struct mpr_record);
+    log->inline_below = MPR_ORDER_RECORD - sizeof(struct mpr_record) + 1;
     atomic_store(&log->order, order);
     atomic_signal_fence(memory_order_seq_cst);
     log->head.segment = first;

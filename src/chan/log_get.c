@@ -60,22 +60,6 @@ static struct mpr_record *first_record(struct mpr_log *log,
     return mpr_record_at(head->segment, 0);
 }
 
-/* `n` messages, of `size` bytes each, are taken: the first ones. */
-static void move(struct mpr_log *log, struct mpr_thread *self, size_t n,
-                 const struct mpr_record *record, uint64_t size)
-{
-    struct mpr_log_end *head = &log->head;
-    if (!mpr_log_is_array(log)) {
-        mpr_log_move(head, n, n * mpr_record_size(record), n * size);
-        return;
-    }
-    uint64_t count = mpr_log_count_locked(log);
-    mpr_order_take(&log->array, count, mpr_log_load_seq(head) + 1);
-    mpr_log_move(head, 1, 0, size);
-    mpr_order_taken(&log->array, count - 1);
-    mpr_order_shrink(&log->array, self, count - 1);
-}
-
 static bool too_large(const struct mpr_log_get *get, uint64_t size)
 {
     if (get->size == NULL) {
@@ -101,9 +85,6 @@ static int add_lease(const struct mpr_log_get *get, uint64_t seq)
 /* How many of `most` messages are there, one at least. */
 static size_t how_many(struct mpr_log *log, size_t most)
 {
-    if (mpr_log_is_array(log)) {
-        return 1; /* another must become the first before the next */
-    }
     uint64_t seq = atomic_load_explicit(&log->head.seq, memory_order_relaxed);
     uint64_t seen = atomic_load_explicit(&log->head.seen, memory_order_relaxed);
     if (seen - seq < most) {
@@ -134,6 +115,24 @@ static size_t copy_records(const struct mpr_log_get *get,
     } while (++n < most && record->kind == MPR_RECORD_INLINE &&
              record->size == size && add_lease(get, seq + n) == 0);
     return n;
+}
+
+/* The first `n`, each like this record, are taken; of an array the first. */
+static inline void move(const struct mpr_log_get *get,
+                        struct mpr_record *record, size_t n)
+{
+    struct mpr_log *log = get->log;
+    struct mpr_log_end *head = &log->head;
+    uint64_t size = mpr_record_message(record);
+    if (mpr_log_is_array(log)) {
+        uint64_t count = mpr_log_count_locked(log);
+        mpr_order_take(&log->array, count, mpr_log_load_seq(head) + 1);
+        mpr_log_move(head, 1, 0, size);
+        mpr_order_taken(&log->array, count - 1);
+        mpr_order_shrink(&log->array, get->self, count - 1);
+    } else {
+        mpr_log_move(head, n, n * mpr_record_size(record), n * size);
+    }
 }
 
 /* What a try has brought: messages, and the size of the first. */
@@ -167,12 +166,12 @@ static inline int get_locked(const struct mpr_log_get *get, size_t count,
     if (record->kind == MPR_RECORD_BLOCK) {
         mpr_hand_set(get->self, MPR_HAND_BLOCK,
                      mpr_record_block(record)->block);
-    } else if (count > 1) {
+    } else if (count > 1 && !mpr_log_is_array(log)) {
         gain->count = copy_records(get, record, how_many(log, count));
     } else if (size > 0) {
         memcpy(get->data, record + 1, size);
     }
-    move(log, get->self, gain->count, record, size);
+    move(get, record, gain->count);
     return 0;
 }
 
@@ -272,7 +271,7 @@ static int take_first(const struct mpr_log_get *get, struct mpr_log_block *out,
         *lack = A_CHUNK;
         return MPROC_EAGAIN;
     }
-    move(log, get->self, 1, record, like.size);
+    move(get, record, 1);
     if (copied) {
         mpr_hand_set(get->self, MPR_HAND_BLOCK, NULL);
     }

@@ -44,10 +44,9 @@ bool mpr_log_full(struct mpr_log *log, struct mpr_thread *self)
 {
     bool is = mpr_log_count(log) >= log->max_items;
     if (!is && mpr_leases_out(&log->loans) > 0) {
-        struct mpr_guard *guard = mpr_log_put_guard(log);
-        mpr_guard_lock(guard, self, self);
+        mpr_guard_lock(mpr_log_put_guard(log), self, self);
         is = mpr_log_count(log) + mpr_leases_out(&log->loans) >= log->max_items;
-        mpr_guard_unlock(guard, self);
+        mpr_guard_unlock(mpr_log_put_guard(log), self);
     }
     return is;
 }
@@ -105,8 +104,7 @@ enum { BLOCK_SPACE = sizeof(struct mpr_record) + sizeof(struct mpr_block_ref) };
 
 static bool in_block(const struct mpr_log_put *put)
 {
-    return put->size > put->log->max_inline ||
-           mpr_unlikely(put->log->redeliver);
+    return put->size >= put->log->inline_below;
 }
 
 /* What one message takes in a segment. */
@@ -124,24 +122,15 @@ static void write_inline(struct mpr_record *record, const void *data,
     }
 }
 
-static struct mpr_record *next_record(const struct mpr_log_put *put)
+static void write_block(struct mpr_log *log, struct mpr_record *record,
+                        void *block, size_t size)
 {
-    struct mpr_log *log = put->log;
-    return mpr_log_is_array(log)
-               ? mpr_order_next(&log->array, mpr_log_count_locked(log),
-                                put->priority, mpr_log_load_seq(&log->tail))
-               : mpr_record_at(log->tail.segment, log->tail.offset);
-}
-
-static void write_block(const struct mpr_log_put *put, void *block)
-{
-    struct mpr_record *record = next_record(put);
     *record = (struct mpr_record){.kind = MPR_RECORD_BLOCK};
-    *mpr_record_block(record) = (struct mpr_block_ref){block, put->size};
-    mpr_log_move(&put->log->tail, 1, BLOCK_SPACE, put->size);
+    *mpr_record_block(record) = (struct mpr_block_ref){block, size};
+    mpr_log_move(&log->tail, 1, BLOCK_SPACE, size);
 }
 
-/* What was in hand or on loan is not any more. Then it may move. */
+/* What was put is in no hand and not on loan any more. */
 static void settle(struct mpr_log *log)
 {
     struct mpr_log_end *tail = &log->tail;
@@ -156,7 +145,7 @@ static size_t how_many(const struct mpr_log_put *put, size_t count)
 {
     const struct mpr_log *log = put->log;
     if (mpr_log_is_array(log)) {
-        return 1; /* to its place, before the next */
+        return 1;
     }
     size_t fit = (log->tail.segment->capacity - log->tail.offset -
                   sizeof(struct mpr_record)) /
@@ -171,23 +160,24 @@ static size_t how_many(const struct mpr_log_put *put, size_t count)
 }
 
 /* All that is written becomes the log's by one store. */
-static size_t write_records(const struct mpr_log_put *put, size_t count)
+static inline size_t write_records(const struct mpr_log_put *put,
+                                   struct mpr_record *record, size_t count)
 {
-    struct mpr_log_end *tail = &put->log->tail;
     if (mpr_unlikely(in_block(put))) {
-        write_block(put, mpr_hand(put->self, MPR_HAND_BLOCK));
+        void *block = mpr_hand(put->self, MPR_HAND_BLOCK);
+        write_block(put->log, record, block, put->size);
         mpr_hand_set(put->self, MPR_HAND_BLOCK, NULL);
         return 1;
     }
-    struct mpr_record *record = next_record(put);
     const char *data = put->data;
-    size_t space = space_of(put), n = count > 1 ? how_many(put, count) : 1;
+    size_t space = mpr_record_inline_size(put->size);
+    size_t n = count > 1 ? how_many(put, count) : 1;
     write_inline(record, data, put->size);
     for (size_t i = 1; i < n; i++) {
         record = (struct mpr_record *)((char *)record + space);
         write_inline(record, data + i * put->size, put->size);
     }
-    mpr_log_move(tail, n, n * space, n * put->size);
+    mpr_log_move(&put->log->tail, n, n * space, n * put->size);
     return n;
 }
 
@@ -208,28 +198,29 @@ static void look_at_head(struct mpr_log *log)
     }
 }
 
-/* EAGAIN: a segment, or places, are needed in hand. */
-static int make_space(const struct mpr_log_put *put, size_t space)
+/* Where the record goes. NULL: a segment, or places, are needed in hand. */
+static struct mpr_record *next_record(const struct mpr_log_put *put,
+                                      size_t space)
 {
-    struct mpr_log *log = put->log;
-    struct mpr_log_end *tail = &log->tail;
-    if (mpr_log_is_array(log)) {
-        return mpr_order_has_room(&log->array, put->self,
-                                  mpr_log_count_locked(log))
-                   ? 0
-                   : MPROC_EAGAIN;
+    struct mpr_log_end *tail = &put->log->tail;
+    if (mpr_log_is_array(put->log)) {
+        struct mpr_order *array = &put->log->array;
+        uint64_t count = mpr_log_count_locked(put->log);
+        return mpr_order_has_room(array, put->self, count)
+                   ? mpr_order_next(array, count, put->priority,
+                                    mpr_log_load_seq(tail))
+                   : NULL;
     }
-    if (mpr_likely(fits(tail, space))) {
-        return 0;
+    if (mpr_unlikely(!fits(tail, space))) {
+        if (mpr_hand(put->self, MPR_HAND_SEGMENT) == NULL) {
+            return NULL;
+        }
+        begin_segment(tail, put->self);
     }
-    if (mpr_hand(put->self, MPR_HAND_SEGMENT) == NULL) {
-        return MPROC_EAGAIN;
-    }
-    begin_segment(tail, put->self);
-    return 0;
+    return mpr_record_at(tail->segment, tail->offset);
 }
 
-/* One try. EAGAIN: as make_space. */
+/* One try. EAGAIN: as next_record. */
 static inline int put_locked(const struct mpr_log_put *put, size_t count,
                              size_t *done)
 {
@@ -241,12 +232,13 @@ static inline int put_locked(const struct mpr_log_put *put, size_t count,
         return MPROC_EFULL;
     }
     look_at_head(log);
-    int err = make_space(put, space_of(put));
-    if (mpr_likely(err == 0)) {
-        *done = write_records(put, count);
-        settle(log);
+    struct mpr_record *record = next_record(put, space_of(put));
+    if (mpr_unlikely(record == NULL)) {
+        return MPROC_EAGAIN;
     }
-    return err;
+    *done = write_records(put, record, count);
+    settle(log);
+    return 0;
 }
 
 /* ---- putting ---------------------------------------------------------- */
@@ -276,8 +268,7 @@ static int prepare(const struct mpr_log_put *put, bool block)
     if (mpr_unlikely(mpr_log_closed(log))) {
         return MPROC_ESHUTDOWN;
     }
-    if (mpr_unlikely(put->size > MPR_LOG_INLINE) &&
-        put->size >= mpr_heap_limit()) {
+    if (mpr_unlikely(in_block(put)) && put->size >= mpr_heap_limit()) {
         return MPROC_ENOMEM;
     }
     if (mpr_unlikely(full(log, put->size, 0))) {
@@ -407,15 +398,16 @@ static int send_locked(const struct mpr_log_put *put,
     if (!is_open(put)) {
         return MPROC_ESHUTDOWN;
     }
-    int err = make_space(put, BLOCK_SPACE);
-    if (err == 0) {
-        lease->block[put->size] = '\0';
-        write_block(put, lease->block);
-        lease->block = NULL;
-        mpr_lease_end(&log->loans, loan->place, put->self);
-        settle(log);
+    struct mpr_record *record = next_record(put, BLOCK_SPACE);
+    if (record == NULL) {
+        return MPROC_EAGAIN;
     }
-    return err;
+    lease->block[put->size] = '\0';
+    write_block(log, record, lease->block, put->size);
+    lease->block = NULL;
+    mpr_lease_end(&log->loans, loan->place, put->self);
+    settle(log);
+    return 0;
 }
 
 int mpr_log_send(const struct mpr_log_put *put,
