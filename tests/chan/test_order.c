@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Logs of other orders, from inside: the array, and a log that is no queue's. */
+/* Other orders, from inside: the array, and a log that is no queue's. */
 #include "test.h"
 
 #include <stdbool.h>
