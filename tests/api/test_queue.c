@@ -1016,7 +1016,6 @@ static void bad_arguments_are_refused(void **state)
         {{.order = -1}, MPROC_EINVAL},
         {{.reserved = 1}, MPROC_ENOTSUP},
         {{.redeliver = 1}, MPROC_EINVAL},
-        {{.redeliver = 1, .joinable = 1}, MPROC_ENOTSUP},
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         assert_err(mproc_queue_new(&none, &refused[i].opts),
