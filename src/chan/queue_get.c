@@ -76,7 +76,8 @@ static int get(struct get_call *g, mpr_attempt_fn *how)
 {
     struct mpr_log *log = g->get.log;
     int err = mpr_sleep_until(&log->items, g->get.until, MPROC_EEMPTY, how, g);
-    if (mpr_unlikely(err == MPROC_EEMPTY) && log->redeliver &&
+    bool none = err == MPROC_EEMPTY || err == MPROC_ESHUTDOWN;
+    if (mpr_unlikely(none) && log->redeliver &&
         mpr_log_reclaim_taken(&g->get)) {
         err = how(g);
     }
