@@ -272,19 +272,25 @@ static bool reclaim(const struct mpr_log_get *get, struct mpr_guard *guard,
     return any;
 }
 
-bool mpr_log_reclaim(const struct mpr_log_get *get)
+bool mpr_log_reclaim_taken(const struct mpr_log_get *get)
 {
     struct mpr_log *log = get->log;
-    bool taken =
+    bool any =
         reclaim(get, &log->head.guard, &log->leases, log->redeliver != 0);
-    bool loaned = reclaim(get, mpr_log_put_guard(log), &log->loans, false);
-    if (taken) {
+    if (any) {
         mpr_bell_ring(&log->items, INT_MAX);
     }
-    if (loaned) {
+    return any;
+}
+
+bool mpr_log_reclaim_loans(const struct mpr_log_get *get)
+{
+    struct mpr_log *log = get->log;
+    bool any = reclaim(get, mpr_log_put_guard(log), &log->loans, false);
+    if (any) {
         mpr_bell_ring(&log->space, INT_MAX);
     }
-    return taken || loaned;
+    return any;
 }
 
 /* With those that are READY: as many as they were before and after. */

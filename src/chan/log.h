@@ -213,10 +213,11 @@ bool mpr_log_release(const struct mpr_log_get *get,
                      const struct mpr_log_block *taken);
 
 /*
- * What dead processes had out goes back. True: something did, and somebody may
- * wait for that. `until` bounds the waits for guards.
+ * What dead processes had taken, and had on loan, goes back. True: something
+ * did. get->until bounds the wait for the guard.
  */
-bool mpr_log_reclaim(const struct mpr_log_get *get);
+bool mpr_log_reclaim_taken(const struct mpr_log_get *get);
+bool mpr_log_reclaim_loans(const struct mpr_log_get *get);
 
 /* No puts from now on. Returns false when it was closed before. */
 bool mpr_log_close(struct mpr_log *log, struct mpr_thread *self);
