@@ -22,8 +22,8 @@
  *
  * Callbacks run one at a time, in the process that made the pool, in a thread
  * of the pool. A result is ready before its callback runs. A callback may
- * submit, free results, close and terminate; waiting there for the same pool is
- * MPROC_EDEADLK.
+ * submit, cancel, free results, close and terminate; waiting there for the same
+ * pool is MPROC_EDEADLK.
  *
  * Calls do not block unless they say so; none may be made by a signal handler.
  * A handle that is NULL, freed or of another kind: MPROC_EINVAL where an int is
@@ -135,24 +135,29 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * workers              how many. Default: mproc_cpu_count()
  * max_tasks_per_child  tasks after which a worker is replaced. Default: no
  *                      limit
- * max_rss_per_child    bytes; a worker above it is replaced after its task.
- *                      Default: no limit
+ * max_rss_per_child    bytes of memory of its own, shared memory not counted; a
+ *                      worker above it is replaced after its task. Default: no
+ *                      limit
  * initializer          run in every new worker before its first task; non-zero
  *                      is a failure. Default: none
  * initializer_arg      its argument
  * initializer_arg_size > 0: that many bytes are copied and each worker gets the
  *                      copy; 0: initializer_arg is handed on as it is, and what
  *                      it points to must outlive the pool
- * retries              how often a task whose worker was lost is run again
+ * retries              how often a task, or an item of a batch, whose worker
+ *                      was lost is run again, behind those that wait by then.
+ *                      Default: not
  * max_pending          tasks accepted and not yet done; at the limit submitting
  *                      waits. Default: no limit
  * grace_s              seconds between telling a task that it is cancelled or
- *                      over its time and ending its worker. Default: at once
+ *                      over its time (mproc_task_canceled) and killing its
+ *                      worker, if it has not returned by then. Default: at
+ *                      once
  * start                MPROC_START_FORK is the default
  * manual_dispatch      1: callbacks run only where the caller lets them
  *
- * In this version max_rss_per_child, retries, max_pending, grace_s, start and
- * manual_dispatch answer MPROC_ENOTSUP when set.
+ * In this version max_pending, start and manual_dispatch answer MPROC_ENOTSUP
+ * when set.
  */
 typedef struct mproc_pool_opts {
     size_t workers;
@@ -252,10 +257,12 @@ MPROC_API void mproc_pool_free(mproc_pool *p);
  * callback        called when it has ended well. Default: none
  * error_callback  called when it has ended otherwise. Default: none
  * user            handed to both
- * timeout_s       seconds that the task may run. Default: no limit
+ * timeout_s       seconds that the task may run; over them it ends with
+ *                 MPROC_EOVERTIME and its worker is replaced, whatever the task
+ *                 does: also one that is stopped. Default: no limit
  * priority        lower first
  *
- * In this version timeout_s and priority answer MPROC_ENOTSUP when set.
+ * In this version priority answers MPROC_ENOTSUP when set.
  */
 typedef struct mproc_call {
     mproc_task_fn *fn;
@@ -286,12 +293,13 @@ MPROC_API int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
 /*
  * Run a task in a worker and wait for its reply, which must be of exactly
  * `size` bytes; `out` NULL and `size` 0: the reply is not wanted. Blocks until
- * the task has ended or until `until`, when it is cancelled: one that runs is
- * ended with its worker, which is replaced. Python: Pool.apply().
+ * the task has ended or until `until`, when it is cancelled as by
+ * mproc_result_cancel. Python: Pool.apply().
  *
  * 0                  the reply is in `out`
  * MPROC_ETASK        the task failed
  * MPROC_EWORKERLOST  its worker died
+ * MPROC_EOVERTIME    it ran longer than its timeout_s
  * MPROC_EMSGSIZE     the reply is not of `size` bytes
  * MPROC_ECANCELED    the pool was terminated
  * MPROC_ETIMEDOUT    not ended before the deadline
@@ -300,7 +308,8 @@ MPROC_API int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
  * MPROC_ENOMEM       the shared heap is full
  * MPROC_EPERM        the caller did not make the pool
  * MPROC_EDEADLK      called by a callback of the pool
- * MPROC_EINVAL       call or fn is NULL, or arg or out is NULL with a size
+ * MPROC_EINVAL       call or fn is NULL, arg or out is NULL with a size, or
+ *                    timeout_s is absurd
  * MPROC_ENOTSUP      a field is set that this version does not serve or know
  */
 static inline int mproc_pool_apply(mproc_pool *p, const mproc_call *call,
@@ -327,7 +336,8 @@ MPROC_API int mproc_pool_apply_async_sized(mproc_pool *p,
  * MPROC_EBROKEN    the pool can have no workers
  * MPROC_ENOMEM     the shared heap is full
  * MPROC_EPERM      the caller did not make the pool
- * MPROC_EINVAL     call or fn is NULL, or arg is NULL with a size
+ * MPROC_EINVAL     call or fn is NULL, arg is NULL with a size, or timeout_s
+ *                  is absurd
  * MPROC_ENOTSUP    a field is set that this version does not serve or know
  */
 static inline int mproc_pool_apply_async(mproc_pool *p, const mproc_call *call,
@@ -362,7 +372,8 @@ typedef int mproc_next_fn(void *user, const void **item, size_t *size);
  *            one of them all the same. Default: chosen, and again while the
  *            batch runs, by how many there are and how long they take
  * window     how many items may be under way at a time. Default: chosen
- * timeout_s  seconds that each item may run. Default: no limit
+ * timeout_s  seconds that each item may run; over them that item alone ends,
+ *            with MPROC_EOVERTIME. Default: no limit
  * on_item    called for every item as it ends, good or bad, those cancelled
  *            before they ran too: with its index, its reply (also where `out`
  *            is NULL), its error. As all callbacks, one at a time
@@ -372,7 +383,7 @@ typedef int mproc_next_fn(void *user, const void **item, size_t *size);
  * shared heap are used in place, without a copy; reply and status of an item
  * are there before on_item is called for it.
  * Several arguments: let the items be structs. Python: starmap().
- * In this version next and timeout_s answer MPROC_ENOTSUP when set.
+ * In this version next answers MPROC_ENOTSUP when set.
  */
 typedef struct mproc_batch {
     mproc_task_fn *fn;
@@ -401,12 +412,13 @@ MPROC_API int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *b,
 /*
  * Run the function on every item and wait for all of them. An item that fails
  * does not stop the others; `status` and `on_item` tell of each. Blocks until
- * all have ended or until `until`, when the rest is cancelled. No items: 0 at
+ * all have ended or until `until`, when the rest is cancelled, and then until
+ * what ran of it has ended, at most the grace_s of the pool. No items: 0 at
  * once. Python: Pool.map().
  *
  * 0                  every item ended well
- * MPROC_ETASK, MPROC_EWORKERLOST, MPROC_EMSGSIZE, MPROC_ECANCELED
- *                    how the first bad item, in their order, ended
+ * MPROC_ETASK, MPROC_EWORKERLOST, MPROC_EOVERTIME, MPROC_EMSGSIZE,
+ * MPROC_ECANCELED    how the first bad item, in their order, ended
  * MPROC_ETIMEDOUT    not all had ended before the deadline
  * MPROC_ESHUTDOWN    the pool is closed; nothing ran
  * MPROC_EBROKEN      the pool can have no workers
@@ -458,8 +470,8 @@ static inline int mproc_pool_map_async(mproc_pool *p, const mproc_batch *b,
  * for it. Python: AsyncResult.get().
  *
  * 0                  the task, or every item of the batch, ended well
- * MPROC_ETASK, MPROC_EWORKERLOST, MPROC_ECANCELED, MPROC_EBROKEN
- *                    how the task, or the first bad item in order, ended
+ * MPROC_ETASK, MPROC_EWORKERLOST, MPROC_EOVERTIME, MPROC_ECANCELED,
+ * MPROC_EBROKEN      how the task, or the first bad item in order, ended
  * MPROC_EMSGSIZE     the reply does not fit; or so ended an item of the batch
  * MPROC_ETIMEDOUT    not ended before the deadline
  * MPROC_EPERM        the caller did not make the result
@@ -486,6 +498,21 @@ MPROC_API int mproc_result_wait(mproc_result *r, mproc_deadline until);
  */
 MPROC_API bool mproc_result_ready(const mproc_result *r);
 MPROC_API bool mproc_result_successful(const mproc_result *r);
+
+/*
+ * Cancel the task, or all of a batch that has not ended. What has not begun
+ * never runs. What runs is told so (mproc_task_canceled), and its worker is
+ * killed when the grace_s of the pool are over, unless the task has returned by
+ * then; the worker is replaced either way, and what the task replies is
+ * dropped. Does not wait for any of it: the result is ready, with
+ * MPROC_ECANCELED, once all has ended. Python: Future.cancel(), which leaves
+ * alone what runs.
+ *
+ * 0             cancelled, now or before
+ * MPROC_EINVAL  it has ended
+ * MPROC_EPERM   the caller did not make the result
+ */
+MPROC_API int mproc_result_cancel(mproc_result *r);
 
 /*
  * How the task ended: NULL until it has; valid until the result is freed. Has

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Queue: messages of any size from any process to any other, each taken by one.
- * Python: Queue, JoinableQueue.
+ * Python: Queue, JoinableQueue, LifoQueue, PriorityQueue.
  *
  * There is no feeder thread: when put returns, the message is in the queue and
  * outlives its sender. Joining a process before draining its queue is safe.
- * Messages of one producer stay in order.
+ * Messages of one producer stay in order, except where the queue has another.
  *
  * On deaths. Killing any participant at any instruction loses no message that
  * was put, doubles none, leaks none and blocks nobody. What a consumer of a
@@ -35,7 +35,7 @@ typedef struct mproc_queue mproc_queue;
 /* The order of a queue. Python: Queue, LifoQueue, PriorityQueue. */
 enum {
     MPROC_FIFO = 0,
-    MPROC_LIFO,
+    MPROC_LIFO,    /* the last that was put is the first to be taken */
     MPROC_PRIORITY /* lowest first, first come first served among equals */
 };
 
@@ -49,8 +49,7 @@ enum {
  *            acknowledged goes back, first in line
  * reserved   0
  *
- * An order other than MPROC_FIFO and redeliver answer MPROC_ENOTSUP in this
- * version.
+ * redeliver answers MPROC_ENOTSUP in this version.
  */
 typedef struct mproc_queue_opts {
     size_t maxsize;
@@ -82,8 +81,10 @@ static inline int mproc_queue_new(mproc_queue **out,
 
 /*
  * Put a copy of `size` bytes at `data`, or, with putf, the text that printf
- * would print with its NUL, behind the others. Any size that the heap holds, 0
- * too. Blocks until there is room or `until` is reached. Python: Queue.put().
+ * would print with its NUL. Any size that the heap holds, 0 too. The order of
+ * the queue says its place among the others; in one of MPROC_PRIORITY it has
+ * the priority 0. Blocks until there is room or `until` is reached. Python:
+ * Queue.put().
  *
  * 0                the message is in the queue
  * MPROC_EFULL      no room before the deadline
@@ -98,10 +99,23 @@ MPROC_API int mproc_queue_putf(mproc_queue *q, mproc_deadline until,
                                const char *fmt, ...) MPROC_PRINTF(3, 4);
 
 /*
- * Take the oldest message. Blocks until there is one or `until` is reached. On
- * success it is in `buf` and its size in bytes in *size; with `size` NULL it
- * must be exactly `capacity` bytes. A message that does not fit stays first in
- * the queue, and its size is stored in *size. Python: Queue.get().
+ * As mproc_queue_put with a priority, in a queue of MPROC_PRIORITY: it is taken
+ * before all that have a higher number, and after those put earlier with the
+ * same. Putting and taking cost the logarithm of how many there are. Python:
+ * PriorityQueue.put((priority, data)).
+ *
+ * MPROC_EINVAL  also for a queue of another order
+ */
+MPROC_API int mproc_queue_put_priority(mproc_queue *q, int64_t priority,
+                                       const void *data, size_t size,
+                                       mproc_deadline until);
+
+/*
+ * Take the message that is first by the queue's order: the oldest, the newest,
+ * or the oldest of those with the lowest priority. Blocks until there is one or
+ * `until` is reached. On success it is in `buf` and its size in bytes in *size;
+ * with `size` NULL it must be exactly `capacity` bytes. A message that does not
+ * fit stays in its place, and its size is stored in *size. Python: Queue.get().
  *
  * 0                the message is the caller's
  * MPROC_EEMPTY     nothing came before the deadline
@@ -115,7 +129,7 @@ MPROC_API int mproc_queue_get(mproc_queue *q, void *buf, size_t capacity,
                               size_t *size, mproc_deadline until);
 
 /*
- * Take the oldest message into memory of malloc: *data, to be ended by free(),
+ * Take the first message into memory of malloc: *data, to be ended by free(),
  * and *size bytes, unless `size` is NULL. A NUL byte that size does not count
  * follows, also after an empty message. Blocks as mproc_queue_get. Python:
  * Queue.get().

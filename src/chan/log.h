@@ -8,10 +8,14 @@
  * the record names. Two sequence numbers are the whole truth: `tail_seq`
  * messages were ever put, `head_seq` of them were taken. Each moves by one
  * store, inside the guard of its end.
+ *
+ * That is its order when it begins. In another (order.h) the records lie in an
+ * array, and both ends have one guard, the head's; all else is the same.
  */
 #ifndef MPR_CHAN_LOG_H
 #define MPR_CHAN_LOG_H
 
+#include "chan/order.h"
 #include "shm/object.h"
 #include "shm/sleep.h"
 
@@ -76,12 +80,22 @@ struct mpr_log {
     uint64_t max_items; /* UINT64_MAX: no limit; set once */
     uint64_t max_bytes; /* beyond it only one message; set once */
     struct mpr_leases *leases;
-    alignas(MPR_LINE) struct mpr_segment first;
-    char first_records[MPR_LOG_FIRST_BYTES];
+    uint32_t max_inline; /* larger ones lie in blocks; set once */
+    _Atomic int order;   /* MPROC_FIFO, or that of `array`; set once */
+    union {
+        struct {
+            alignas(MPR_LINE) struct mpr_segment first;
+            char first_records[MPR_LOG_FIRST_BYTES];
+        };
+        struct mpr_order array;
+    };
 };
 
 /* Begin, in memory that may hold a log that was ended. */
 void mpr_log_init(struct mpr_log *log, bool prepared);
+
+/* Another order than MPROC_FIFO, before anybody else knows the log. */
+void mpr_log_set_order(struct mpr_log *log, int order);
 
 /*
  * Give back all messages and segments; may be repeated, by another thread, when
@@ -101,6 +115,7 @@ struct mpr_log_put {
     struct mpr_thread *self;
     const void *data;
     size_t size;
+    int64_t priority;     /* for MPROC_PRIORITY */
     mproc_deadline until; /* bounds the wait for a guard */
     const struct mpr_object *object;
     uint64_t tag;

@@ -49,8 +49,7 @@ static int check_options(const mproc_queue_opts *opts)
         (opts->redeliver && !opts->joinable)) {
         return MPROC_EINVAL;
     }
-    bool served = opts->order == MPROC_FIFO && !opts->redeliver;
-    return served && opts->reserved == 0 ? 0 : MPROC_ENOTSUP;
+    return !opts->redeliver && opts->reserved == 0 ? 0 : MPROC_ENOTSUP;
 }
 
 static int begin_leases(struct mproc_queue *q, struct mpr_thread *self)
@@ -84,6 +83,7 @@ int mproc_queue_new_sized(mproc_queue **out, const mproc_queue_opts *theirs,
     }
     mpr_log_init(&q->log, q->object.prepared);
     q->object.prepared = 1;
+    mpr_log_set_order(&q->log, opts.order);
     if (opts.maxsize > 0) {
         q->log.max_items = opts.maxsize;
     }
@@ -165,8 +165,8 @@ static int attempt_put(void *user)
                                                 : err;
 }
 
-int mproc_queue_put(mproc_queue *q, const void *data, size_t size,
-                    mproc_deadline until)
+static int put(mproc_queue *q, int64_t priority, const void *data, size_t size,
+               mproc_deadline until)
 {
     struct put_call p;
     int err = begin(&p.call, q, until);
@@ -180,12 +180,27 @@ int mproc_queue_put(mproc_queue *q, const void *data, size_t size,
                                  .self = p.call.self,
                                  .data = data,
                                  .size = size,
+                                 .priority = priority,
                                  .until = until,
                                  .object = &q->object,
                                  .tag = p.call.tag};
     err = mpr_sleep_until(&q->log.space, until, MPROC_EFULL, attempt_put, &p);
     mpr_log_put_done(&p.put);
     return end(&p.call, err);
+}
+
+int mproc_queue_put(mproc_queue *q, const void *data, size_t size,
+                    mproc_deadline until)
+{
+    return put(q, 0, data, size, until);
+}
+
+int mproc_queue_put_priority(mproc_queue *q, int64_t priority, const void *data,
+                             size_t size, mproc_deadline until)
+{
+    return mpr_object_is(q, MPR_QUEUE) && q->log.order == MPROC_PRIORITY
+               ? put(q, priority, data, size, until)
+               : MPROC_EINVAL;
 }
 
 int mproc_queue_putf(mproc_queue *q, mproc_deadline until, const char *fmt, ...)

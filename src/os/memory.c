@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -51,6 +52,41 @@ size_t mpr_os_memory_installed(void)
     }
     bool more = __builtin_mul_overflow((size_t)pages, (size_t)page, &all);
     return more ? SIZE_MAX : all;
+}
+
+/* Of /proc/self/statm: all pages, those in memory, those of them shared. */
+static bool read_statm(size_t *own_pages)
+{
+    char text[128];
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+    mpr_os_close(fd);
+    if (got <= 0) {
+        return false;
+    }
+    text[got] = '\0';
+    char *at = strchr(text, ' ');
+    if (at == NULL) {
+        return false;
+    }
+    size_t resident = strtoull(at, &at, 10);
+    size_t shared = strtoull(at, NULL, 10);
+    *own_pages = resident > shared ? resident - shared : 0;
+    return true;
+}
+
+size_t mpr_os_own_memory(void)
+{
+    size_t pages;
+    int saved = errno;
+    bool told = read_statm(&pages);
+    errno = saved;
+    if (told) {
+        return pages * (size_t)sysconf(_SC_PAGESIZE);
+    }
+    struct rusage most = {0};
+    getrusage(RUSAGE_SELF, &most);
+    return (size_t)most.ru_maxrss * 1024;
 }
 
 /* RLIMIT_FSIZE counts for a memfd too: EFBIG, but a SIGXFSZ on top of it. */

@@ -70,6 +70,12 @@ size_t mpr_os_memory_installed(void);
 /* True for the same file that was mapped: the user may have closed it. */
 bool mpr_os_region_fd_valid(const struct mpr_os_region *region);
 
+/*
+ * Bytes of memory that this process holds and shares with no other mapping. The
+ * most it has held so far where the system does not tell.
+ */
+size_t mpr_os_own_memory(void);
+
 /* Bytes of the region that the system holds; 0 where it cannot be told. */
 size_t mpr_os_region_resident(const struct mpr_os_region *region);
 
@@ -94,10 +100,11 @@ int mpr_os_wait(_Atomic uint32_t *word, uint32_t seen, mproc_deadline until);
 int mpr_os_wake(_Atomic uint32_t *word, int n);
 
 /*
- * Add one to the word and wake all who sleep on it: one step, which nobody is
- * stopped or killed in the midst of, and in which nobody falls asleep.
+ * Add n, below 2048, to the word and wake all who sleep on it: one step, which
+ * nobody is stopped or killed in the midst of, and in which nobody falls
+ * asleep.
  */
-void mpr_os_add_and_wake_all(_Atomic uint32_t *word);
+void mpr_os_add_and_wake_all(_Atomic uint32_t *word, uint32_t n);
 
 struct mpr_os_word {
     _Atomic uint32_t *word;
@@ -267,10 +274,11 @@ void mpr_os_signal_default(int sig);
 void mpr_os_signal_ignore(int sig);
 
 /*
- * From now on the end of a child adds 2 to the word and interrupts a sleep of
+ * From now on the end of a child adds to the word and interrupts a sleep of
  * this single-threaded process, so a sleep on the word's value before misses no
  * child.
  */
+enum { MPR_OS_CHILD_END_ADDS = 4 };
 void mpr_os_on_child_end(_Atomic uint32_t *bell);
 
 #endif

@@ -47,7 +47,7 @@ static _Atomic uint32_t *child_bell;
 static void child_ended(int sig)
 {
     (void)sig;
-    atomic_fetch_add(child_bell, 2);
+    atomic_fetch_add(child_bell, MPR_OS_CHILD_END_ADDS);
 }
 
 /* Without SA_RESTART: a sleep that has begun ends, one about to begin sees

@@ -85,12 +85,12 @@ int mpr_os_wake(_Atomic uint32_t *word, int n)
     return woken > 0 ? (int)woken : 0;
 }
 
-void mpr_os_add_and_wake_all(_Atomic uint32_t *word)
+void mpr_os_add_and_wake_all(_Atomic uint32_t *word, uint32_t n)
 {
-    const uint32_t add_one = UINT32_C(1) << 28 | UINT32_C(1) << 12;
+    const uint32_t add = UINT32_C(1) << 28 | n << 12;
     int saved = errno;
-    if (syscall(SYS_futex, word, WAKE_OP, INT32_MAX, NULL, word, add_one) < 0) {
-        atomic_fetch_add(word, 1); /* refused: in two steps then */
+    if (syscall(SYS_futex, word, WAKE_OP, INT32_MAX, NULL, word, add) < 0) {
+        atomic_fetch_add(word, n); /* refused: in two steps then */
         mpr_os_wake(word, INT32_MAX);
     }
     errno = saved;

@@ -109,8 +109,10 @@ static int submit_part(struct mpr_thread *self, struct mproc_result *result,
         return MPROC_ENOMEM;
     }
     chunk->part = part;
+    chunk->limit_ns = mpr_pool_limit(batch->is.timeout_s);
     task->fn = batch->is.fn;
     task->result = result;
+    task->limit_ns = chunk->limit_ns;
     task->chunk = chunk;
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     mpr_pool_lock();
@@ -201,7 +203,7 @@ static void tell_item(const mproc_pool *pool, struct mpr_batch_state *batch,
 static void tell_items(mproc_pool *pool, struct mpr_batch_state *batch,
                        struct mpr_chunk *chunk, const char *replies)
 {
-    char text[MPR_LOST_TEXT];
+    char text[MPR_DEATH_TEXT];
     size_t count = batch->is.on_item != NULL ? chunk->count : 0;
     for (size_t i = 0; i < count && !batch->forgotten; i++) {
         mproc_outcome outcome = mpr_chunk_outcome(chunk, replies, i, text);
@@ -214,7 +216,7 @@ static void take_in(mproc_pool *pool, struct mpr_thread *self,
 {
     struct mpr_batch_state *batch = task->result->batch;
     struct mpr_chunk *chunk = task->chunk;
-    char text[MPR_LOST_TEXT];
+    char text[MPR_DEATH_TEXT];
     size_t bad = mpr_chunk_end(chunk, status);
     if (bad < chunk->count) {
         mproc_outcome outcome =
@@ -433,10 +435,11 @@ static int read_batch(mproc_batch *b, const mproc_batch *theirs, size_t size)
     if (err < 0) {
         return err;
     }
-    if (b->next != NULL || b->timeout_s != 0) {
+    if (b->next != NULL) {
         return MPROC_ENOTSUP;
     }
-    bool wrong = b->fn == NULL || (b->count > 0 && b->in == NULL) ||
+    bool wrong = b->fn == NULL || !(b->timeout_s >= 0) ||
+                 (b->count > 0 && b->in == NULL) ||
                  is_absurd(b->count, b->in_size) ||
                  is_absurd(b->count, b->out_size) ||
                  is_absurd(b->count, sizeof(struct mpr_item));

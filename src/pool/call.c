@@ -14,10 +14,10 @@ static int read_call(mproc_call *call, const mproc_call *theirs, size_t size)
     if (err < 0) {
         return err;
     }
-    if (call->timeout_s != 0 || call->priority != 0) {
+    if (call->priority != 0) {
         return MPROC_ENOTSUP;
     }
-    bool wrong = call->fn == NULL ||
+    bool wrong = call->fn == NULL || !(call->timeout_s >= 0) ||
                  (call->arg == NULL && call->arg_size > 0) ||
                  call->arg_size >= SIZE_MAX / 2;
     return wrong ? MPROC_EINVAL : 0;
@@ -57,6 +57,7 @@ static int submit_call(mproc_pool *pool, struct mpr_thread *self,
     task->callback = call->callback;
     task->error_callback = call->error_callback;
     task->user = call->user;
+    task->limit_ns = mpr_pool_limit(call->timeout_s);
     task->result = result;
     if (result != NULL) {
         result->entry = entry;
@@ -127,11 +128,10 @@ int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
         return err;
     }
     err = mproc_result_wait(result, until);
-    if (err == MPROC_ETIMEDOUT) {
-        mpr_result_cancel(result, self);
-        mproc_result_wait(result, MPROC_FOREVER);
+    if (err == MPROC_ETIMEDOUT && !mpr_result_cancel(result, self)) {
+        err = mproc_result_wait(result, MPROC_FOREVER); /* it has ended */
     }
-    if (err == 0 || result->outcome.status != MPROC_ECANCELED) {
+    if (err == 0) {
         err = result->outcome.status;
     }
     if (err == 0 && out != NULL) {

@@ -54,7 +54,7 @@ static mproc_outcome outcome_of(const struct mpr_task *task,
         outcome.status = MPROC_EBROKEN;
         outcome.code = 0;
         outcome.error = mproc_strerror(MPROC_EBROKEN);
-    } else if (task->status == MPROC_OK && task->reply != NULL) {
+    } else if (task->status == MPROC_OK && task->reply_size > 0) {
         outcome.data = task->reply;
         outcome.size = task->reply_size;
     }
@@ -234,6 +234,9 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
     }
     memset(table, 0, size);
     table->count = pool->workers;
+    for (uint32_t i = 0; i < table->count; i++) {
+        table->worker[i].index = i;
+    }
     mpr_guard_lock(&pool->replies, self, self);
     table->older = atomic_load(&pool->table);
     atomic_store(&pool->table, table);
@@ -265,7 +268,7 @@ static void take_over(struct collector *c)
     mproc_pool *pool = c->pool;
     struct mpr_table *table = atomic_load(&pool->table);
     for (uint32_t i = 0; i < table->count; i++) {
-        mpr_nursery_settle(pool, c->self, table, i, -SIGKILL);
+        mpr_nursery_settle(pool, c->self, &table->worker[i], -SIGKILL);
         atomic_store(&table->worker[i].pid, 0);
     }
     bool over = atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||

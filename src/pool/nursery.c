@@ -18,30 +18,47 @@ struct nursery {
     struct mpr_thread *self;
     struct mpr_table *table;
     const sigset_t *mask;
-    uint32_t begun;         /* as the table told it last */
+    uint32_t begun;         /* as the pool told it last */
     unsigned failed_starts; /* since a worker became ready */
     unsigned failed_forks;  /* since one went through */
 };
 
 /* ---- how the task of a dead worker ended ------------------------------ */
 
-const char *mpr_nursery_text(char text[MPR_LOST_TEXT], pid_t pid, int code)
+/* What became of a worker, and so of what it ran. */
+static struct mpr_death death_of(const struct mpr_worker *worker, int code)
 {
-    if (code < 0) {
-        snprintf(text, MPR_LOST_TEXT, "worker %ld killed by signal %d (%s)",
-                 (long)pid, -code, mpr_os_signal_name(-code));
+    bool over = atomic_load(&worker->limit) == MPR_OVERTIME;
+    return (struct mpr_death){
+        .pid = atomic_load(&worker->pid),
+        .status = over ? MPROC_EOVERTIME : MPROC_EWORKERLOST,
+        .code = over ? 0 : code,
+    };
+}
+
+const char *mpr_death_text(char text[MPR_DEATH_TEXT],
+                           const struct mpr_death *death, int64_t limit_ns)
+{
+    long pid = death->pid;
+    if (death->status == MPROC_EOVERTIME) {
+        snprintf(text, MPR_DEATH_TEXT,
+                 "worker %ld ended: its task ran longer than %g s", pid,
+                 (double)limit_ns / 1e9);
+    } else if (death->code < 0) {
+        snprintf(text, MPR_DEATH_TEXT, "worker %ld killed by signal %d (%s)",
+                 pid, -death->code, mpr_os_signal_name(-death->code));
     } else {
-        snprintf(text, MPR_LOST_TEXT, "worker %ld exited with status %d",
-                 (long)pid, code);
+        snprintf(text, MPR_DEATH_TEXT, "worker %ld exited with status %d", pid,
+                 death->code);
     }
     return text;
 }
 
 static void tell_error(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_task *task, pid_t pid, int code)
+                       struct mpr_task *task, const struct mpr_death *death)
 {
-    char text[MPR_LOST_TEXT];
-    size_t size = strlen(mpr_nursery_text(text, pid, code)) + 1;
+    char text[MPR_DEATH_TEXT];
+    size_t size = strlen(mpr_death_text(text, death, task->limit_ns)) + 1;
     char *block = mpr_heap_alloc(self, size, MPR_HAND_BLOCK);
     if (block != NULL) {
         memcpy(block, text, size);
@@ -49,27 +66,46 @@ static void tell_error(mproc_pool *pool, struct mpr_thread *self,
     }
 }
 
+/* A lost one, if it may. A run is counted once, however often it is asked. */
+static bool runs_again(const mproc_pool *pool, struct mpr_task *task,
+                       const struct mpr_death *death)
+{
+    if (death->status != MPROC_EWORKERLOST) {
+        return false;
+    }
+    if ((task->losses & 1) == 0) {
+        task->losses += 3;
+    }
+    return task->losses >> 1 <= pool->retries;
+}
+
 /*
  * The item that ran is lost: `lost` says which, so that a nursery that goes on
- * with another's work does not take the next one for it. True when there are
- * others left.
+ * with another's work does not take the next one for it. True when it is to be
+ * run again, or there are others left.
  */
-static bool settle_chunk(struct mpr_chunk *chunk, pid_t pid, int code)
+static bool settle_chunk(const mproc_pool *pool, struct mpr_task *task,
+                         const struct mpr_death *death)
 {
+    struct mpr_chunk *chunk = task->chunk;
     if (chunk->lost == 0) {
         chunk->lost = atomic_load(&chunk->at) + 1;
     }
     size_t at = chunk->lost - 1;
     if (at < chunk->count && chunk->status[at] == MPR_ITEM_PENDING) {
+        if (runs_again(pool, task, death)) {
+            return true;
+        }
         struct mpr_item *item = mpr_chunk_item(chunk, at);
         if (item != NULL) {
-            item->code = code;
-            item->worker = pid;
+            item->code = death->code;
+            item->worker = death->pid;
             item->text = 0;
         }
         chunk->bad = chunk->bad < at ? chunk->bad : at;
-        chunk->status[at] = MPROC_EWORKERLOST;
+        chunk->status[at] = death->status;
     }
+    task->losses = 0;
     if (at < chunk->count) {
         atomic_store(&chunk->at, at + 1);
     }
@@ -86,27 +122,30 @@ static void requeue(mproc_pool *pool, struct mpr_thread *self,
 }
 
 static void settle_running(mproc_pool *pool, struct mpr_thread *self,
-                           struct mpr_table *table, uint32_t index, int code)
+                           const struct mpr_worker *worker, int code)
 {
-    const struct mpr_entry *entry = &table->worker[index].current;
+    const struct mpr_entry *entry = &worker->current;
     struct mpr_task *task = entry->task;
-    pid_t pid = atomic_load(&table->worker[index].pid);
+    struct mpr_death death = death_of(worker, code);
     enum mpr_task_state to = MPR_TASK_ENDED;
     if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
         to = MPR_TASK_CANCELED;
     } else if (task->chunk != NULL) {
-        if (settle_chunk(task->chunk, pid, code)) {
+        if (settle_chunk(pool, task, &death)) {
             to = MPR_TASK_QUEUED;
         }
+    } else if (runs_again(pool, task, &death)) {
+        to = MPR_TASK_QUEUED;
     } else {
-        task->status = MPROC_EWORKERLOST;
-        task->code = code;
-        task->worker = pid;
-        tell_error(pool, self, task, pid, code);
+        task->status = death.status;
+        task->code = death.code;
+        task->worker = death.pid;
+        tell_error(pool, self, task, &death);
     }
-    if (!mpr_task_move(entry, index, MPR_TASK_RUNNING, to)) {
+    if (!mpr_task_move(entry, worker->index, MPR_TASK_RUNNING, to)) {
         /* cancelled meanwhile */
-        mpr_task_move(entry, index, MPR_TASK_CANCELLING, MPR_TASK_CANCELED);
+        mpr_task_move(entry, worker->index, MPR_TASK_CANCELLING,
+                      MPR_TASK_CANCELED);
     }
 }
 
@@ -122,9 +161,10 @@ static void settle_hands(mproc_pool *pool, struct mpr_thread *self)
 }
 
 void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_table *table, uint32_t index, int code)
+                        struct mpr_worker *worker, int code)
 {
-    struct mpr_entry entry = table->worker[index].current;
+    struct mpr_entry entry = worker->current;
+    uint32_t index = worker->index;
     if (entry.task == NULL) {
         return;
     }
@@ -134,7 +174,7 @@ void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
         return;
     }
     if (word == mpr_task_word_by(&entry, index, MPR_TASK_RUNNING)) {
-        settle_running(pool, self, table, index, code);
+        settle_running(pool, self, worker, code);
     } else if (word == mpr_task_word_by(&entry, index, MPR_TASK_CANCELLING)) {
         mpr_task_move(&entry, index, MPR_TASK_CANCELLING, MPR_TASK_CANCELED);
     }
@@ -154,12 +194,13 @@ void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
 
 /* ---- workers ---------------------------------------------------------- */
 
-static int spawn(struct nursery *n, uint32_t index)
+static int spawn(struct nursery *n, struct mpr_worker *worker)
 {
-    struct mpr_worker *worker = &n->table->worker[index];
     struct mpr_child child;
     mpr_id nursery = mpr_self_id();
     worker->current = (struct mpr_entry){0};
+    atomic_store(&worker->limit, 0);
+    worker->end_at = 0;
     atomic_store(&worker->id, 0);
     atomic_store(&worker->state, MPR_WORKER_STARTING);
     int err = mpr_child_fork(MPR_CHILD_ENDS_WITH_PARENT, &child);
@@ -169,13 +210,14 @@ static int spawn(struct nursery *n, uint32_t index)
     }
     if (child.pid == 0) {
         char name[32];
-        snprintf(name, sizeof name, "PoolWorker-%u", (unsigned)index + 1);
+        snprintf(name, sizeof name, "PoolWorker-%u",
+                 (unsigned)worker->index + 1);
         mpr_os_signal_default(SIGCHLD);
         mpr_who_become_named(name);
         mpr_who_set_parent(n->pool->maker_pid);
         child.mask = *n->mask;
         mpr_child_ready(&child);
-        mpr_worker_run(n->pool, n->table, index, nursery);
+        mpr_worker_run(n->pool, worker, nursery);
     }
     mpr_os_close(child.pidfd);
     atomic_store(&worker->pid, child.pid);
@@ -197,17 +239,62 @@ static void kill_all(struct nursery *n)
     }
 }
 
-/* Those whose task was cancelled do nothing else any more. */
-static void kill_cancelled(struct nursery *n)
+static bool is_cancelled(const struct mpr_worker *worker)
 {
+    struct mpr_entry entry = worker->current;
+    return entry.task != NULL &&
+           atomic_load(&entry.task->word) ==
+               mpr_task_word_by(&entry, worker->index, MPR_TASK_CANCELLING);
+}
+
+int64_t mpr_nursery_time_out(struct mpr_worker *worker, int64_t now)
+{
+    int64_t limit = atomic_load(&worker->limit);
+    if (limit > 0 && limit <= now &&
+        atomic_compare_exchange_strong(&worker->limit, &limit, MPR_OVERTIME)) {
+        limit = MPR_OVERTIME;
+    }
+    return limit != 0 ? limit : INT64_MAX;
+}
+
+/* End a worker whose time is up. Returns when to look at it again. */
+static int64_t end_in_time(const struct nursery *n, struct mpr_worker *worker,
+                           int64_t now)
+{
+    int64_t limit = mpr_nursery_time_out(worker, now),
+            grace = n->pool->grace_ns;
+    if (worker->end_at == 0 &&
+        (limit == MPR_OVERTIME || is_cancelled(worker))) {
+        worker->end_at = grace < INT64_MAX - now ? now + grace : INT64_MAX;
+    }
+    if (worker->end_at == 0) {
+        return limit;
+    }
+    if (worker->end_at <= now) {
+        kill_worker(worker);
+        worker->end_at = INT64_MAX;
+    }
+    return worker->end_at;
+}
+
+/*
+ * End the workers of tasks that are cancelled or over their time. Returns when
+ * to look again; a limit that is set meanwhile rings, as long as nobody knows
+ * when that is.
+ */
+static int64_t end_what_must(struct nursery *n)
+{
+    int64_t now = mpr_os_now(), next = INT64_MAX;
+    atomic_store(&n->pool->looks_at, INT64_MAX);
     for (uint32_t i = 0; i < n->table->count; i++) {
-        struct mpr_entry entry = n->table->worker[i].current;
-        if (entry.task != NULL &&
-            atomic_load(&entry.task->word) ==
-                mpr_task_word_by(&entry, i, MPR_TASK_CANCELLING)) {
-            kill_worker(&n->table->worker[i]);
+        struct mpr_worker *worker = &n->table->worker[i];
+        if (atomic_load(&worker->pid) != 0) {
+            int64_t at = end_in_time(n, worker, now);
+            next = at < next ? at : next;
         }
     }
+    atomic_store(&n->pool->looks_at, next);
+    return next;
 }
 
 static uint32_t alive(const struct nursery *n)
@@ -253,11 +340,10 @@ static void report(mproc_pool *pool, int result)
     }
 }
 
-static void bury(struct nursery *n, uint32_t index, int code)
+static void bury(struct nursery *n, struct mpr_worker *worker, int code)
 {
-    struct mpr_worker *worker = &n->table->worker[index];
     int err = start_error(worker);
-    uint32_t begun = atomic_load(&n->table->begun);
+    uint32_t begun = atomic_load(&n->pool->begun);
     if (begun != n->begun) {
         n->begun = begun;
         n->failed_starts = 0;
@@ -266,7 +352,7 @@ static void bury(struct nursery *n, uint32_t index, int code)
         n->failed_starts++;
         report(n->pool, err);
     }
-    mpr_nursery_settle(n->pool, n->self, n->table, index, code);
+    mpr_nursery_settle(n->pool, n->self, worker, code);
     atomic_store(&worker->state, MPR_WORKER_NONE);
     atomic_store(&worker->pid, 0);
     mpr_slots_reap(n->self);
@@ -275,10 +361,11 @@ static void bury(struct nursery *n, uint32_t index, int code)
 static void bury_the_dead(struct nursery *n)
 {
     for (uint32_t i = 0; i < n->table->count; i++) {
-        pid_t pid = atomic_load(&n->table->worker[i].pid);
+        struct mpr_worker *worker = &n->table->worker[i];
+        pid_t pid = atomic_load(&worker->pid);
         int code = 0;
         if (pid != 0 && mpr_os_child_reap(pid, -1, &code) != MPROC_EAGAIN) {
-            bury(n, i, code);
+            bury(n, worker, code);
         }
     }
 }
@@ -298,10 +385,11 @@ static bool wants_workers(const struct nursery *n)
 static void fill_up(struct nursery *n)
 {
     for (uint32_t i = 0; i < n->table->count && wants_workers(n); i++) {
-        if (atomic_load(&n->table->worker[i].pid) != 0) {
+        struct mpr_worker *worker = &n->table->worker[i];
+        if (atomic_load(&worker->pid) != 0) {
             continue;
         }
-        int err = spawn(n, i);
+        int err = spawn(n, worker);
         if (err < 0) {
             report(n->pool, err);
             n->failed_forks += alive(n) == 0;
@@ -312,12 +400,14 @@ static void fill_up(struct nursery *n)
 }
 
 /* Until something happens; not for ever while a worker is wanted. */
-static void wait_for_news(struct nursery *n, uint32_t seen)
+static void wait_for_news(struct nursery *n, uint32_t seen, int64_t next)
 {
     struct mpr_sleep sleep;
-    bool lacking = wants_workers(n) && alive(n) < n->table->count;
-    mpr_sleep_begin(&sleep,
-                    lacking ? mproc_in_ms(FORK_RETRY_MS) : MPROC_FOREVER);
+    mproc_deadline until = mproc_deadline_at_(next);
+    if (wants_workers(n) && alive(n) < n->table->count) {
+        until = mpr_deadline_earlier(until, mproc_in_ms(FORK_RETRY_MS));
+    }
+    mpr_sleep_begin(&sleep, until);
     sleep.deep = true;
     mpr_sleep_on(&sleep, &n->pool->to_nursery, seen);
 }
@@ -334,7 +424,7 @@ static void keep(struct nursery *n)
             mpr_os_end(0);
         }
         bury_the_dead(n);
-        kill_cancelled(n);
+        int64_t next = end_what_must(n);
         if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||
             atomic_load(&pool->report) < 0) {
             kill_all(n);
@@ -347,7 +437,7 @@ static void keep(struct nursery *n)
         if (alive(n) == 0 && !wants_workers(n)) {
             return;
         }
-        wait_for_news(n, seen);
+        wait_for_news(n, seen, next);
     }
 }
 
@@ -365,8 +455,10 @@ static void leave(struct nursery *n)
 
 static void run(mproc_pool *pool, const sigset_t *mask)
 {
-    struct nursery n = {
-        .pool = pool, .table = atomic_load(&pool->table), .mask = mask};
+    struct nursery n = {.pool = pool,
+                        .table = atomic_load(&pool->table),
+                        .mask = mask,
+                        .begun = atomic_load(&pool->begun)};
     int err = mpr_self(&n.self);
     if (err < 0) {
         report(pool, err);

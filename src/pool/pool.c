@@ -106,6 +106,9 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     pool->maker_pid = mpr_os_pid();
     pool->workers = (uint32_t)opts->workers;
     pool->max_tasks = opts->max_tasks_per_child;
+    pool->max_rss = opts->max_rss_per_child;
+    pool->retries = opts->retries;
+    pool->grace_ns = mpr_pool_duration(opts->grace_s);
     pool->initializer = opts->initializer;
     pool->initializer_arg = opts->initializer_arg;
     pool->mine = NULL;
@@ -117,6 +120,8 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     atomic_store(&pool->idle, 0);
     atomic_store(&pool->sweep, 0);
     atomic_store(&pool->nursery, 0);
+    atomic_store(&pool->begun, 0);
+    atomic_store(&pool->looks_at, INT64_MAX);
     atomic_store(&pool->table, NULL);
     atomic_store(&pool->adopting, NULL);
     atomic_store(&pool->ended, 0);
@@ -124,6 +129,11 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
 }
 
 /* ---- making ----------------------------------------------------------- */
+
+int64_t mpr_pool_duration(double seconds)
+{
+    return mpr_deadline_after(0, seconds, 1e9).at_ns;
+}
 
 static int read_options(mproc_pool_opts *opts, const mproc_pool_opts *theirs,
                         size_t size)
@@ -135,10 +145,12 @@ static int read_options(mproc_pool_opts *opts, const mproc_pool_opts *theirs,
     if (opts->start < MPROC_START_FORK || opts->start > MPROC_START_SPAWN) {
         return MPROC_EINVAL;
     }
-    if (opts->max_rss_per_child != 0 || opts->retries != 0 ||
-        opts->max_pending != 0 || opts->grace_s != 0 || opts->start != 0 ||
+    if (opts->max_pending != 0 || opts->start != 0 ||
         opts->manual_dispatch != 0) {
         return MPROC_ENOTSUP;
+    }
+    if (!(opts->grace_s >= 0)) { /* NaN too */
+        return MPROC_EINVAL;
     }
     if (opts->workers == 0) {
         opts->workers = mproc_cpu_count();

@@ -42,7 +42,7 @@ struct mpr_entry {
     uint64_t serial;
 };
 
-enum { MPR_TASK_ARG = 48, MPR_TASK_REPLY = 24 };
+enum { MPR_TASK_ARG = 40, MPR_TASK_REPLY = 24 };
 
 /*
  * `word` is {serial:32 | worker:24 | state:8}. By compare-and-swap only:
@@ -53,16 +53,18 @@ enum { MPR_TASK_ARG = 48, MPR_TASK_REPLY = 24 };
  *   QUEUED→UNSERVED        collector, nursery: no worker can be had for it
  *   RUNNING→ENDED          the worker, after status, code and reply; or, when
  *                          the worker is dead, the nursery
- *   RUNNING→QUEUED         the nursery, or the worker at its last task: the
- *                          rest of a batch's chunk
- *   RUNNING→CANCELLING     maker; the nursery then ends the worker
+ *   RUNNING→QUEUED         the nursery, or the worker at its last task: to be
+ *                          run again, or the rest of a batch's chunk
+ *   RUNNING→CANCELLING     maker; the worker leaves when the task returns, or
+ *                          the nursery ends it once the grace is over
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
  *   the last three→FREE    collector; the serial goes up
- * `status`, `code`, `worker`, `reply`, `error` belong to the worker while it is
- * RUNNING and to who ends it in its place once the worker is dead. The rest is
- * the maker's. `arg`, `reply` and `error` are heap blocks of the task's own
- * unless they point into it.
+ * `status`, `code`, `worker`, `losses`, `reply`, `error` belong to the worker
+ * while it is RUNNING and to who ends it, or has it run again, in its place
+ * once the worker is dead; of a chunk, `losses` counts for the item at `at`.
+ * The rest is the maker's. `arg`, `reply` and `error` are heap blocks of the
+ * task's own unless they point into it.
  * Locks: none. Publishes: `word`. Survives: a worker killed with a block in
  * hand for `reply` or `error`: see mproc_pool.adopting.
  */
@@ -77,7 +79,7 @@ struct mpr_task {
     int status;
     int code;
     pid_t worker;
-    uint32_t reserved;
+    uint32_t losses; /* workers lost in it << 1 | the last run is counted */
     struct mpr_chunk *chunk; /* of a batch, else NULL */
     struct mproc_result *result;
     mproc_done_fn *callback;
@@ -85,9 +87,10 @@ struct mpr_task {
     void *user; /* while FREE: the next free one */
     alignas(16) char inline_arg[MPR_TASK_ARG];
     alignas(16) char inline_reply[MPR_TASK_REPLY];
+    int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
 };
 
-static_assert(sizeof(struct mpr_task) <= 208, "a pending task is small");
+static_assert(sizeof(struct mpr_task) <= 192, "a pending task is small");
 
 /*
  * What is told of one item of a batch. Where it lies is the maker's, the rest
@@ -121,8 +124,9 @@ struct mpr_chunk {
     size_t lost; /* 1 + the item whose worker was lost, 0 while one runs it */
     size_t bad;  /* the first bad item, count when there is none */
     struct mpr_item first_bad; /* where there are no `items` */
-    size_t used; /* bytes of the task's reply that belong to ended items */
-    int64_t ns;  /* that its items have run */
+    size_t used;      /* bytes of the task's reply that belong to ended items */
+    int64_t limit_ns; /* of each item, 0: none */
+    int64_t ns;       /* that its items have run */
     struct mpr_part *part; /* the maker's */
 };
 
@@ -181,21 +185,31 @@ enum mpr_worker_state {
  * worker's, which stores its pid as well: its nursery may die before it does.
  * `current` is what it took last, written before the log lets it go and never
  * cleared: its serial tells whether it matters still. `id` is written before
- * the worker looks whether its nursery is still the pool's.
+ * the worker looks whether its nursery is still the pool's. `index` names the
+ * worker in the words of tasks, and is set once.
+ * `limit` is when the task or item that runs is over its time, 0 while none
+ * runs that has a limit. Worker: 0→time→0; nursery: time→MPR_OVERTIME. By
+ * compare-and-swap where both may, which decides whether it ended in time. A
+ * worker that lost answers nothing any more.
+ * `end_at` is when the nursery ends the worker, 0: not yet; the nursery's own.
  */
 struct mpr_worker {
     alignas(MPR_LINE) _Atomic uint32_t state;
     _Atomic pid_t pid;
     _Atomic mpr_id id;
     struct mpr_entry current;
+    uint32_t index;
     int unfit;
+    _Atomic int64_t limit;
+    int64_t end_at;
 };
+
+enum { MPR_OVERTIME = -1 };
 
 /* The workers of one nursery; a new nursery makes a new table. */
 struct mpr_table {
     struct mpr_table *older;
     uint32_t count;
-    _Atomic uint32_t begun; /* workers that ever became READY */
     struct mpr_worker worker[];
 };
 
@@ -220,7 +234,8 @@ struct mpr_pool_private;
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
  * `to_nursery` and `to_maker` are bells; the collector sleeps on the bell of
- * `done`.
+ * `done`. `looks_at` is when the nursery looks at limits next, whether the bell
+ * rings or not: who sets an earlier limit rings.
  * Locks: `replies`, and the logs' own. Publishes: each word for itself.
  * Survives: workers hold nothing but a guard for some instructions; a nursery's
  * work is taken up by the next one, from the workers' `current`. `slabs` and
@@ -233,6 +248,9 @@ struct mproc_pool {
     uint32_t workers;
     struct mpr_pool_private *mine;
     size_t max_tasks;
+    size_t max_rss;
+    size_t retries;
+    int64_t grace_ns;
     mproc_main_fn *initializer;
     void *initializer_arg;
 
@@ -246,8 +264,10 @@ struct mproc_pool {
     _Atomic uint32_t sweep;
     _Atomic mpr_id nursery;
     struct mpr_table *_Atomic table;
+    _Atomic uint32_t begun; /* workers that ever became READY */
     _Atomic uint32_t to_nursery;
     _Atomic uint32_t to_maker;
+    _Atomic int64_t looks_at;
 
     alignas(MPR_LINE) struct mpr_guard replies;
     struct mpr_task *_Atomic adopting;
@@ -272,17 +292,17 @@ int mpr_pool_post(struct mpr_log *log, struct mpr_thread *self,
 void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
                          const struct mpr_entry *entry);
 
-/* The life of a worker process; `index` in the table. */
-_Noreturn void mpr_worker_run(mproc_pool *pool, struct mpr_table *table,
-                              uint32_t index, mpr_id nursery);
+/* The life of a worker process, of the nursery `nursery`. */
+_Noreturn void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker,
+                              mpr_id nursery);
 
 /* Its work: takes tasks and answers them until it must leave. */
 void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
-                     struct mpr_table *table, uint32_t index);
+                     struct mpr_worker *worker);
 
 /*
- * Worker: move the block in MPR_HAND_BLOCK to where `*place` in the task is,
- * whose old one, if it is a block, is freed.
+ * Worker: move the block in MPR_HAND_BLOCK, or NULL, to where `*place` in the
+ * task is, whose old one, if it is a block, is freed.
  */
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
                       struct mpr_task *task, void **place);
@@ -292,11 +312,25 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
  * task ended. Everything may be repeated.
  */
 void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_table *table, uint32_t index, int code);
+                        struct mpr_worker *worker, int code);
 
-/* What became of a worker, in words. Returns `text`. */
-enum { MPR_LOST_TEXT = 96 };
-const char *mpr_nursery_text(char text[MPR_LOST_TEXT], pid_t pid, int code);
+/*
+ * When what the worker runs will be over its time, or INT64_MAX. MPR_OVERTIME:
+ * it is, by this look or an earlier one.
+ */
+int64_t mpr_nursery_time_out(struct mpr_worker *worker, int64_t now);
+
+/* How a worker died, and what that is to what it ran. */
+struct mpr_death {
+    pid_t pid;
+    int status; /* EWORKERLOST, or EOVERTIME */
+    int code;
+};
+
+/* In words, which stand in `text`; the limit it had. */
+enum { MPR_DEATH_TEXT = 96 };
+const char *mpr_death_text(char text[MPR_DEATH_TEXT],
+                           const struct mpr_death *death, int64_t limit_ns);
 
 /*
  * Fork the nursery; returns its pid, or an error. Workers begin with the signal

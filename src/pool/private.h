@@ -100,6 +100,16 @@ struct mpr_pool_private {
     unsigned round;
 };
 
+/* In nanoseconds; too many are INT64_MAX. */
+int64_t mpr_pool_duration(double seconds);
+
+/* As mpr_task.limit_ns. */
+static inline int64_t mpr_pool_limit(double timeout_s)
+{
+    int64_t ns = timeout_s > 0 ? mpr_pool_duration(timeout_s) : 0;
+    return ns == INT64_MAX ? 0 : ns + (timeout_s > 0 && ns == 0);
+}
+
 /* Of this process: results and pools' private parts. Short. */
 void mpr_pool_lock(void);
 void mpr_pool_unlock(void);
@@ -140,8 +150,11 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
 int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry);
 
-/* Cancel one task, wherever it is; it ends with MPROC_ECANCELED, or has. */
-void mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
+/*
+ * Cancel one task, wherever it is: it ends with MPROC_ECANCELED. False: it has
+ * ended, or will, otherwise.
+ */
+bool mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
                      const struct mpr_entry *entry);
 
 /* 0, ESHUTDOWN, EBROKEN. */
@@ -192,7 +205,7 @@ size_t mpr_chunk_end(struct mpr_chunk *chunk, int status);
 
 /* How item i ended; a text may be made in `text`. */
 mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
-                                size_t i, char text[MPR_LOST_TEXT]);
+                                size_t i, char text[MPR_DEATH_TEXT]);
 
 /* To the caller's arrays, where it has not been written there. */
 void mpr_chunk_copy_out(const struct mpr_chunk *chunk, const mproc_batch *to);
@@ -207,10 +220,10 @@ void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
 void mpr_batch_feed_all(mproc_pool *pool, struct mpr_thread *self);
 
 /*
- * Cancel what has not ended, of one task or of a batch. Its pool may be gone if
- * it all has.
+ * Cancel what has not ended, of one task or of a batch: false if nothing is
+ * cancelled by it. Its pool may be gone if it all has ended.
  */
-void mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
+bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
 
 /*
  * Cancel a batch; returns once nothing of the caller's is touched any more,

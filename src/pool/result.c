@@ -182,32 +182,49 @@ int mproc_result_get(mproc_result *r, void *buf, size_t capacity, size_t *size,
  * Locked. The newest first, or the worker of a cancelled chunk would begin the
  * next one.
  */
-static void cancel_batch(struct mproc_result *result, struct mpr_thread *self)
+static bool cancel_batch(struct mproc_result *result, struct mpr_thread *self)
 {
     mproc_pool *pool = (mproc_pool *)result->pool;
     struct mpr_batch_state *batch = result->batch;
+    bool any = batch->open && batch->stop == 0;
     for (struct mpr_part *part = batch->newest; part; part = part->older) {
-        mpr_pool_cancel(pool, self, &part->entry);
+        any |= mpr_pool_cancel(pool, self, &part->entry);
     }
     if (batch->open && batch->stop == 0) {
         batch->stop = MPROC_ECANCELED;
         atomic_store(&pool->mine->attend, true);
         mpr_bell_ring(&pool->done.items, INT_MAX);
     }
+    return any;
 }
 
 /*
  * What has not ended is pending, and while the lock keeps it so the pool lives.
  */
-void mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self)
+bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self)
 {
+    bool any = false;
     mpr_pool_lock();
     if (result->batch != NULL) {
-        cancel_batch(result, self);
+        any = cancel_batch(result, self);
     } else if (!has_ended(result) && result->entry.task != NULL) {
-        mpr_pool_cancel((mproc_pool *)result->pool, self, &result->entry);
+        any = mpr_pool_cancel((mproc_pool *)result->pool, self, &result->entry);
     }
     mpr_pool_unlock();
+    return any;
+}
+
+int mproc_result_cancel(mproc_result *r)
+{
+    struct mpr_thread *self;
+    int err = check(r, &self);
+    if (err < 0) {
+        return err;
+    }
+    uintptr_t outer = mpr_op_begin(self, r);
+    bool cancelled = mpr_result_cancel(r, self);
+    mpr_op_end(self, outer);
+    return cancelled ? 0 : MPROC_EINVAL;
 }
 
 /* ---- freeing ---------------------------------------------------------- */

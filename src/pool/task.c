@@ -71,11 +71,13 @@ static void begin_task(struct mpr_task *task)
     task->status = MPROC_OK;
     task->code = 0;
     task->worker = 0;
+    task->losses = 0;
     task->chunk = NULL;
     task->result = NULL;
     task->callback = NULL;
     task->error_callback = NULL;
     task->user = NULL;
+    task->limit_ns = 0;
 }
 
 /* Locked. */
@@ -168,7 +170,7 @@ int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
     return err;
 }
 
-void mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
+bool mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
                      const struct mpr_entry *entry)
 {
     for (;;) {
@@ -176,16 +178,18 @@ void mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
         uint32_t worker = (uint32_t)word >> 8;
         if (word != mpr_task_word_by(entry, 0, MPR_TASK_QUEUED) &&
             word != mpr_task_word_by(entry, worker, MPR_TASK_RUNNING)) {
-            return;
+            return word ==
+                       mpr_task_word_by(entry, worker, MPR_TASK_CANCELLING) ||
+                   word == mpr_task_word_by(entry, 0, MPR_TASK_CANCELED);
         }
         if (mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_CANCELED)) {
             mpr_pool_tell_ended(pool, self, entry);
-            return;
+            return true;
         }
         if (mpr_task_move(entry, worker, MPR_TASK_RUNNING,
                           MPR_TASK_CANCELLING)) {
             mpr_bell_ring(&pool->to_nursery, INT_MAX);
-            return;
+            return true;
         }
     }
 }

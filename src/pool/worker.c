@@ -13,7 +13,6 @@ struct mproc_reply {
     mproc_pool *pool;
     struct mpr_thread *self;
     struct mpr_worker *worker;
-    uint32_t index;
     struct mpr_entry entry;
     char *memory; /* the reply: in the task, or for an item in `scratch` */
     size_t size;
@@ -214,18 +213,63 @@ int mproc_reply_fail(mproc_reply *reply, int code, const char *fmt, ...)
 static bool still_ours(const mproc_reply *reply)
 {
     return atomic_load(&reply->entry.task->word) ==
-           mpr_task_word((uint32_t)reply->entry.serial, reply->index,
+           mpr_task_word((uint32_t)reply->entry.serial, reply->worker->index,
                          MPR_TASK_RUNNING);
 }
 
 bool mproc_task_canceled(void)
 {
-    return running != NULL && !still_ours(running);
+    return running != NULL &&
+           (!still_ours(running) ||
+            atomic_load(&running->worker->limit) == MPR_OVERTIME);
+}
+
+/* ---- its time --------------------------------------------------------- */
+
+/* Where there is no limit, nobody looks at a clock. */
+static void begin_time(const mproc_reply *reply)
+{
+    int64_t ns = reply->entry.task->limit_ns;
+    if (ns == 0) {
+        return;
+    }
+    int64_t now = mpr_os_now();
+    int64_t at = ns < INT64_MAX - now ? now + ns : INT64_MAX;
+    atomic_store(&reply->worker->limit, at);
+    if (at < atomic_load(&reply->pool->looks_at)) {
+        mpr_bell_ring(&reply->pool->to_nursery, INT_MAX);
+    }
+}
+
+/* False: it was over its time, and this process is about to be ended. */
+static bool end_time(const mproc_reply *reply)
+{
+    _Atomic int64_t *limit = &reply->worker->limit;
+    int64_t at = atomic_load_explicit(limit, memory_order_relaxed);
+    return at == 0 || (at != MPR_OVERTIME &&
+                       atomic_compare_exchange_strong(limit, &at, 0));
 }
 
 /* ---- running ---------------------------------------------------------- */
 
-static int call(mproc_reply *reply, const void *arg, size_t size)
+/* What a lost run of the same task has left. */
+static void begin_again(mproc_reply *reply)
+{
+    struct mpr_task *task = reply->entry.task;
+    task->losses &= ~UINT32_C(1);
+    if (task->chunk != NULL) {
+        return;
+    }
+    if (task->error != NULL) {
+        mpr_worker_adopt(reply->pool, reply->self, task, (void **)&task->error);
+    }
+    if (task->reply != NULL) {
+        mpr_worker_adopt(reply->pool, reply->self, task, &task->reply);
+    }
+}
+
+/* False: over its time. Else `*status` is how it ended. */
+static bool call(mproc_reply *reply, const void *arg, size_t size, int *status)
 {
     reply->memory = NULL;
     reply->size = 0;
@@ -233,12 +277,17 @@ static int call(mproc_reply *reply, const void *arg, size_t size)
     reply->failed = false;
     free(reply->text);
     reply->text = NULL;
+    begin_time(reply);
     int code = reply->entry.task->fn(arg, size, reply);
+    if (!end_time(reply)) {
+        return false;
+    }
     if (!reply->failed) {
         reply->code = code;
     }
     reply->ran++;
-    return reply->failed || code != 0 ? MPROC_ETASK : MPROC_OK;
+    *status = reply->failed || code != 0 ? MPROC_ETASK : MPROC_OK;
+    return true;
 }
 
 static void give_text(mproc_reply *reply)
@@ -252,15 +301,39 @@ static void give_text(mproc_reply *reply)
     }
 }
 
-static void run_single(mproc_reply *reply)
+/*
+ * This worker is to be replaced: after its first task at the earliest, or
+ * nothing would ever run.
+ */
+static bool is_worn_out(const mproc_reply *reply)
+{
+    const mproc_pool *pool = reply->pool;
+    return (pool->max_tasks != 0 && reply->ran >= pool->max_tasks) ||
+           (pool->max_rss != 0 && reply->ran > 0 &&
+            mpr_os_own_memory() > pool->max_rss);
+}
+
+/* What came of a run. */
+enum ran {
+    RAN_TO_THE_END,
+    RAN_IN_PART, /* of a chunk: this was the worker's last task */
+    RAN_OVERTIME
+};
+
+static enum ran run_single(mproc_reply *reply)
 {
     struct mpr_task *task = reply->entry.task;
-    task->status = call(reply, task->arg, task->arg_size);
-    task->code = task->status == MPROC_ETASK ? reply->code : 0;
+    int status;
+    if (!call(reply, task->arg, task->arg_size, &status)) {
+        return RAN_OVERTIME;
+    }
+    task->status = status;
+    task->code = status == MPROC_ETASK ? reply->code : 0;
     task->reply_size = reply->size;
     if (reply->text != NULL) {
         give_text(reply);
     }
+    return RAN_TO_THE_END;
 }
 
 /*
@@ -283,21 +356,18 @@ static const void *item_of(const struct mpr_chunk *chunk, size_t i,
     return chunk->item;
 }
 
-static int run_item(mproc_reply *reply, struct mpr_chunk *chunk, size_t i)
+static int hand_out(const mproc_reply *reply, struct mpr_chunk *chunk, size_t i)
 {
-    size_t size;
-    const void *arg = item_of(chunk, i, &size);
-    int status = call(reply, arg, size);
-    if (status == MPROC_OK && chunk->out != NULL) {
-        if (reply->size != chunk->out_size) {
-            return MPROC_EMSGSIZE;
-        }
-        if (reply->size > 0) {
-            memcpy(chunk->out + i * chunk->out_size, reply->memory,
-                   reply->size);
-        }
+    if (chunk->out == NULL) {
+        return MPROC_OK;
     }
-    return status;
+    if (reply->size != chunk->out_size) {
+        return MPROC_EMSGSIZE;
+    }
+    if (reply->size > 0) {
+        memcpy(chunk->out + i * chunk->out_size, reply->memory, reply->size);
+    }
+    return MPROC_OK;
 }
 
 static void tell_reply(const mproc_reply *reply, struct mpr_item *item)
@@ -343,61 +413,67 @@ static void tell_item(mproc_reply *reply, struct mpr_chunk *chunk, size_t i,
     }
 }
 
-/* Returns false when it stopped before the end, at the worker's last task. */
-static bool run_items(mproc_reply *reply, struct mpr_chunk *chunk)
+static enum ran run_items(mproc_reply *reply, struct mpr_chunk *chunk)
 {
-    size_t max_tasks = reply->pool->max_tasks;
-    size_t i = atomic_load(&chunk->at);
+    struct mpr_task *task = reply->entry.task;
+    size_t i = atomic_load(&chunk->at), size;
     chunk->lost = 0;
     for (; i < chunk->count && still_ours(reply); i++) {
-        if (max_tasks != 0 && reply->ran >= max_tasks) {
-            return false;
+        if (is_worn_out(reply)) {
+            return RAN_IN_PART;
         }
-        int status = run_item(reply, chunk, i);
+        int status;
+        const void *item = item_of(chunk, i, &size);
+        if (!call(reply, item, size, &status)) {
+            return RAN_OVERTIME;
+        }
+        if (status == MPROC_OK) {
+            status = hand_out(reply, chunk, i);
+        }
         tell_item(reply, chunk, i, status);
         chunk->status[i] = status;
+        task->losses = 0;
         atomic_store_explicit(&chunk->at, i + 1, memory_order_release);
     }
-    return true;
+    return RAN_TO_THE_END;
 }
 
-static bool run_chunk(mproc_reply *reply)
+static enum ran run_chunk(mproc_reply *reply)
 {
     struct mpr_chunk *chunk = reply->entry.task->chunk;
     int64_t begun = mpr_os_now();
-    bool whole = run_items(reply, chunk);
+    enum ran ran = run_items(reply, chunk);
     chunk->ns += mpr_os_now() - begun;
-    return whole;
+    return ran;
 }
 
 /* The rest of a chunk goes to another worker. */
 static bool hand_on(mproc_reply *reply)
 {
-    return mpr_task_move(&reply->entry, reply->index, MPR_TASK_RUNNING,
+    return mpr_task_move(&reply->entry, reply->worker->index, MPR_TASK_RUNNING,
                          MPR_TASK_QUEUED) &&
            mpr_pool_post(&reply->pool->todo, reply->self, &reply->entry) == 0;
 }
 
 /*
- * Returns false when this worker must leave: its task was cancelled, and who
- * cancelled it will end this process.
+ * Returns false when this worker must leave: its task was cancelled or over its
+ * time, and the nursery says so once this process has ended.
  */
 static bool run(mproc_reply *reply)
 {
     struct mpr_task *task = reply->entry.task;
     task->worker = mpr_os_pid();
-    bool whole = true;
-    running = reply;
-    if (task->chunk == NULL) {
-        run_single(reply);
-    } else {
-        whole = run_chunk(reply);
+    if (task->losses != 0) {
+        begin_again(reply);
     }
+    running = reply;
+    enum ran ran = task->chunk == NULL ? run_single(reply) : run_chunk(reply);
     running = NULL;
-    if (!whole) {
+    if (ran == RAN_IN_PART) {
         return hand_on(reply);
     }
-    if (!mpr_task_move(&reply->entry, reply->index, MPR_TASK_RUNNING,
+    if (ran == RAN_OVERTIME ||
+        !mpr_task_move(&reply->entry, reply->worker->index, MPR_TASK_RUNNING,
                        MPR_TASK_ENDED)) {
         return false;
     }
@@ -436,15 +512,11 @@ static bool take(mproc_reply *reply)
 }
 
 void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
-                     struct mpr_table *table, uint32_t index)
+                     struct mpr_worker *worker)
 {
-    mproc_reply reply = {.pool = pool,
-                         .self = self,
-                         .worker = &table->worker[index],
-                         .index = index};
-    while ((pool->max_tasks == 0 || reply.ran < pool->max_tasks) &&
-           take(&reply)) {
-        bool ours = mpr_task_move(&reply.entry, index, MPR_TASK_QUEUED,
+    mproc_reply reply = {.pool = pool, .self = self, .worker = worker};
+    while (!is_worn_out(&reply) && take(&reply)) {
+        bool ours = mpr_task_move(&reply.entry, worker->index, MPR_TASK_QUEUED,
                                   MPR_TASK_RUNNING);
         if (ours && !run(&reply)) {
             break;
@@ -485,10 +557,8 @@ static int enter(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery,
     return pool->initializer(pool->initializer_arg) != 0 ? MPROC_ETASK : 0;
 }
 
-void mpr_worker_run(mproc_pool *pool, struct mpr_table *table, uint32_t index,
-                    mpr_id nursery)
+void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery)
 {
-    struct mpr_worker *worker = &table->worker[index];
     struct mpr_thread *self;
     int err = enter(pool, worker, nursery, &self);
     if (err < 0) {
@@ -496,9 +566,9 @@ void mpr_worker_run(mproc_pool *pool, struct mpr_table *table, uint32_t index,
         set_state(pool, worker, MPR_WORKER_UNFIT);
         mpr_child_leave(1);
     }
-    atomic_fetch_add(&table->begun, 1);
+    atomic_fetch_add(&pool->begun, 1);
     set_state(pool, worker, MPR_WORKER_READY);
-    mpr_worker_work(pool, self, table, index);
+    mpr_worker_work(pool, self, worker);
     set_state(pool, worker, MPR_WORKER_RETIRED);
     mpr_child_leave(0);
 }

@@ -36,6 +36,9 @@ struct mpr_object_shelf;
  * it again adds and wakes again. Who is killed there at its birth has done
  * nothing that anybody sleeps for.
  *
+ * `many` is the bell of all who wait for many things at once (sleep.h). Locks:
+ * none. Publishes: nothing by itself. Survives: as every bell.
+ *
  * `slots_top` and `threads_top` bound what a scan must look at; they only
  * grow. A slot below slots_top has its life mutex initialised. Locks: slots by
  * `slots_guard`; threads by compare-and-swap.
@@ -58,6 +61,7 @@ struct mpr_family {
     _Atomic uint32_t slots_top;
     _Atomic uint32_t threads_top;
     alignas(MPR_LINE) _Atomic uint32_t deaths;
+    alignas(MPR_LINE) _Atomic uint32_t many;
 };
 
 /* NULL before the first use. Never changes afterwards, in no process. */

@@ -15,6 +15,7 @@ enum mpr_object_type {
     MPR_SEMAPHORE,
     MPR_EVENT,
     MPR_CONDITION,
+    MPR_BARRIER,
     MPR_QUEUE,
     MPR_PIPE,
     MPR_PROCESS,

@@ -139,16 +139,36 @@ void mpr_sleep_on(struct mpr_sleep *sleep, _Atomic uint32_t *word,
     mpr_sleep_on_holder(sleep, word, seen, 0);
 }
 
-void mpr_bell_ring_slow_(_Atomic uint32_t *bell, int n)
+/* What is added at the end clears WAITERS, and counts a ring. */
+static void ring_waiters(_Atomic uint32_t *bell, int n)
 {
     if (n < INT_MAX) {
-        uint32_t rung = atomic_fetch_add(bell, 2) + 2;
-        bool none_left = mpr_os_wake(bell, n) < n && (rung & 1);
+        uint32_t rung = atomic_fetch_add(bell, MPR_BELL_RING) + MPR_BELL_RING;
+        bool none_left = mpr_os_wake(bell, n) < n && (rung & MPR_BELL_WAITERS);
         if (!none_left || atomic_load(bell) != rung) {
             return;
         }
     }
-    mpr_os_add_and_wake_all(bell);
+    mpr_os_add_and_wake_all(bell, MPR_BELL_RING - MPR_BELL_WAITERS);
+}
+
+static void ring_many(_Atomic uint32_t *bell)
+{
+    uint32_t rung = atomic_fetch_add(bell, MPR_BELL_RING) + MPR_BELL_RING;
+    mpr_bell_ring(&mpr_family->many, INT_MAX);
+    atomic_compare_exchange_strong(bell, &rung,
+                                   rung & ~(uint32_t)MPR_BELL_MANY);
+}
+
+void mpr_bell_ring_slow_(_Atomic uint32_t *bell, int n)
+{
+    uint32_t word = atomic_load(bell);
+    if (word & MPR_BELL_WAITERS) {
+        ring_waiters(bell, n);
+    }
+    if (word & MPR_BELL_MANY) {
+        ring_many(bell);
+    }
 }
 
 static int attempt_and_sleep(_Atomic uint32_t *bell, struct mpr_sleep *sleep,

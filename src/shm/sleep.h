@@ -73,19 +73,25 @@ extern bool mpr_test_deep_sleep;
 /* ---- bells ------------------------------------------------------------ */
 
 /*
- * A bell: a futex word [rings:31 | waiters:1]. Who waits sets the flag, looks
- * at its condition again, and sleeps on the value it saw. Who changes the
- * condition rings afterwards, which costs a load while nobody waits. The flag
- * stays while sleepers are found, and is cleared by the first ringer that finds
- * none, together with a wake of all, for who fell asleep between: in one step,
- * or who rings while that ringer is stopped would find no flag, and a sleeper
- * would not hear it. The word only ever counts up.
+ * A bell: a futex word [rings:30 | waiters:1 | many:1]. Who waits sets the flag
+ * WAITERS, looks at its condition again, and sleeps on the value it saw. Who
+ * changes the condition rings afterwards, which costs a load while nobody
+ * waits. The flag stays while sleepers are found, and is cleared by the first
+ * ringer that finds none, together with a wake of all, for who fell asleep
+ * between: in one step, or who rings while that ringer is stopped would find no
+ * flag, and a sleeper would not hear it. The rings only ever count up.
  */
+enum { MPR_BELL_MANY = 1, MPR_BELL_WAITERS = 2, MPR_BELL_RING = 4 };
+
+static_assert(MPR_OS_CHILD_END_ADDS % MPR_BELL_RING == 0, "it rings a bell");
+
 static inline uint32_t mpr_bell_watch(_Atomic uint32_t *bell)
 {
     uint32_t seen = atomic_load_explicit(bell, memory_order_seq_cst);
-    if (!(seen & 1)) {
-        seen = atomic_fetch_or_explicit(bell, 1, memory_order_seq_cst) | 1;
+    if (!(seen & MPR_BELL_WAITERS)) {
+        seen = atomic_fetch_or_explicit(bell, MPR_BELL_WAITERS,
+                                        memory_order_seq_cst) |
+               MPR_BELL_WAITERS;
     }
     return seen;
 }
@@ -98,9 +104,49 @@ void mpr_bell_ring_slow_(_Atomic uint32_t *bell, int n);
  */
 static inline void mpr_bell_ring(_Atomic uint32_t *bell, int n)
 {
-    if (mpr_unlikely(atomic_load_explicit(bell, memory_order_seq_cst) & 1)) {
+    if (mpr_unlikely(atomic_load_explicit(bell, memory_order_seq_cst) &
+                     (MPR_BELL_WAITERS | MPR_BELL_MANY))) {
         mpr_bell_ring_slow_(bell, n);
     }
+}
+
+/*
+ * Waiting for many things at once: the bell mpr_family->many is theirs all.
+ * Who waits
+ *
+ *     1. watches that bell;  2. marks the bell of each thing, which sets MANY
+ *     there;  3. looks at all the things;  4. sleeps on what it saw in 1.
+ *
+ * Who rings a bell with MANY
+ *
+ *     a. counts a ring in it;  b. rings the family's;  c. clears MANY, if the
+ *     word is still what a left.
+ *
+ * A mark counts a ring as well, so none that came since a is cleared by c: what
+ * c clears was marked before a, thus by somebody whose step 1 came before b,
+ * and who therefore does not sleep, or is woken, and marks again before it
+ * looks again. So whoever finds no MANY after its change owes nobody anything:
+ * who marked earlier will look once more. That holds wherever a ringer is
+ * stopped: until c the others find MANY and ring the family's bell themselves.
+ * A ringer that is killed has `op` set, so all sleepers look again; marks that
+ * the dead leave cost one ringer a call. Marks in the bell of a thing that has
+ * ended, or was made anew, are no more than that either.
+ *
+ * `mark` is what the last call for this bell returned, 0 at first: while that
+ * stands there nobody has done a or c since.
+ */
+static inline uint32_t mpr_bell_mark(_Atomic uint32_t *bell, uint32_t mark)
+{
+    uint32_t word = atomic_load_explicit(bell, memory_order_seq_cst);
+    while (mark == 0 || word != mark) {
+        uint32_t next = (word + MPR_BELL_RING) | MPR_BELL_MANY;
+        if (atomic_compare_exchange_weak_explicit(bell, &word, next,
+                                                  memory_order_seq_cst,
+                                                  memory_order_seq_cst)) {
+            return next;
+        }
+    }
+    return mark;
 }
 
 #endif

@@ -93,9 +93,10 @@ enum mpr_hand {
  * that name this process as holder, written before the holding begins and
  * after it has ended.
  * `serial` differs for every thread that ever had a record.
- * `wait`, `wait_for` and `wait_ticket` say which condition the thread waits on;
- * they belong to sync/waiters.c, and to whoever notifies. They outlast the
- * claim, since `wait` counts the waits of all who had the record.
+ * `wait`, `wait_for` and `wait_ticket` say which condition or barrier the
+ * thread waits on; they belong to sync/wait.h, and to whoever tells it
+ * something. They outlast the claim, since `wait` counts the waits of all who
+ * had the record.
  * Locks: none. Publishes: each word for itself. Survives: read by reapers only
  * after the process can run no more.
  */

@@ -3,6 +3,7 @@
 #include "pool_support.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -229,7 +230,8 @@ static void bad_calls_are_refused(void **state)
         {{.fn = NULL}, MPROC_EINVAL},
         {{.fn = squares, .arg_size = 4}, MPROC_EINVAL},
         {{.fn = squares, .arg = &n, .arg_size = SIZE_MAX}, MPROC_EINVAL},
-        {{.fn = squares, MPROC_ARG(n), .timeout_s = 1}, MPROC_ENOTSUP},
+        {{.fn = squares, MPROC_ARG(n), .timeout_s = -1}, MPROC_EINVAL},
+        {{.fn = squares, MPROC_ARG(n), .timeout_s = NAN}, MPROC_EINVAL},
         {{.fn = squares, MPROC_ARG(n), .priority = 1}, MPROC_ENOTSUP},
     };
     mproc_pool *p = pool_of(1);
@@ -272,10 +274,9 @@ static void bad_options_are_refused(void **state)
         mproc_pool_opts opts;
         int err;
     } bad[] = {
-        {{.max_rss_per_child = 1}, MPROC_ENOTSUP},
-        {{.retries = 1}, MPROC_ENOTSUP},
         {{.max_pending = 1}, MPROC_ENOTSUP},
-        {{.grace_s = 1}, MPROC_ENOTSUP},
+        {{.grace_s = -1}, MPROC_EINVAL},
+        {{.grace_s = NAN}, MPROC_EINVAL},
         {{.start = MPROC_START_THREAD}, MPROC_ENOTSUP},
         {{.start = MPROC_START_SPAWN}, MPROC_ENOTSUP},
         {{.manual_dispatch = 1}, MPROC_ENOTSUP},

@@ -232,7 +232,7 @@ static void bad_batches_are_refused(void **state)
         {{.fn = squares, .in = n, .count = SIZE_MAX / 16 + 1, .chunk = 1},
          MPROC_EINVAL},
         {{.fn = squares, .next = next_none}, MPROC_ENOTSUP},
-        {{.fn = squares, .timeout_s = 1}, MPROC_ENOTSUP},
+        {{.fn = squares, .timeout_s = -1}, MPROC_EINVAL},
     };
     mproc_pool *p = pool_of(1);
     mproc_result *r = NULL;

@@ -360,10 +360,10 @@ static void who_waits_for_what_is_freed_is_told(void **state)
         char byte;
         assert_ok(mproc_queue_new(&q, NULL));
         /* the flag may be there from the waiter before: begin without it */
-        atomic_fetch_and(&q->log.items, ~1u);
+        atomic_fetch_and(&q->log.items, ~(uint32_t)MPR_BELL_WAITERS);
         atomic_store(&ended.q, q);
         atomic_store(&ended.asked, i + 1);
-        while (!(atomic_load(&q->log.items) & 1)) {
+        while (!(atomic_load(&q->log.items) & MPR_BELL_WAITERS)) {
             sched_yield();
         }
         mproc_queue_free(q);
