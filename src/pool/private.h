@@ -233,6 +233,30 @@ void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
 
 void mpr_batch_free(struct mpr_batch_state *batch);
 
+/* An item ended badly: if it is the first one so far, the result says so. */
+void mpr_batch_note_bad(struct mpr_thread *self, struct mproc_result *result,
+                        const mproc_outcome *bad);
+
+/* on_item, with a reply that lies as replies do. */
+void mpr_batch_tell(const mproc_pool *pool, struct mpr_batch_state *batch,
+                    mproc_outcome *outcome);
+
+/* Nothing of it is under way or to come: the pool knows it no more. */
+void mpr_batch_end(struct mpr_thread *self, struct mproc_result *result);
+
+/* It is accepted, and open if it has items. ESHUTDOWN, EBROKEN. */
+int mpr_batch_open(mproc_pool *pool, struct mproc_result *result);
+
+/*
+ * The first ones. Whatever hinders the others is the collector's matter; what
+ * hinders the very first is refused. ENOMEM.
+ */
+int mpr_batch_begin(mproc_pool *pool, struct mpr_thread *self,
+                    struct mproc_result *result);
+
+/* A part is no longer in flight. Locked. */
+void mpr_batch_unlink(struct mpr_batch_state *batch, struct mpr_part *part);
+
 /* A new table of workers for the pool's next nursery. ENOMEM. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);
 
