@@ -8,9 +8,8 @@
 
 /* ---- what came out ---------------------------------------------------- */
 
-void mpr_batch_note_bad(struct mpr_thread *self,
-                                  struct mproc_result *result,
-                                  const mproc_outcome *bad)
+void mpr_batch_note_bad(struct mpr_thread *self, struct mproc_result *result,
+                        const mproc_outcome *bad)
 {
     if (bad->status == MPROC_OK || bad->index >= result->batch->bad) {
         return;
@@ -100,10 +99,16 @@ bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
     }
     mpr_pool_lock();
     mpr_batch_unlink(batch, part);
-    bool more = batch->open;
-    bool over = !more && batch->parts == 0;
+    bool kept = batch->iter != NULL && !batch->forgotten;
+    if (kept) {
+        mpr_iter_keep(result, task);
+    }
+    bool more = batch->open && batch->iter == NULL;
+    bool over = !batch->open && batch->parts == 0;
     mpr_pool_unlock();
-    free(part);
+    if (!kept) {
+        free(part);
+    }
     if (over) {
         mpr_batch_end(self, result);
     }
@@ -158,6 +163,7 @@ void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self)
 void mpr_batch_free(struct mpr_batch_state *batch)
 {
     if (batch != NULL) {
+        mpr_iteration_free(batch->iter);
         free(batch->spare);
         free(batch);
     }
@@ -172,7 +178,7 @@ static bool is_absurd(size_t count, size_t size)
     return __builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX / 8;
 }
 
-static int read_batch(mproc_batch *b, const mproc_batch *theirs, size_t size)
+int mpr_batch_read(mproc_batch *b, const mproc_batch *theirs, size_t size)
 {
     if (theirs == NULL) {
         return MPROC_EINVAL;
@@ -181,15 +187,21 @@ static int read_batch(mproc_batch *b, const mproc_batch *theirs, size_t size)
     if (err < 0) {
         return err;
     }
-    if (b->next != NULL) {
-        return MPROC_ENOTSUP;
-    }
-    bool wrong = b->fn == NULL || !(b->timeout_s >= 0) ||
-                 (b->count > 0 && b->in == NULL) ||
-                 is_absurd(b->count, b->in_size) ||
+    bool both = b->next != NULL && b->in != NULL;
+    bool neither = b->next == NULL && b->in == NULL && b->count > 0;
+    bool endless = b->next != NULL && b->count == 0 &&
+                   (b->out != NULL || b->status != NULL);
+    bool wrong = b->fn == NULL || !(b->timeout_s >= 0) || both || neither ||
+                 endless || is_absurd(b->count, b->in_size) ||
                  is_absurd(b->count, b->out_size) ||
                  is_absurd(b->count, sizeof(struct mpr_item));
     return wrong ? MPROC_EINVAL : 0;
+}
+
+char *mpr_batch_spare(const mproc_batch *b)
+{
+    return aligned_alloc(MPR_LINE,
+                         b->out_size / MPR_LINE * MPR_LINE + MPR_LINE);
 }
 
 static struct mpr_batch_state *new_state(const mproc_batch *b)
@@ -199,12 +211,12 @@ static struct mpr_batch_state *new_state(const mproc_batch *b)
         return NULL;
     }
     batch->is = *b;
-    batch->count = b->count;
-    batch->bad = b->count;
+    bool endless = b->next != NULL && b->count == 0;
+    batch->count = endless ? SIZE_MAX : b->count;
+    batch->bad = batch->count;
     batch->tells_items = b->on_item != NULL;
     if (batch->tells_items && b->out != NULL) {
-        size_t room = b->out_size / MPR_LINE * MPR_LINE + MPR_LINE;
-        batch->spare = aligned_alloc(MPR_LINE, room);
+        batch->spare = mpr_batch_spare(b);
         if (batch->spare == NULL) {
             mpr_batch_free(batch);
             return NULL;
@@ -213,9 +225,8 @@ static struct mpr_batch_state *new_state(const mproc_batch *b)
     return batch;
 }
 
-/* A result that nobody else knows of yet. */
-static int new_batch(mproc_pool *pool, struct mpr_thread *self,
-                     const mproc_batch *b, struct mproc_result **out)
+int mpr_batch_new(mproc_pool *pool, struct mpr_thread *self,
+                  const mproc_batch *b, struct mproc_result **out)
 {
     struct mpr_batch_state *batch = new_state(b);
     if (batch == NULL) {
@@ -230,7 +241,7 @@ static int new_batch(mproc_pool *pool, struct mpr_thread *self,
     return 0;
 }
 
-static void drop_batch(struct mpr_thread *self, struct mproc_result *result)
+void mpr_batch_drop(struct mpr_thread *self, struct mproc_result *result)
 {
     mpr_result_release(self, result);
     mpr_result_release(self, result);
@@ -241,13 +252,13 @@ static int begin_batch(mproc_pool *pool, struct mpr_thread *self,
                        const mproc_batch *b, struct mproc_result **out)
 {
     struct mproc_result *result, *before = *out;
-    int err = new_batch(pool, self, b, &result);
+    int err = mpr_batch_new(pool, self, b, &result);
     if (err < 0) {
         return err;
     }
     err = mpr_batch_open(pool, result);
     if (err < 0) {
-        drop_batch(self, result);
+        mpr_batch_drop(self, result);
         return err;
     }
     *out = result;
@@ -258,7 +269,7 @@ static int begin_batch(mproc_pool *pool, struct mpr_thread *self,
     err = mpr_batch_begin(pool, self, result);
     if (err < 0) {
         *out = before;
-        drop_batch(self, result);
+        mpr_batch_drop(self, result);
     }
     return err;
 }
@@ -272,8 +283,11 @@ int mproc_pool_map_async_sized(mproc_pool *p, const mproc_batch *theirs,
         return MPROC_EINVAL;
     }
     int err = mpr_pool_check(p, &self);
-    if (err != 0 || (err = read_batch(&b, theirs, size)) != 0) {
+    if (err != 0 || (err = mpr_batch_read(&b, theirs, size)) != 0) {
         return err;
+    }
+    if (b.next != NULL) {
+        return MPROC_EINVAL; /* whose thread would call it? */
     }
     uintptr_t outer = mpr_op_begin(self, p);
     err = begin_batch(p, self, &b, out);
@@ -281,18 +295,30 @@ int mproc_pool_map_async_sized(mproc_pool *p, const mproc_batch *theirs,
     return err;
 }
 
-int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *theirs, size_t size,
-                         mproc_deadline until)
+static int map_array(mproc_pool *p, const mproc_batch *b, mproc_deadline until)
 {
     mproc_result *result = NULL;
-    if (p != NULL && mpr_pool_in_callback == p) {
-        return MPROC_EDEADLK;
-    }
-    int err = mproc_pool_map_async_sized(p, theirs, size, &result);
+    int err = mproc_pool_map_async(p, b, &result);
     if (err < 0) {
         return err;
     }
     err = mproc_result_get(result, NULL, 0, NULL, until);
     mproc_result_free(result); /* cancels what has not ended */
     return err;
+}
+
+int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *theirs, size_t size,
+                         mproc_deadline until)
+{
+    mproc_batch b;
+    struct mpr_thread *self;
+    int err = mpr_pool_check(p, &self);
+    if (err != 0 || (err = mpr_batch_read(&b, theirs, size)) != 0) {
+        return err;
+    }
+    if (mpr_pool_in_callback == p) {
+        return MPROC_EDEADLK;
+    }
+    return b.next != NULL ? mpr_iter_map(p, self, &b, until)
+                          : map_array(p, &b, until);
 }

@@ -20,23 +20,16 @@ enum {
 
 /* ---- how much at a time ----------------------------------------------- */
 
-/*
- * As many items as run for some time, yet few enough that the workers end
- * together; while no time is known, one.
- */
-static size_t chosen_chunk(const mproc_pool *pool,
-                           const struct mpr_batch_state *batch)
+size_t mpr_batch_chunk(const struct mpr_batch_state *batch, size_t share,
+                       double ns)
 {
     if (batch->largest == 0) {
         return 1;
     }
     const mproc_batch *b = &batch->is;
     size_t by_growth = GROWTH * batch->largest;
-    size_t share = (batch->count - batch->sent) /
-                       (PARTS_A_WORKER * (size_t)pool->workers) +
-                   1;
     size_t by_size = CHUNK_BYTES / (b->in_size + b->out_size + sizeof(int)) + 1;
-    double by_time = CHUNK_NS / (batch->item_ns + 1);
+    double by_time = ns / (batch->item_ns + 1);
     size_t chunk = by_growth < share ? by_growth : share;
     chunk = chunk < by_size ? chunk : by_size;
     chunk = by_time < (double)chunk ? (size_t)by_time : chunk;
@@ -50,8 +43,8 @@ static size_t next_count(const mproc_pool *pool,
     size_t left = batch->count - batch->sent;
     size_t window = batch->is.window, chunk = batch->is.chunk;
     size_t parts = PARTS_A_WORKER * (size_t)pool->workers;
-    if (chunk == 0) {
-        chunk = chosen_chunk(pool, batch);
+    if (chunk == 0) { /* so few that the workers end together */
+        chunk = mpr_batch_chunk(batch, left / parts + 1, CHUNK_NS);
     } else {
         parts += PARTS_MORE;
     }
@@ -91,6 +84,7 @@ static void link_part(struct mpr_batch_state *batch, struct mpr_part *part)
     batch->newest = part;
     batch->parts++;
     batch->ahead += part->items;
+    part->first = batch->sent;
 }
 
 /* The record is the task's from here on, and gone with it on failure. */
@@ -126,8 +120,8 @@ static int submit_part(struct mpr_thread *self, struct mproc_result *result,
     return err;
 }
 
-static int send_part(struct mpr_thread *self, struct mproc_result *result,
-                     size_t count)
+int mpr_batch_send(struct mpr_thread *self, struct mproc_result *result,
+                   size_t count)
 {
     struct mpr_part *part = calloc(1, sizeof *part);
     if (part == NULL) {
@@ -158,7 +152,7 @@ static int send_some(mproc_pool *pool, struct mpr_thread *self,
         if (count == 0) {
             break;
         }
-        err = send_part(self, result, count);
+        err = mpr_batch_send(self, result, count);
     }
     return err;
 }
@@ -195,14 +189,16 @@ static void remove_open(mproc_pool *pool, struct mproc_result *result)
     result->batch->open = false;
 }
 
-/* Nothing of it is to be sent any more. */
-static void close_batch(mproc_pool *pool, struct mpr_thread *self,
-                        struct mproc_result *result)
+void mpr_batch_close(struct mpr_thread *self, struct mproc_result *result)
 {
+    bool over = false;
     mpr_pool_lock();
-    remove_open(pool, result);
-    bool over = result->batch->parts == 0;
-    mpr_pool_close_if_done(pool, self);
+    if (result->batch->open) {
+        mproc_pool *pool = (mproc_pool *)result->pool;
+        remove_open(pool, result);
+        over = result->batch->parts == 0;
+        mpr_pool_close_if_done(pool, self);
+    }
     mpr_pool_unlock();
     if (over) {
         mpr_batch_end(self, result);
@@ -217,6 +213,10 @@ void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
     mpr_pool_lock();
     bool feeding = batch->feeding;
     mpr_pool_unlock();
+    if (batch->iter != NULL) {
+        mpr_iter_look(pool, self, result);
+        return;
+    }
     if (feeding) {
         return;
     }
@@ -230,7 +230,7 @@ void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
         end_rest(pool, self, result, stop);
     }
     if (batch->sent == batch->count) {
-        close_batch(pool, self, result);
+        mpr_batch_close(self, result);
     }
 }
 
@@ -268,7 +268,7 @@ int mpr_batch_open(mproc_pool *pool, struct mproc_result *result)
     int err = mpr_pool_may_submit(pool);
     if (err == 0 && result->batch->count > 0) {
         result->batch->open = true;
-        result->batch->feeding = true;
+        result->batch->feeding = result->batch->iter == NULL;
         result->batch->next_open = pool->mine->open;
         pool->mine->open = result;
     }
