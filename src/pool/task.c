@@ -115,9 +115,8 @@ int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
     mpr_pool_lock();
     struct mpr_batch_state *batch = result->batch;
     int err = batch->stop;
-    if (err == 0 && !batch->open) {
-        err = MPROC_ECANCELED;
-    } else if (err == 0 && atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
+    if (err == 0 &&
+        (!batch->open || atomic_load(&pool->phase) == MPR_POOL_TERMINATED)) {
         err = MPROC_ECANCELED;
     } else if (err == 0 && atomic_load(&pool->broken)) {
         err = MPROC_EBROKEN;
