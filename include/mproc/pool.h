@@ -148,8 +148,11 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * retries              how often a task, or an item of a batch, whose worker
  *                      was lost is run again, behind those that wait by then.
  *                      Default: not
- * max_pending          tasks accepted and not yet done; at the limit submitting
- *                      waits. Default: no limit
+ * max_pending          tasks, and items of batches, accepted and not yet done:
+ *                      those that wait, run, or whose callback has not
+ *                      returned. At the limit submitting waits, but not in a
+ *                      callback; batches are fed as room comes. Default: no
+ *                      limit
  * grace_s              seconds between telling a task that it is cancelled or
  *                      over its time (mproc_task_canceled) and killing its
  *                      worker, if it has not returned by then. Default: at
@@ -157,8 +160,7 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * start                MPROC_START_FORK is the default
  * manual_dispatch      1: callbacks run only where the caller lets them
  *
- * In this version max_pending, start and manual_dispatch answer MPROC_ENOTSUP
- * when set.
+ * In this version start and manual_dispatch answer MPROC_ENOTSUP when set.
  */
 typedef struct mproc_pool_opts {
     size_t workers;
@@ -234,6 +236,92 @@ MPROC_API int mproc_pool_terminate(mproc_pool *p);
 MPROC_API int mproc_pool_join(mproc_pool *p, mproc_deadline until);
 
 /*
+ * Change how many workers there are, at least 1. More are started, and this
+ * blocks until they are; the initializer runs in each before its first task. Of
+ * fewer those go first that have nothing to do, others after the task that they
+ * run; nobody waits for them. A callback does not wait for either. Has no
+ * Python namesake (billiard: grow and shrink).
+ *
+ * 0                as many there are, or will be
+ * MPROC_EAGAIN     no processes left: the limit of the system, or
+ *                  processes_max; there are as many as before
+ * MPROC_ENOMEM     no memory
+ * MPROC_ESHUTDOWN  the pool is closed
+ * MPROC_EBROKEN    the pool can have no workers
+ * MPROC_EINVAL     workers is 0
+ * MPROC_EPERM      the caller did not make the pool
+ */
+MPROC_API int mproc_pool_resize(mproc_pool *p, size_t workers);
+
+/*
+ * What a pool is doing; single tasks and items of batches count alike.
+ *
+ * workers    workers that are alive
+ * queued     accepted and not yet begun, or ended and not yet taken note of
+ * running    being run
+ * done       ended well
+ * failed     ended otherwise, but for those
+ * lost       that ended with MPROC_EWORKERLOST
+ * respawned  workers that took the place of one that had ended
+ */
+typedef struct mproc_pool_info {
+    size_t workers;
+    size_t queued;
+    size_t running;
+    size_t done;
+    size_t failed;
+    size_t lost;
+    size_t respawned;
+} mproc_pool_info;
+MPROC_NO_PADDING_(mproc_pool_info, 7 * sizeof(size_t));
+
+/* mproc_pool_stats with the size of the caller's struct; call that. */
+MPROC_API int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out,
+                                     size_t out_size);
+
+/*
+ * Count what the pool is doing; it goes on meanwhile. Has no Python namesake.
+ *
+ * 0             *out is stored
+ * MPROC_EINVAL  out is NULL
+ * MPROC_EPERM   the caller did not make the pool
+ */
+static inline int mproc_pool_stats(mproc_pool *p, mproc_pool_info *out)
+{
+    return mproc_pool_stats_sized(p, out, sizeof *out);
+}
+
+/*
+ * What a worker has done since it began to work: seconds in which it had a
+ * task, `busy_s`, and in which it waited for one, `idle_s`. `busy` is 1 while
+ * it has one.
+ */
+typedef struct mproc_worker_info {
+    pid_t pid;
+    int busy;
+    double busy_s;
+    double idle_s;
+} mproc_worker_info;
+MPROC_NO_PADDING_(mproc_worker_info,
+                  sizeof(pid_t) + sizeof(int) + 2 * sizeof(double));
+
+/* mproc_pool_worker_stats with the size of one struct; call that. */
+MPROC_API size_t mproc_pool_worker_stats_sized(mproc_pool *p,
+                                               mproc_worker_info *out,
+                                               size_t out_size,
+                                               size_t capacity);
+
+/*
+ * The workers that are alive. Stores at most `capacity` of them in `out` and
+ * returns how many there are. Has no Python namesake.
+ */
+static inline size_t
+mproc_pool_worker_stats(mproc_pool *p, mproc_worker_info *out, size_t capacity)
+{
+    return mproc_pool_worker_stats_sized(p, out, sizeof *out, capacity);
+}
+
+/*
  * The pids of the workers that are alive. Stores at most `capacity` of them in
  * `out` and returns how many there are. Has no Python namesake.
  */
@@ -303,7 +391,7 @@ MPROC_API int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
  * MPROC_EOVERTIME    it ran longer than its timeout_s
  * MPROC_EMSGSIZE     the reply is not of `size` bytes
  * MPROC_ECANCELED    the pool was terminated
- * MPROC_ETIMEDOUT    not ended before the deadline
+ * MPROC_ETIMEDOUT    not ended, or no room for it, before the deadline
  * MPROC_ESHUTDOWN    the pool is closed; nothing ran
  * MPROC_EBROKEN      the pool can have no workers
  * MPROC_ENOMEM       the shared heap is full
@@ -332,7 +420,7 @@ MPROC_API int mproc_pool_apply_async_sized(mproc_pool *p,
  *
  * 0                accepted; *out is its result, to be ended by
  *                  mproc_result_free, and is stored before a callback runs
- * MPROC_EFULL      no room before the deadline
+ * MPROC_EFULL      no room under max_pending before the deadline
  * MPROC_ESHUTDOWN  the pool is closed
  * MPROC_EBROKEN    the pool can have no workers
  * MPROC_ENOMEM     the shared heap is full

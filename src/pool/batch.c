@@ -44,7 +44,7 @@ void mpr_batch_tell(const mproc_pool *pool, struct mpr_batch_state *batch,
 static void tell_items(mproc_pool *pool, struct mpr_batch_state *batch,
                        struct mpr_chunk *chunk, const char *replies)
 {
-    char text[MPR_DEATH_TEXT];
+    char text[MPR_LOSS_TEXT];
     size_t count = batch->is.on_item != NULL ? chunk->count : 0;
     for (size_t i = 0; i < count && !batch->forgotten; i++) {
         mproc_outcome outcome = mpr_chunk_outcome(chunk, replies, i, text);
@@ -52,13 +52,25 @@ static void tell_items(mproc_pool *pool, struct mpr_batch_state *batch,
     }
 }
 
+/* `status`: NULL when they were cancelled and nobody wants to know more. */
+static void count_items(mproc_pool *pool, const struct mpr_chunk *chunk,
+                        const int *status)
+{
+    mpr_pool_lock();
+    for (size_t i = 0; i < chunk->count; i++) {
+        mpr_pool_count(pool, status != NULL ? status[i] : MPROC_ECANCELED);
+    }
+    mpr_pool_unlock();
+}
+
 static void take_in(mproc_pool *pool, struct mpr_thread *self,
                     struct mpr_task *task, int status)
 {
     struct mpr_batch_state *batch = task->result->batch;
     struct mpr_chunk *chunk = task->chunk;
-    char text[MPR_DEATH_TEXT];
+    char text[MPR_LOSS_TEXT];
     size_t bad = mpr_chunk_end(chunk, status);
+    count_items(pool, chunk, chunk->status);
     if (bad < chunk->count) {
         mproc_outcome outcome =
             mpr_chunk_outcome(chunk, task->reply, bad, text);
@@ -96,6 +108,8 @@ bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
     mpr_pool_unlock();
     if (!batch->forgotten) {
         take_in(pool, self, task, status);
+    } else {
+        count_items(pool, task->chunk, NULL);
     }
     mpr_pool_lock();
     mpr_batch_unlink(batch, part);

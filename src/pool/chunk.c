@@ -174,30 +174,28 @@ size_t mpr_chunk_end(struct mpr_chunk *chunk, int status)
     return first;
 }
 
-static const char *text_of(const struct mpr_chunk *chunk,
-                           const struct mpr_item *item,
-                           const struct mpr_death *death, const char *replies,
-                           char text[MPR_DEATH_TEXT])
+static const char *text_of(const struct mpr_item *item, int status,
+                           const char *replies, char text[MPR_LOSS_TEXT])
 {
-    switch (death->status) {
+    switch (status) {
     case MPROC_OK:
         return "";
     case MPROC_ETASK:
         return item != NULL && item->text > 0 ? replies + item->text - 1 : "";
     case MPROC_EWORKERLOST:
     case MPROC_EOVERTIME:
-        if (death->pid != 0) {
-            return mpr_death_text(text, death, chunk->limit_ns);
+        if (item != NULL && item->worker != 0) {
+            return mpr_loss_text(text, item->worker, status, item->code);
         }
         break;
     default:
         break;
     }
-    return mproc_strerror(death->status);
+    return mproc_strerror(status);
 }
 
 mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
-                                size_t i, char text[MPR_DEATH_TEXT])
+                                size_t i, char text[MPR_LOSS_TEXT])
 {
     const struct mpr_item *item = mpr_chunk_item(chunk, i);
     mproc_outcome outcome = {
@@ -206,8 +204,7 @@ mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
         outcome.code = item->code;
         outcome.worker = item->worker;
     }
-    struct mpr_death death = {outcome.worker, outcome.status, outcome.code};
-    outcome.error = text_of(chunk, item, &death, replies, text);
+    outcome.error = text_of(item, outcome.status, replies, text);
     if (outcome.status == MPROC_OK && chunk->out != NULL) {
         outcome.data = chunk->out + i * chunk->out_size;
         outcome.size = chunk->out_size;

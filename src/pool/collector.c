@@ -96,6 +96,9 @@ static void collect_single(mproc_pool *pool, struct mpr_thread *self,
 {
     mproc_outcome outcome = outcome_of(task, state);
     struct mproc_result *result = task->result;
+    mpr_pool_lock();
+    mpr_pool_count(pool, outcome.status);
+    mpr_pool_unlock();
     if (result != NULL) {
         move_to_result(result, task, &outcome);
         outcome = result->outcome;
@@ -121,6 +124,15 @@ static void collect_chunk(mproc_pool *pool, struct mpr_thread *self,
     if (more) {
         mpr_batch_feed(pool, self, result);
     }
+}
+
+void mpr_pool_count(mproc_pool *pool, int status)
+{
+    mproc_pool_info *ended = &pool->mine->ended;
+    size_t *count = status == MPROC_OK            ? &ended->done
+                    : status == MPROC_EWORKERLOST ? &ended->lost
+                                                  : &ended->failed;
+    ++*count;
 }
 
 void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
@@ -208,43 +220,6 @@ static int nursery_work(struct collector *c)
                                                    : MPROC_EEMPTY;
 }
 
-/*
- * A nursery that was killed: its workers are dead, or dying. Their slots tell,
- * and the sleep below is ended by their deaths.
- */
-bool mpr_pool_workers_gone(const mproc_pool *pool)
-{
-    const struct mpr_table *table = atomic_load(&pool->table);
-    for (uint32_t i = 0; i < table->count; i++) {
-        mpr_id id = atomic_load(&table->worker[i].id);
-        if (id != 0 && !mpr_id_is_dead(id)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
-{
-    size_t size =
-        sizeof(struct mpr_table) + pool->workers * sizeof(struct mpr_worker);
-    struct mpr_table *table = mpr_heap_alloc(self, size, MPR_HAND_BLOCK);
-    if (table == NULL) {
-        return MPROC_ENOMEM;
-    }
-    memset(table, 0, size);
-    table->count = pool->workers;
-    for (uint32_t i = 0; i < table->count; i++) {
-        table->worker[i].index = i;
-    }
-    mpr_guard_lock(&pool->replies, self, self);
-    table->older = atomic_load(&pool->table);
-    atomic_store(&pool->table, table);
-    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
-    mpr_guard_unlock(&pool->replies, self);
-    return 0;
-}
-
 static bool start_another(struct collector *c)
 {
     mproc_pool *pool = c->pool;
@@ -267,9 +242,10 @@ static void take_over(struct collector *c)
 {
     mproc_pool *pool = c->pool;
     struct mpr_table *table = atomic_load(&pool->table);
-    for (uint32_t i = 0; i < table->count; i++) {
-        mpr_nursery_settle(pool, c->self, &table->worker[i], -SIGKILL);
-        atomic_store(&table->worker[i].pid, 0);
+    struct mpr_worker *worker;
+    for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
+        mpr_worker_settle(pool, c->self, worker, -SIGKILL);
+        atomic_store(&worker->pid, 0);
     }
     bool over = atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||
                 atomic_load(&pool->broken) || mpr_log_closed(&pool->todo);

@@ -40,15 +40,16 @@ size_t mpr_batch_chunk(const struct mpr_batch_state *batch, size_t share,
 static size_t next_count(const mproc_pool *pool,
                          const struct mpr_batch_state *batch)
 {
-    size_t left = batch->count - batch->sent;
+    size_t left = batch->count - batch->sent, room = mpr_pool_room(pool);
     size_t window = batch->is.window, chunk = batch->is.chunk;
-    size_t parts = PARTS_A_WORKER * (size_t)pool->workers;
+    size_t parts = PARTS_A_WORKER * (size_t)mpr_pool_wanted(pool);
     if (chunk == 0) { /* so few that the workers end together */
         chunk = mpr_batch_chunk(batch, left / parts + 1, CHUNK_NS);
     } else {
         parts += PARTS_MORE;
     }
     chunk = chunk < left ? chunk : left;
+    chunk = chunk < room ? chunk : room;
     if (window > 0) {
         chunk = chunk < window ? chunk : window;
         if (window - batch->ahead < chunk) {
@@ -97,14 +98,16 @@ static int submit_part(struct mpr_thread *self, struct mproc_result *result,
     struct mpr_chunk *chunk =
         mpr_chunk_new(self, batch, batch->sent, part->items);
     if (chunk == NULL) {
+        mpr_pool_lock();
+        pool->mine->pending -= part->items - 1;
+        mpr_pool_unlock();
         mpr_pool_drop_task(pool, self, &part->entry);
         return MPROC_ENOMEM;
     }
     chunk->part = part;
-    chunk->limit_ns = mpr_pool_limit(batch->is.timeout_s);
     task->fn = batch->is.fn;
     task->result = result;
-    task->limit_ns = chunk->limit_ns;
+    task->limit_ns = mpr_pool_limit(batch->is.timeout_s);
     task->chunk = chunk;
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     mpr_pool_lock();
@@ -128,7 +131,7 @@ int mpr_batch_send(struct mpr_thread *self, struct mproc_result *result,
         return MPROC_ENOMEM;
     }
     part->items = count;
-    int err = mpr_pool_take_more(result, self, &part->entry);
+    int err = mpr_pool_take_more(result, self, part);
     if (err == 0) {
         err = submit_part(self, result, part);
     }
@@ -170,6 +173,9 @@ static void end_rest(mproc_pool *pool, struct mpr_thread *self,
                                  .data = "",
                                  .error = mproc_strerror(status)};
         mpr_batch_note_bad(self, result, &outcome);
+        mpr_pool_lock();
+        mpr_pool_count(pool, status);
+        mpr_pool_unlock();
         if (batch->is.status != NULL) {
             batch->is.status[batch->sent] = status;
         }

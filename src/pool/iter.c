@@ -53,6 +53,9 @@ void mpr_iter_keep(struct mproc_result *result, struct mpr_task *task)
 {
     struct mpr_iteration *iter = result->batch->iter;
     struct mpr_part *part = task->chunk->part;
+    mproc_pool *pool = (mproc_pool *)result->pool;
+    pool->mine->pending -= part->items - 1; /* the record's is left */
+    mpr_bell_ring(&pool->room, INT_MAX);
     part->chunk = task->chunk;
     part->replies = task->reply;
     task->chunk = NULL;
@@ -107,7 +110,7 @@ bool mpr_iter_blocks_join(mproc_pool *pool, const struct mpr_thread *self)
 static size_t window_of(const struct mproc_result *result)
 {
     const mproc_batch *b = &result->batch->is;
-    size_t workers = result->pool->workers, window;
+    size_t workers = mpr_pool_wanted(result->pool), window;
     if (b->window > 0) {
         return b->window;
     }
@@ -121,15 +124,23 @@ static size_t window_of(const struct mproc_result *result)
 static size_t next_count(const struct mproc_result *result)
 {
     const struct mpr_batch_state *batch = result->batch;
+    struct mpr_iteration *iter = batch->iter;
     size_t window = window_of(result), chunk = batch->is.chunk;
     size_t left = batch->count - batch->sent;
     if (chunk == 0) {
-        size_t share = window / (WINDOW_CHUNKS * (size_t)result->pool->workers);
+        size_t share =
+            window / (WINDOW_CHUNKS * (size_t)mpr_pool_wanted(result->pool));
         chunk = mpr_batch_chunk(batch, share, CHUNK_NS);
+    }
+    size_t room = mpr_pool_room(result->pool), staged = iter->staged.count;
+    iter->short_of = room < (staged > 0 ? staged : 1);
+    if (iter->short_of) {
+        return 0;
     }
     chunk = chunk < left ? chunk : left;
     chunk = chunk < window ? chunk : window;
-    return batch->sent - batch->iter->given <= window - chunk ? chunk : 0;
+    chunk = chunk < room ? chunk : room;
+    return batch->sent - iter->given <= window - chunk ? chunk : 0;
 }
 
 /* Ask for items until there are `count`, or no more. */

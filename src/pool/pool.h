@@ -124,9 +124,8 @@ struct mpr_chunk {
     size_t lost; /* 1 + the item whose worker was lost, 0 while one runs it */
     size_t bad;  /* the first bad item, count when there is none */
     struct mpr_item first_bad; /* where there are no `items` */
-    size_t used;      /* bytes of the task's reply that belong to ended items */
-    int64_t limit_ns; /* of each item, 0: none */
-    int64_t ns;       /* that its items have run */
+    size_t used; /* bytes of the task's reply that belong to ended items */
+    int64_t ns;  /* that its items have run */
     struct mpr_part *part; /* the maker's */
 };
 
@@ -191,7 +190,11 @@ enum mpr_worker_state {
  * runs that has a limit. Worker: 0→time→0; nursery: time→MPR_OVERTIME. By
  * compare-and-swap where both may, which decides whether it ended in time. A
  * worker that lost answers nothing any more.
- * `end_at` is when the nursery ends the worker, 0: not yet; the nursery's own.
+ * `end_at` is when the nursery ends the worker, 0: not yet; `owed`: the next
+ * one here replaces another. The nursery's own.
+ * `leave` is the nursery's: one worker less is wanted, after its task.
+ * `ready_since`, `idle_since` (0: it does something) and `idle_ns` are times of
+ * the worker, who reads a clock only when it has nothing to do.
  */
 struct mpr_worker {
     alignas(MPR_LINE) _Atomic uint32_t state;
@@ -202,16 +205,36 @@ struct mpr_worker {
     int unfit;
     _Atomic int64_t limit;
     int64_t end_at;
+    _Atomic uint32_t leave;
+    bool owed;
+    alignas(MPR_LINE) _Atomic int64_t ready_since;
+    _Atomic int64_t idle_since;
+    _Atomic int64_t idle_ns;
 };
 
 enum { MPR_OVERTIME = -1 };
 
-/* The workers of one nursery; a new nursery makes a new table. */
+/*
+ * The workers of one nursery; a new nursery has a new table. `more` has further
+ * rows, stored once, by the maker.
+ */
 struct mpr_table {
     struct mpr_table *older;
+    struct mpr_table *_Atomic more;
     uint32_t count;
     struct mpr_worker worker[];
 };
+
+/* The row of that number, NULL: there are not so many. */
+static inline struct mpr_worker *mpr_worker_at(struct mpr_table *table,
+                                               uint32_t i)
+{
+    while (table != NULL && i >= table->count) {
+        i -= table->count;
+        table = atomic_load(&table->more);
+    }
+    return table != NULL ? &table->worker[i] : NULL;
+}
 
 /* ---- the pool --------------------------------------------------------- */
 
@@ -229,13 +252,16 @@ struct mpr_pool_private;
  * there is none; `idle` is set by a nursery that leaves with no worker left.
  * `ended` is the collector's last word: no task, no worker, no callback is
  * left.
+ * `wanted` is {number of the request:32 | workers:32}, the maker's; `resized`
+ * is {request:32 | minus the error:32}, what the nursery says of the last one.
  * `sweep` is set when a task ended whose entry could not be put into `done` for
  * lack of memory: the collector then looks at all tasks.
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
- * `to_nursery` and `to_maker` are bells; the collector sleeps on the bell of
- * `done`. `looks_at` is when the nursery looks at limits next, whether the bell
- * rings or not: who sets an earlier limit rings.
+ * `to_nursery`, `to_maker` and `room` are bells: `room` for who waits to
+ * submit; the collector sleeps on the bell of `done`. `looks_at` is when the
+ * nursery looks at limits next, whether the bell rings or not: who sets an
+ * earlier limit rings.
  * Locks: `replies`, and the logs' own. Publishes: each word for itself.
  * Survives: workers hold nothing but a guard for some instructions; a nursery's
  * work is taken up by the next one, from the workers' `current`. `slabs` and
@@ -245,11 +271,12 @@ struct mproc_pool {
     struct mpr_object object;
     mpr_id maker;
     pid_t maker_pid;
-    uint32_t workers;
+    uint32_t reserved;
     struct mpr_pool_private *mine;
     size_t max_tasks;
     size_t max_rss;
     size_t retries;
+    size_t max_pending; /* SIZE_MAX: no limit */
     int64_t grace_ns;
     mproc_main_fn *initializer;
     void *initializer_arg;
@@ -265,8 +292,12 @@ struct mproc_pool {
     _Atomic mpr_id nursery;
     struct mpr_table *_Atomic table;
     _Atomic uint32_t begun; /* workers that ever became READY */
+    _Atomic uint32_t respawned;
+    _Atomic uint64_t wanted;
+    _Atomic uint64_t resized;
     _Atomic uint32_t to_nursery;
     _Atomic uint32_t to_maker;
+    _Atomic uint32_t room;
     _Atomic int64_t looks_at;
 
     alignas(MPR_LINE) struct mpr_guard replies;
@@ -275,6 +306,12 @@ struct mproc_pool {
     struct mpr_log todo;
     struct mpr_log done;
 };
+
+/* How many workers there are to be. */
+static inline uint32_t mpr_pool_wanted(const mproc_pool *pool)
+{
+    return (uint32_t)atomic_load(&((mproc_pool *)pool)->wanted);
+}
 
 /* Records of tasks, in one block. */
 struct mpr_slab {
@@ -311,8 +348,8 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
  * A worker is dead, by `code` (exit code, or minus the signal): say how its
  * task ended. Everything may be repeated.
  */
-void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_worker *worker, int code);
+void mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
+                       struct mpr_worker *worker, int code);
 
 /*
  * When what the worker runs will be over its time, or INT64_MAX. MPR_OVERTIME:
@@ -320,17 +357,10 @@ void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
  */
 int64_t mpr_nursery_time_out(struct mpr_worker *worker, int64_t now);
 
-/* How a worker died, and what that is to what it ran. */
-struct mpr_death {
-    pid_t pid;
-    int status; /* EWORKERLOST, or EOVERTIME */
-    int code;
-};
-
-/* In words, which stand in `text`; the limit it had. */
-enum { MPR_DEATH_TEXT = 96 };
-const char *mpr_death_text(char text[MPR_DEATH_TEXT],
-                           const struct mpr_death *death, int64_t limit_ns);
+/* What became of a worker, and so of what it ran, in words. Returns `text`. */
+enum { MPR_LOSS_TEXT = 96 };
+const char *mpr_loss_text(char text[MPR_LOSS_TEXT], pid_t pid, int status,
+                          int code);
 
 /*
  * Fork the nursery; returns its pid, or an error. Workers begin with the signal

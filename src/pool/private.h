@@ -80,7 +80,7 @@ struct mpr_iteration {
     char *spare;  /* as that of the batch */
     struct mpr_staged staged;
     mproc_outcome outcome;
-    char text[MPR_DEATH_TEXT];
+    char text[MPR_LOSS_TEXT];
 };
 
 /*
@@ -106,8 +106,9 @@ struct mproc_result {
 };
 
 /*
- * `pending`: tasks accepted and not yet collected. `free_tasks`: records to be
- * used again. `open`, `round`: for pool/batch.c. Under mpr_pool_lock.
+ * `pending`: tasks, and items of chunks, accepted and not yet collected.
+ * `free_tasks`: records to be used again. `open`, `round`: for pool/batch.c.
+ * Under mpr_pool_lock.
  */
 struct mpr_pool_private {
     mproc_pool *pool;
@@ -122,6 +123,7 @@ struct mpr_pool_private {
     pid_t nursery_pid;                /* 0: reaped. Under mpr_pool_lock */
     _Atomic int32_t collector_report; /* 1: it runs; or why it cannot */
     size_t pending;
+    mproc_pool_info ended; /* those collected: done, failed, lost */
     struct mpr_task *free_tasks;
     struct mproc_result *open; /* batches that have items to come */
     _Atomic bool attend;       /* one of them wants the collector */
@@ -156,16 +158,26 @@ extern _Thread_local const mproc_pool *mpr_pool_in_callback;
 /* 0, EINVAL, EPERM: may this process use the pool? Claims the thread. */
 int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self);
 
-/* A record, FREE, counted as pending. ESHUTDOWN, EBROKEN, ENOMEM. */
-int mpr_pool_take_task(mproc_pool *pool, struct mpr_thread *self,
+/*
+ * A record, FREE, counted as pending. EFULL, but not in a callback; ESHUTDOWN,
+ * EBROKEN, ENOMEM; EINVAL: the pool is not the one with that tag any more.
+ */
+int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
                        struct mpr_entry *entry);
 
 /*
- * The same for an open batch, also of a closed pool, which may be gone once the
- * batch is not open. ECANCELED, EBROKEN, ENOMEM.
+ * The same for the items of a part of an open batch, also of a closed pool,
+ * which may be gone once the batch is not open. EFULL, ECANCELED, EBROKEN,
+ * ENOMEM.
  */
 int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
-                       struct mpr_entry *entry);
+                       struct mpr_part *part);
+
+/* Locked. So many more tasks may be accepted. */
+size_t mpr_pool_room(const mproc_pool *pool);
+
+/* Locked. One task or item more has ended so. */
+void mpr_pool_count(mproc_pool *pool, int status);
 
 /* Give a record back, with all blocks it owns; no longer pending. */
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
@@ -236,7 +248,7 @@ int mpr_staged_add(struct mpr_staged *staged, const void *item, size_t size);
 
 /* How item i ended; a text may be made in `text`. */
 mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
-                                size_t i, char text[MPR_DEATH_TEXT]);
+                                size_t i, char text[MPR_LOSS_TEXT]);
 
 /* To the caller's arrays, where it has not been written there. */
 void mpr_chunk_copy_out(const struct mpr_chunk *chunk, const mproc_batch *to);
@@ -262,6 +274,8 @@ bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
  */
 void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
 
+/* As many as the family has room for processes. */
+size_t mpr_pool_most_workers(void);
 void mpr_batch_free(struct mpr_batch_state *batch);
 
 /* An item ended badly: if it is the first one so far, the result says so. */

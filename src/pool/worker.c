@@ -33,7 +33,11 @@ static struct mproc_reply *running;
 static bool is_the_pools(const mproc_pool *pool, const void *block)
 {
     const struct mpr_task *task = atomic_load(&pool->adopting);
-    return block == pool->slabs || block == atomic_load(&pool->table) ||
+    const struct mpr_table *part = atomic_load(&pool->table);
+    while (part != NULL && part != block) {
+        part = atomic_load(&((struct mpr_table *)part)->more);
+    }
+    return block == pool->slabs || part == block ||
            (task != NULL && (block == task->reply || block == task->error));
 }
 
@@ -290,25 +294,15 @@ static bool call(mproc_reply *reply, const void *arg, size_t size, int *status)
     return true;
 }
 
-static void give_text(mproc_reply *reply)
-{
-    struct mpr_task *task = reply->entry.task;
-    size_t size = strlen(reply->text) + 1;
-    char *block = mpr_heap_alloc(reply->self, size, MPR_HAND_BLOCK);
-    if (block != NULL) {
-        memcpy(block, reply->text, size);
-        mpr_worker_adopt(reply->pool, reply->self, task, (void **)&task->error);
-    }
-}
-
 /*
- * This worker is to be replaced: after its first task at the earliest, or
- * nothing would ever run.
+ * This worker is to leave: to be replaced, after its first task at the
+ * earliest, or nothing would ever run; or since there are to be fewer.
  */
 static bool is_worn_out(const mproc_reply *reply)
 {
     const mproc_pool *pool = reply->pool;
-    return (pool->max_tasks != 0 && reply->ran >= pool->max_tasks) ||
+    return atomic_load(&reply->worker->leave) ||
+           (pool->max_tasks != 0 && reply->ran >= pool->max_tasks) ||
            (pool->max_rss != 0 && reply->ran > 0 &&
             mpr_os_own_memory() > pool->max_rss);
 }
@@ -319,6 +313,17 @@ enum ran {
     RAN_IN_PART, /* of a chunk: this was the worker's last task */
     RAN_OVERTIME
 };
+
+static void give_text(mproc_reply *reply)
+{
+    struct mpr_task *task = reply->entry.task;
+    size_t size = strlen(reply->text) + 1;
+    char *block = mpr_heap_alloc(reply->self, size, MPR_HAND_BLOCK);
+    if (block != NULL) {
+        memcpy(block, reply->text, size);
+        mpr_worker_adopt(reply->pool, reply->self, task, (void **)&task->error);
+    }
+}
 
 static enum ran run_single(mproc_reply *reply)
 {
@@ -370,6 +375,19 @@ static int hand_out(const mproc_reply *reply, struct mpr_chunk *chunk, size_t i)
     return MPROC_OK;
 }
 
+/* As call. */
+static bool run_item(mproc_reply *reply, struct mpr_chunk *chunk, size_t i,
+                     int *status)
+{
+    size_t size;
+    const void *arg = item_of(chunk, i, &size);
+    bool in_time = call(reply, arg, size, status);
+    if (in_time && *status == MPROC_OK) {
+        *status = hand_out(reply, chunk, i);
+    }
+    return in_time;
+}
+
 static void tell_reply(const mproc_reply *reply, struct mpr_item *item)
 {
     struct mpr_task *task = reply->entry.task;
@@ -416,19 +434,15 @@ static void tell_item(mproc_reply *reply, struct mpr_chunk *chunk, size_t i,
 static enum ran run_items(mproc_reply *reply, struct mpr_chunk *chunk)
 {
     struct mpr_task *task = reply->entry.task;
-    size_t i = atomic_load(&chunk->at), size;
+    size_t i = atomic_load(&chunk->at);
     chunk->lost = 0;
     for (; i < chunk->count && still_ours(reply); i++) {
+        int status;
         if (is_worn_out(reply)) {
             return RAN_IN_PART;
         }
-        int status;
-        const void *item = item_of(chunk, i, &size);
-        if (!call(reply, item, size, &status)) {
+        if (!run_item(reply, chunk, i, &status)) {
             return RAN_OVERTIME;
-        }
-        if (status == MPROC_OK) {
-            status = hand_out(reply, chunk, i);
         }
         tell_item(reply, chunk, i, status);
         chunk->status[i] = status;
@@ -496,16 +510,44 @@ static int attempt_take(void *user)
                               .data = &reply->worker->current,
                               .capacity = sizeof(struct mpr_entry),
                               .until = MPROC_FOREVER};
+    if (atomic_load(&reply->worker->leave)) {
+        return MPROC_ESHUTDOWN;
+    }
     bool closed = mpr_log_closed(todo);
     int err = mpr_log_get(&get);
     return err == MPROC_EEMPTY && closed ? MPROC_ESHUTDOWN : err;
 }
 
+static void be_idle(struct mpr_worker *worker)
+{
+    if (atomic_load_explicit(&worker->idle_since, memory_order_relaxed) != 0) {
+        return;
+    }
+    atomic_store_explicit(&worker->idle_since, mpr_os_now(),
+                          memory_order_relaxed);
+}
+
+static void be_busy(struct mpr_worker *worker)
+{
+    int64_t since =
+        atomic_load_explicit(&worker->idle_since, memory_order_relaxed);
+    if (since != 0) {
+        int64_t idle = atomic_load(&worker->idle_ns) + mpr_os_now() - since;
+        atomic_store(&worker->idle_since, 0);
+        atomic_store(&worker->idle_ns, idle);
+    }
+}
+
 static bool take(mproc_reply *reply)
 {
     uintptr_t outer = mpr_op_begin(reply->self, reply->pool);
-    int err = mpr_sleep_until(&reply->pool->todo.items, MPROC_FOREVER,
+    int err = attempt_take(reply);
+    if (err == MPROC_EEMPTY) {
+        be_idle(reply->worker);
+        err = mpr_sleep_until(&reply->pool->todo.items, MPROC_FOREVER,
                               MPROC_EEMPTY, attempt_take, reply);
+    }
+    be_busy(reply->worker);
     mpr_op_end(reply->self, outer);
     reply->entry = reply->worker->current;
     return err == 0;
@@ -567,6 +609,8 @@ void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery)
         mpr_child_leave(1);
     }
     atomic_fetch_add(&pool->begun, 1);
+    be_idle(worker);
+    atomic_store(&worker->ready_since, atomic_load(&worker->idle_since));
     set_state(pool, worker, MPR_WORKER_READY);
     mpr_worker_work(pool, self, worker);
     set_state(pool, worker, MPR_WORKER_RETIRED);

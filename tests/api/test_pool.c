@@ -274,7 +274,6 @@ static void bad_options_are_refused(void **state)
         mproc_pool_opts opts;
         int err;
     } bad[] = {
-        {{.max_pending = 1}, MPROC_ENOTSUP},
         {{.grace_s = -1}, MPROC_EINVAL},
         {{.grace_s = NAN}, MPROC_EINVAL},
         {{.start = MPROC_START_THREAD}, MPROC_ENOTSUP},
