@@ -347,6 +347,39 @@ static void without_a_window_it_does_not_run_away(void **state)
     end_of(p);
 }
 
+/* Others' tasks leave it no room at first. */
+static void an_iteration_waits_for_room(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2 * SIZES; i++) {
+        mproc_pool *p =
+            pool_with((mproc_pool_opts){.workers = 2, .max_pending = 3});
+        mproc_event *gate = event();
+        mproc_call call = {.fn = waits_for, MPROC_ARG(gate)};
+        struct source source = {.count = ITEMS, .end = MPROC_EOF};
+        const mproc_outcome *o;
+        for (int k = 0; k < 3; k++) {
+            assert_ok(mproc_pool_apply_async(p, &call, NULL, TEST_BOUND));
+        }
+        mproc_iter *it = iterate(p, i % 2,
+                                 (mproc_batch){.fn = echoes,
+                                               .next = next_item,
+                                               .user = &source,
+                                               .chunk = sizes[i / 2]});
+        assert_int_equal(source.given, 0);
+        assert_err(mproc_iter_next(it, &o, mproc_in_ms(5)), MPROC_ETIMEDOUT);
+        assert_ok(mproc_event_set(gate));
+        for (int k = 0; k < ITEMS; k++) {
+            o = next_of(it);
+            expect_outcome(o, (int)o->index);
+        }
+        expect_end(it, MPROC_EOF);
+        mproc_iter_free(it);
+        end_of(p);
+        mproc_event_free(gate);
+    }
+}
+
 static void a_count_bounds_what_is_asked_for(void **state)
 {
     (void)state;
@@ -903,6 +936,7 @@ int main(void)
         CLEAN(nothing_to_iterate_over),
         CLEAN(no_more_is_asked_for_than_the_window),
         CLEAN(without_a_window_it_does_not_run_away),
+        CLEAN(an_iteration_waits_for_room),
         CLEAN(a_count_bounds_what_is_asked_for),
         CLEAN(the_error_of_next_comes_last),
         CLEAN(an_item_that_is_not_there_is_an_error),
