@@ -21,6 +21,7 @@ enum mpr_object_type {
     MPR_PROCESS,
     MPR_POOL,
     MPR_RESULT,
+    MPR_ITER,
     MPR_OBJECT_TYPES
 };
 
