@@ -18,6 +18,7 @@
 #ifndef MPROC_H
 #define MPROC_H
 
+#include <mproc/barrier.h>
 #include <mproc/base.h>
 #include <mproc/condition.h>
 #include <mproc/deadline.h>

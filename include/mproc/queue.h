@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Queue: messages of any size from any process to any other, each taken by one.
- * Python: Queue, JoinableQueue.
+ * Python: Queue, JoinableQueue, LifoQueue, PriorityQueue.
  *
  * There is no feeder thread: when put returns, the message is in the queue and
  * outlives its sender. Joining a process before draining its queue is safe.
- * Messages of one producer stay in order.
+ * Messages of one producer stay in order, except where the queue has another.
  *
  * On deaths. Killing any participant at any instruction loses no message that
  * was put, doubles none, leaks none and blocks nobody. What a consumer of a
  * joinable queue took and had not acknowledged when it ended, in whatever way,
- * counts as done, so join ends.
+ * counts as done, or, with `redeliver`, goes back; so join ends. A loan that a
+ * process had when it ended is given up, a message that it had taken in place
+ * is gone with it, unless redelivered.
  *
  * A queue belongs to the family: any process of it and any thread may use it,
  * and anyone ends it, once, when nobody uses it. It costs no descriptor until
@@ -35,22 +37,22 @@ typedef struct mproc_queue mproc_queue;
 /* The order of a queue. Python: Queue, LifoQueue, PriorityQueue. */
 enum {
     MPROC_FIFO = 0,
-    MPROC_LIFO,
+    MPROC_LIFO,    /* the last that was put is the first to be taken */
     MPROC_PRIORITY /* lowest first, first come first served among equals */
 };
 
 /*
  * Options of a queue; zero is the default.
  *
- * maxsize    messages it holds at most. Default: no limit but the heap's
+ * maxsize    messages it holds at most, those on loan included. Default: no
+ *            limit but the heap's
  * order      MPROC_FIFO is the default
  * joinable   1: mproc_queue_task_done and mproc_queue_join are served
  * redeliver  1: joinable, and what a dead consumer took and had not
- *            acknowledged goes back, first in line
+ *            acknowledged goes back, first in line, also when the queue is
+ *            full or shut down: once its death is noticed, which mproc_process
+ *            calls and whoever waits for a message do
  * reserved   0
- *
- * An order other than MPROC_FIFO and redeliver answer MPROC_ENOTSUP in this
- * version.
  */
 typedef struct mproc_queue_opts {
     size_t maxsize;
@@ -82,8 +84,10 @@ static inline int mproc_queue_new(mproc_queue **out,
 
 /*
  * Put a copy of `size` bytes at `data`, or, with putf, the text that printf
- * would print with its NUL, behind the others. Any size that the heap holds, 0
- * too. Blocks until there is room or `until` is reached. Python: Queue.put().
+ * would print with its NUL. Any size that the heap holds, 0 too. The order of
+ * the queue says its place among the others; in one of MPROC_PRIORITY it has
+ * the priority 0. Blocks until there is room or `until` is reached. Python:
+ * Queue.put().
  *
  * 0                the message is in the queue
  * MPROC_EFULL      no room before the deadline
@@ -98,10 +102,23 @@ MPROC_API int mproc_queue_putf(mproc_queue *q, mproc_deadline until,
                                const char *fmt, ...) MPROC_PRINTF(3, 4);
 
 /*
- * Take the oldest message. Blocks until there is one or `until` is reached. On
- * success it is in `buf` and its size in bytes in *size; with `size` NULL it
- * must be exactly `capacity` bytes. A message that does not fit stays first in
- * the queue, and its size is stored in *size. Python: Queue.get().
+ * As mproc_queue_put with a priority, in a queue of MPROC_PRIORITY: it is taken
+ * before all that have a higher number, and after those put earlier with the
+ * same. Putting and taking cost the logarithm of how many there are. Python:
+ * PriorityQueue.put((priority, data)).
+ *
+ * MPROC_EINVAL  also for a queue of another order
+ */
+MPROC_API int mproc_queue_put_priority(mproc_queue *q, int64_t priority,
+                                       const void *data, size_t size,
+                                       mproc_deadline until);
+
+/*
+ * Take the message that is first by the queue's order: the oldest, the newest,
+ * or the oldest of those with the lowest priority. Blocks until there is one or
+ * `until` is reached. On success it is in `buf` and its size in bytes in *size;
+ * with `size` NULL it must be exactly `capacity` bytes. A message that does not
+ * fit stays in its place, and its size is stored in *size. Python: Queue.get().
  *
  * 0                the message is the caller's
  * MPROC_EEMPTY     nothing came before the deadline
@@ -115,7 +132,7 @@ MPROC_API int mproc_queue_get(mproc_queue *q, void *buf, size_t capacity,
                               size_t *size, mproc_deadline until);
 
 /*
- * Take the oldest message into memory of malloc: *data, to be ended by free(),
+ * Take the first message into memory of malloc: *data, to be ended by free(),
  * and *size bytes, unless `size` is NULL. A NUL byte that size does not count
  * follows, also after an empty message. Blocks as mproc_queue_get. Python:
  * Queue.get().
@@ -130,8 +147,94 @@ MPROC_API int mproc_queue_get_malloc(mproc_queue *q, void **data, size_t *size,
                                      mproc_deadline until);
 
 /*
+ * Put or take many at once, `count` messages of `item_size` bytes each, one
+ * behind the other at `items`: what a loop of put or get does, in less time.
+ * put_many blocks until there was room for all or `until` is reached; get_many
+ * waits for the first only, then takes what is there, up to a message of
+ * another size, which stays first. At most INT_MAX go in one call. If the
+ * process is killed meanwhile, some of them may have gone.
+ *
+ * n > 0            n went through: the first n of `items`
+ * 0                count is 0
+ * negative         none did: as mproc_queue_put and mproc_queue_get, and
+ * MPROC_EMSGSIZE   get_many: the first is not exactly item_size bytes
+ * MPROC_EINVAL     items is NULL with a size, or the sizes overflow
+ */
+MPROC_API int mproc_queue_put_many(mproc_queue *q, const void *items,
+                                   size_t item_size, size_t count,
+                                   mproc_deadline until);
+MPROC_API int mproc_queue_get_many(mproc_queue *q, void *items,
+                                   size_t item_size, size_t count,
+                                   mproc_deadline until);
+
+/*
+ * A message that lies in the shared heap, outside of the queue: on loan, to be
+ * written and sent, or taken, to be read in place. `data` is aligned for any
+ * type; a NUL byte that `size` does not count follows it. `private_` is the
+ * library's. It belongs to the process that got it: any thread of that may end
+ * it, a forked child has no part in it. The struct may be copied; it ends once,
+ * and with its queue.
+ */
+typedef struct mproc_message {
+    void *data;
+    size_t size;
+    void *private_[4];
+} mproc_message;
+
+/*
+ * Have a message of `size` bytes on loan: write it at m->data, then send it, or
+ * give it up with mproc_message_release. What is there at first is arbitrary.
+ * Blocks until there is room or `until` is reached; the place is kept for it,
+ * so that sending never waits.
+ *
+ * 0                *m is on loan
+ * MPROC_EFULL      no room before the deadline
+ * MPROC_ESHUTDOWN  the queue is shut down
+ * MPROC_ENOMEM     the heap is full: at once, whatever the deadline
+ * MPROC_EINVAL     m is NULL
+ */
+MPROC_API int mproc_queue_loan(mproc_queue *q, mproc_message *m, size_t size,
+                               mproc_deadline until);
+
+/*
+ * Put a message that is on loan, without copying it: its place in the queue is
+ * that of a put at this moment. m->size may be smaller by now, to put only that
+ * much. Does not block. After a failure the loan is as before: release it.
+ *
+ * 0                the message is in the queue, and *m is empty
+ * MPROC_ESHUTDOWN  the queue is shut down
+ * MPROC_ENOMEM     the heap is full
+ * MPROC_EINVAL     m is NULL, not on loan from this queue to this process (any
+ *                  more), or its data or a larger size was stored in it
+ */
+MPROC_API int mproc_queue_send(mproc_queue *q, mproc_message *m);
+
+/*
+ * Take the next message without copying it: it is at m->data, m->size bytes,
+ * which may also be written, until mproc_message_release. Blocks until there is
+ * one or `until` is reached.
+ *
+ * 0                *m is the caller's
+ * MPROC_EEMPTY     nothing came before the deadline
+ * MPROC_ESHUTDOWN  shut down, and nothing is left
+ * MPROC_ENOMEM     the heap is full; nothing was taken
+ * MPROC_EINVAL     m is NULL
+ */
+MPROC_API int mproc_queue_take(mproc_queue *q, mproc_message *m,
+                               mproc_deadline until);
+
+/*
+ * Give a loan up, or end a message that was taken: in a joinable queue that
+ * acknowledges exactly this one, for which there is no mproc_queue_task_done.
+ * *m is empty afterwards. What is empty, NULL, not out any more, or another
+ * process's, is left as it is. Does not block.
+ */
+MPROC_API void mproc_message_release(mproc_message *m);
+
+/*
  * How many messages there are, whether there is none, and whether maxsize is
- * reached (never without a maxsize): exact at one moment of the call. After a
+ * reached, counting what is on loan (never without a maxsize): exact at one
+ * moment of the call. After a
  * put of one's own that nobody took the queue is not empty. Python:
  * Queue.qsize(), .empty(), .full().
  */
@@ -141,7 +244,8 @@ MPROC_API bool mproc_queue_full(const mproc_queue *q);
 
 /*
  * Acknowledge one message that was got: the oldest that the calling thread
- * took, else its process's, else anyone's. Python: JoinableQueue.task_done().
+ * took, else its process's, else, without `redeliver`, anyone's. Python:
+ * JoinableQueue.task_done().
  *
  * 0             one less to wait for in mproc_queue_join
  * MPROC_EINVAL  more often than messages were got, or not joinable

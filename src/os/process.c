@@ -53,11 +53,14 @@ static void end_killed(void)
 }
 
 /* A parent of another pid namespace has the pid 0 here. */
-static bool parent_is_gone(const struct mpr_os_parent *parent)
+bool mpr_os_parent_gone(const struct mpr_os_parent *parent)
 {
     if (parent->pidfd >= 0) {
         struct pollfd ended = {.fd = parent->pidfd, .events = POLLIN};
         return mpr_os_poll(&ended, 1, MPROC_NOWAIT) == 0;
+    }
+    if (parent->fostered) {
+        return mpr_os_process_gone(parent->pid, parent->since_boot_ns);
     }
     pid_t now = getppid();
     return now != parent->pid && now != 0;
@@ -67,7 +70,7 @@ static struct mpr_os_parent watched;
 
 static void *watch_parent(void *unused)
 {
-    while (!parent_is_gone(&watched)) {
+    while (!mpr_os_parent_gone(&watched)) {
         mpr_os_child_wait(watched.pidfd, MPROC_FOREVER);
     }
     end_killed();
@@ -89,7 +92,7 @@ void mpr_os_end_with_parent(const struct mpr_os_parent *parent)
 {
     if (parent->main_thread || !start_watcher(parent)) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (parent_is_gone(parent)) {
+        if (mpr_os_parent_gone(parent)) {
             end_killed();
         }
         mpr_os_close(parent->pidfd);
@@ -115,6 +118,11 @@ int mpr_os_pidfd(pid_t pid)
     }
 }
 
+static int code_of(const siginfo_t *info)
+{
+    return info->si_code == CLD_EXITED ? info->si_status : -info->si_status;
+}
+
 static int wait_id(int type, int id, siginfo_t *info)
 {
     info->si_pid = 0;
@@ -138,8 +146,32 @@ int mpr_os_child_reap(pid_t pid, int pidfd, int *code)
     if (info.si_pid == 0) {
         return MPROC_EAGAIN;
     }
-    *code = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+    *code = code_of(&info);
     return 0;
+}
+
+int mpr_os_child_reap_any(pid_t *pid, int *code)
+{
+    siginfo_t info;
+    if (wait_id(P_ALL, 0, &info) != 0) {
+        return MPROC_ECHILD;
+    }
+    if (info.si_pid == 0) {
+        return MPROC_EAGAIN;
+    }
+    *pid = info.si_pid;
+    *code = code_of(&info);
+    return 0;
+}
+
+bool mpr_os_has_ended(pid_t pid, int pidfd, int64_t since_boot_ns)
+{
+    struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+    if (pidfd >= 0 && ppoll(&ended, 1, &(struct timespec){0}, NULL) >= 0 &&
+        !(ended.revents & POLLNVAL)) {
+        return ended.revents != 0;
+    }
+    return mpr_os_process_gone(pid, since_boot_ns);
 }
 
 static void look_later(mproc_deadline until)
@@ -149,10 +181,30 @@ static void look_later(mproc_deadline until)
     mpr_os_wait(&never, 0, mpr_deadline_earlier(look, until));
 }
 
+void mpr_os_await_single_thread(void)
+{
+    while (!mpr_os_single_threaded()) {
+        look_later(MPROC_FOREVER);
+    }
+}
+
 static bool wait_readable(int fd, mproc_deadline until)
 {
     struct pollfd ended = {.fd = fd, .events = POLLIN};
     return mpr_os_poll(&ended, 1, until) == 0 && (ended.revents & POLLIN);
+}
+
+void mpr_os_await_any(const int *fds, unsigned count, bool writable,
+                      mproc_deadline until)
+{
+    enum { MOST = 4 };
+    struct pollfd poll[MOST];
+    for (unsigned i = 0; i < count && i < MOST; i++) {
+        bool both = i == 0 && writable;
+        poll[i] = (struct pollfd){.fd = fds[i],
+                                  .events = both ? POLLIN | POLLOUT : POLLIN};
+    }
+    (void)mpr_os_poll(poll, count, until);
 }
 
 int mpr_os_child_wait(int pidfd, mproc_deadline until)

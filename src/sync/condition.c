@@ -55,17 +55,10 @@ static void end_condition(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_waiters_end(&c->waiters);
 }
 
-static bool is_live(const struct mpr_waiters *waiters)
-{
-    const char *at = (const char *)waiters;
-    return mpr_object_is(at - offsetof(mproc_condition, waiters),
-                         MPR_CONDITION);
-}
-
 static void reap(struct mpr_thread *self, mpr_id dead)
 {
     (void)self;
-    mpr_waiters_pass_on(dead, is_live);
+    mpr_waiters_pass_on(dead);
 }
 
 __attribute__((constructor)) static void register_class(void)
@@ -176,11 +169,11 @@ static int sleep_until_told(struct mpr_thread *self, const struct view *view,
 {
     struct mpr_sleep sleep;
     mpr_sleep_begin(&sleep, until);
-    while (!mpr_waiters_told(self, wait)) {
+    while (mpr_wait_heard(self) == MPR_WAIT_ON) {
         if (!mpr_object_unchanged(view->c, view->tag)) {
             return MPROC_EINVAL;
         }
-        if (sleep.expired && mpr_waiters_withdraw(self, wait)) {
+        if (sleep.expired && mpr_wait_withdraw(self, wait)) {
             return MPROC_ETIMEDOUT;
         }
         if (!sleep.expired && !mpr_sleep_spin(&sleep)) {
@@ -205,7 +198,7 @@ static int wait_held(struct mpr_thread *self, const struct view *view,
         err = retake(self, view, depth);
         err = err != 0 ? err : told;
     }
-    mpr_waiters_leave(self, wait);
+    mpr_wait_end(self, wait);
     return err;
 }
 

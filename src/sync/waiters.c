@@ -1,16 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-#include "sync/waiters.h"
+#include "sync/condition.h"
 
-enum { IDLE = 0, WAITING = 1, NOTIFIED = 2, STATES = 4 };
-
-static uint64_t in_state(uint64_t wait, uint64_t state)
+/* What their records name. */
+static const void *object_of(const struct mpr_waiters *waiters)
 {
-    return (wait & ~(uint64_t)(STATES - 1)) | state;
-}
-
-static bool is(uint64_t wait, uint64_t state)
-{
-    return wait % STATES == state;
+    return (const char *)waiters - offsetof(mproc_condition, waiters);
 }
 
 void mpr_waiters_init(struct mpr_waiters *waiters)
@@ -20,70 +14,20 @@ void mpr_waiters_init(struct mpr_waiters *waiters)
     atomic_store_explicit(&waiters->notified, next, memory_order_relaxed);
 }
 
-/* ---- the waiter ------------------------------------------------------- */
-
 uint64_t mpr_waiters_join(struct mpr_thread *self, struct mpr_waiters *waiters)
 {
-    uint64_t before = atomic_load_explicit(&self->wait, memory_order_relaxed);
-    uint64_t wait = in_state(before + STATES, WAITING);
-    atomic_store_explicit(&self->wait_ticket,
-                          atomic_fetch_add(&waiters->tickets, 1),
-                          memory_order_relaxed);
-    atomic_store_explicit(&self->wait_for, waiters, memory_order_relaxed);
-    atomic_store(&self->wait, wait);
-    return wait;
-}
-
-bool mpr_waiters_withdraw(struct mpr_thread *self, uint64_t wait)
-{
-    return atomic_compare_exchange_strong(&self->wait, &wait,
-                                          in_state(wait, IDLE));
-}
-
-void mpr_waiters_leave(struct mpr_thread *self, uint64_t wait)
-{
-    atomic_store(&self->wait, in_state(wait, IDLE));
-    atomic_store_explicit(&self->wait_for, NULL, memory_order_relaxed);
-}
-
-/* ---- those who notify ------------------------------------------------- */
-
-/* One wait, as it was seen. */
-struct seen {
-    struct mpr_thread *thread;
-    uint64_t wait;
-    uint64_t ticket;
-};
-
-/* Whether record `i` waits here; what is read may be of two waits. */
-static bool look_at(uint32_t i, const struct mpr_waiters *waiters,
-                    struct seen *seen)
-{
-    struct mpr_thread *thread = &mpr_family->threads[i];
-    if (atomic_load_explicit(&thread->wait_for, memory_order_relaxed) !=
-        waiters) {
-        return false;
-    }
-    seen->thread = thread;
-    seen->wait = atomic_load_explicit(&thread->wait, memory_order_acquire);
-    seen->ticket =
-        atomic_load_explicit(&thread->wait_ticket, memory_order_relaxed);
-    return is(seen->wait, WAITING) &&
-           atomic_load_explicit(&thread->wait_for, memory_order_relaxed) ==
-               waiters;
+    return mpr_wait_begin(self, object_of(waiters),
+                          atomic_fetch_add(&waiters->tickets, 1));
 }
 
 /* False: it is dead, or waits no longer. */
-static bool tell(const struct seen *seen)
+static bool tell(const struct mpr_wait *seen)
 {
-    struct mpr_thread *thread = seen->thread;
-    mpr_id owner = atomic_load(&thread->owner);
+    mpr_id owner = atomic_load(&seen->thread->owner);
     bool alive = owner != 0 && !mpr_id_is_dead(owner);
-    uint64_t wait = seen->wait;
-    bool told = atomic_compare_exchange_strong(
-        &thread->wait, &wait, in_state(wait, alive ? NOTIFIED : IDLE));
+    bool told = mpr_wait_tell(seen, alive ? MPR_WAIT_TOLD : MPR_WAIT_OVER);
     if (told && alive) {
-        mpr_os_wake(mpr_os_low_half(&thread->wait), 1);
+        mpr_os_wake(mpr_os_low_half(&seen->thread->wait), 1);
     }
     return told && alive;
 }
@@ -91,8 +35,8 @@ static bool tell(const struct seen *seen)
 enum { LOT = 64 };
 
 /* Into the `count` longest waits in `lot`, in order, of which it has `room`. */
-static unsigned insert(struct seen *lot, unsigned count, unsigned room,
-                       const struct seen *seen)
+static unsigned insert(struct mpr_wait *lot, unsigned count, unsigned room,
+                       const struct mpr_wait *seen)
 {
     unsigned at = count < room ? count++ : room;
     for (; at > 0 && lot[at - 1].ticket > seen->ticket; at--) {
@@ -111,16 +55,14 @@ static unsigned insert(struct seen *lot, unsigned count, unsigned room,
  * `room` of them, in order.
  */
 static unsigned find_longest(const struct mpr_waiters *waiters, uint64_t end,
-                             struct seen *lot, unsigned room)
+                             struct mpr_wait *lot, unsigned room)
 {
     uint64_t first =
         atomic_load_explicit(&waiters->first, memory_order_relaxed);
-    uint32_t top = atomic_load(&mpr_family->threads_top);
+    struct mpr_wait seen;
     unsigned count = 0;
-    for (uint32_t i = 1; i < top; i++) {
-        struct seen seen;
-        if (look_at(i, waiters, &seen) && seen.ticket >= first &&
-            seen.ticket < end) {
+    for (uint32_t at = 0; mpr_wait_next(&at, object_of(waiters), &seen);) {
+        if (seen.ticket >= first && seen.ticket < end) {
             count = insert(lot, count, room, &seen);
         }
     }
@@ -130,7 +72,7 @@ static unsigned find_longest(const struct mpr_waiters *waiters, uint64_t end,
 static void tell_longest(const struct mpr_waiters *waiters, uint64_t end,
                          unsigned n)
 {
-    struct seen lot[LOT];
+    struct mpr_wait lot[LOT];
     while (n > 0) {
         unsigned count =
             find_longest(waiters, end, lot, n < LOT ? n : (unsigned)LOT);
@@ -146,10 +88,10 @@ static void tell_longest(const struct mpr_waiters *waiters, uint64_t end,
 void mpr_waiters_decline(struct mpr_thread *self, struct mpr_waiters *waiters,
                          uint64_t wait)
 {
-    if (!mpr_waiters_withdraw(self, wait)) {
+    if (!mpr_wait_withdraw(self, wait)) {
         tell_longest(waiters, atomic_load(&waiters->notified), 1);
     }
-    mpr_waiters_leave(self, wait);
+    mpr_wait_end(self, wait);
 }
 
 void mpr_waiters_notify(struct mpr_waiters *waiters, unsigned n)
@@ -161,40 +103,34 @@ void mpr_waiters_notify(struct mpr_waiters *waiters, unsigned n)
 
 void mpr_waiters_end(struct mpr_waiters *waiters)
 {
-    uint32_t top = atomic_load(&mpr_family->threads_top);
-    for (uint32_t i = 1; i < top; i++) {
-        struct seen seen;
-        if (look_at(i, waiters, &seen)) {
-            (void)tell(&seen);
-        }
+    struct mpr_wait seen;
+    for (uint32_t at = 0; mpr_wait_next(&at, object_of(waiters), &seen);) {
+        (void)tell(&seen);
     }
 }
 
 /* ---- after a death ---------------------------------------------------- */
 
 /* Who found the dead one alive may tell it still, until it is withdrawn. */
-static void pass_on_of(struct mpr_thread *dead,
-                       bool (*live)(const struct mpr_waiters *waiters))
+static void pass_on_of(const struct mpr_wait *seen)
 {
-    uint64_t wait = atomic_load(&dead->wait);
-    if (is(wait, WAITING) && !mpr_waiters_withdraw(dead, wait)) {
-        wait = atomic_load(&dead->wait);
+    struct mpr_thread *dead = seen->thread;
+    const mproc_condition *c = atomic_load(&dead->wait_for);
+    if (mpr_wait_state(seen->word) == MPR_WAIT_ON) {
+        (void)mpr_wait_withdraw(dead, seen->word);
     }
-    const struct mpr_waiters *waiters = atomic_load(&dead->wait_for);
-    if (is(wait, NOTIFIED) && waiters != NULL && live(waiters) &&
-        atomic_load(&dead->wait_ticket) >= atomic_load(&waiters->first)) {
-        tell_longest(waiters, atomic_load(&waiters->notified), 1);
+    bool told = mpr_wait_heard(dead) == MPR_WAIT_TOLD;
+    if (told && seen->ticket >= atomic_load(&c->waiters.first)) {
+        tell_longest(&c->waiters, atomic_load(&c->waiters.notified), 1);
     }
-    mpr_waiters_leave(dead, wait);
+    mpr_wait_end(dead, seen->word);
 }
 
-void mpr_waiters_pass_on(mpr_id dead,
-                         bool (*live)(const struct mpr_waiters *waiters))
+void mpr_waiters_pass_on(mpr_id dead)
 {
-    uint32_t top = atomic_load(&mpr_family->threads_top);
-    for (uint32_t i = 1; i < top; i++) {
-        if (atomic_load(&mpr_family->threads[i].owner) == dead) {
-            pass_on_of(&mpr_family->threads[i], live);
-        }
+    struct mpr_wait seen;
+    for (uint32_t at = 0;
+         mpr_wait_next_dead(&at, dead, MPR_CONDITION, &seen);) {
+        pass_on_of(&seen);
     }
 }

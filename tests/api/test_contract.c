@@ -34,6 +34,7 @@ enum kind {
     SEMAPHORE,
     EVENT,
     CONDITION,
+    BARRIER,
     QUEUE,
     CONNECTION,
     PROCESS,
@@ -68,6 +69,7 @@ static void make_all(struct all *all)
     mproc_semaphore *semaphore;
     mproc_event *event;
     mproc_condition *condition;
+    mproc_barrier *barrier;
     mproc_queue *queue;
     mproc_connection *connection;
     mproc_process *process;
@@ -80,13 +82,15 @@ static void make_all(struct all *all)
     assert_ok(mproc_semaphore_new(&semaphore, 1, NULL));
     assert_ok(mproc_event_new(&event));
     assert_ok(mproc_condition_new(&condition, NULL));
+    assert_ok(mproc_barrier_new(&barrier, 2, NULL));
     assert_ok(mproc_queue_new(&queue, &(mproc_queue_opts){.joinable = 1}));
     assert_ok(mproc_pipe_new(&connection, &all->peer, NULL));
     assert_ok(mproc_process_new(&process, say_nothing, NULL, NULL));
     assert_ok(mproc_pool_new(&pool, &one));
     assert_ok(mproc_pool_apply_async(pool, &call, &result, TEST_BOUND));
-    void *handles[KINDS] = {lock,  rlock,      semaphore, event, condition,
-                            queue, connection, process,   pool,  result};
+    void *handles[KINDS] = {lock,      rlock,   semaphore, event,
+                            condition, barrier, queue,     connection,
+                            process,   pool,    result};
     memcpy(all->handle, handles, sizeof handles);
 }
 
@@ -106,6 +110,9 @@ static void expect_all_live(const struct all *all)
     assert_ok(mproc_condition_acquire(h[CONDITION], TEST_BOUND));
     assert_ok(mproc_condition_notify_all(h[CONDITION]));
     assert_ok(mproc_condition_release(h[CONDITION]));
+    assert_int_equal(mproc_barrier_parties(h[BARRIER]), 2);
+    assert_int_equal(mproc_barrier_n_waiting(h[BARRIER]), 0);
+    assert_false(mproc_barrier_broken(h[BARRIER]));
     assert_int_equal(mproc_queue_qsize(h[QUEUE]), 0);
     assert_ok(mproc_queue_join(h[QUEUE], MPROC_NOWAIT));
     assert_err(mproc_connection_poll(h[CONNECTION], MPROC_NOWAIT),
@@ -146,6 +153,11 @@ static void free_condition(void *handle)
     mproc_condition_free(handle);
 }
 
+static void free_barrier(void *handle)
+{
+    mproc_barrier_free(handle);
+}
+
 static void free_queue(void *handle)
 {
     mproc_queue_free(handle);
@@ -172,8 +184,9 @@ static void free_result(void *handle)
 }
 
 static free_fn *const frees[KINDS] = {
-    free_lock,  free_rlock,       free_semaphore, free_event, free_condition,
-    free_queue, close_connection, free_process,   free_pool,  free_result,
+    free_lock,      free_rlock,   free_semaphore, free_event,
+    free_condition, free_barrier, free_queue,     close_connection,
+    free_process,   free_pool,    free_result,
 };
 
 static void free_all(struct all *all)
@@ -246,6 +259,18 @@ static void refuse_condition(void *h)
     assert_err(mproc_condition_notify_all(h), MPROC_EINVAL);
 }
 
+static void refuse_barrier(void *h)
+{
+    unsigned index = 77;
+    assert_err(mproc_barrier_wait(h, &index, MPROC_FOREVER), MPROC_EINVAL);
+    assert_err(mproc_barrier_abort(h), MPROC_EINVAL);
+    assert_err(mproc_barrier_reset(h), MPROC_EINVAL);
+    assert_int_equal(mproc_barrier_parties(h), 0);
+    assert_int_equal(mproc_barrier_n_waiting(h), 0);
+    assert_false(mproc_barrier_broken(h));
+    assert_int_equal(index, 77);
+}
+
 static void refuse_queue(void *h)
 {
     char buf[4] = "abc";
@@ -253,6 +278,8 @@ static void refuse_queue(void *h)
     size_t size = 77;
     assert_err(mproc_queue_put(h, "x", 1, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_putf(h, MPROC_FOREVER, "%d", 1), MPROC_EINVAL);
+    assert_err(mproc_queue_put_priority(h, 1, "x", 1, MPROC_FOREVER),
+               MPROC_EINVAL);
     assert_err(mproc_queue_get(h, buf, 4, &size, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_get_malloc(h, &data, &size, MPROC_FOREVER),
                MPROC_EINVAL);
@@ -313,6 +340,7 @@ static void refuse_pool(void *h)
 {
     int out = 1234, in = 1, status = 5678;
     pid_t pid = 5;
+    mproc_pool_info info;
     mproc_result *result = NULL;
     const mproc_call call = {.fn = reply_seven};
     const mproc_batch batch = {.fn = reply_seven,
@@ -329,6 +357,9 @@ static void refuse_pool(void *h)
     assert_err(mproc_pool_map(h, &batch, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_pool_map_async(h, &batch, &result), MPROC_EINVAL);
     assert_err(mproc_pool_close(h), MPROC_EINVAL);
+    assert_err(mproc_pool_resize(h, 2), MPROC_EINVAL);
+    assert_err(mproc_pool_stats(h, &info), MPROC_EINVAL);
+    assert_int_equal(mproc_pool_worker_stats(h, NULL, 0), 0);
     assert_err(mproc_pool_terminate(h), MPROC_EINVAL);
     assert_err(mproc_pool_join(h, MPROC_FOREVER), MPROC_EINVAL);
     assert_int_equal(mproc_pool_worker_pids(h, &pid, 1), 0);
@@ -347,6 +378,7 @@ static void refuse_result(void *h)
     assert_err(mproc_result_get(h, NULL, 0, NULL, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_result_wait(h, MPROC_FOREVER), MPROC_EINVAL);
     refuse_waiting(mproc_waitable_result(h));
+    assert_err(mproc_result_cancel(h), MPROC_EINVAL);
     assert_false(mproc_result_ready(h));
     assert_false(mproc_result_successful(h));
     assert_null(mproc_result_outcome(h));
@@ -355,9 +387,9 @@ static void refuse_result(void *h)
 }
 
 static void (*const refusals[KINDS])(void *h) = {
-    refuse_lock,      refuse_rlock,  refuse_semaphore,  refuse_event,
-    refuse_condition, refuse_queue,  refuse_connection, refuse_process,
-    refuse_pool,      refuse_result,
+    refuse_lock,      refuse_rlock,   refuse_semaphore, refuse_event,
+    refuse_condition, refuse_barrier, refuse_queue,     refuse_connection,
+    refuse_process,   refuse_pool,    refuse_result,
 };
 
 /* All calls of all kinds, the frees too; of `but` it may be a handle. */
@@ -454,6 +486,7 @@ static int use_as_a_stranger(void *user)
     void *const *h = all->handle;
     int code = 1234, out = 5;
     pid_t pid = 6;
+    mproc_pool_info info;
     mproc_result *result = NULL;
     const mproc_call call = {.fn = reply_seven};
     const mproc_batch batch = {.fn = reply_seven};
@@ -477,10 +510,14 @@ static int use_as_a_stranger(void *user)
     assert_err(mproc_pool_map(h[POOL], &batch, MPROC_FOREVER), MPROC_EPERM);
     assert_err(mproc_pool_map_async(h[POOL], &batch, &result), MPROC_EPERM);
     assert_err(mproc_pool_close(h[POOL]), MPROC_EPERM);
+    assert_err(mproc_pool_resize(h[POOL], 2), MPROC_EPERM);
+    assert_err(mproc_pool_stats(h[POOL], &info), MPROC_EPERM);
+    assert_int_equal(mproc_pool_worker_stats(h[POOL], NULL, 0), 0);
     assert_err(mproc_pool_terminate(h[POOL]), MPROC_EPERM);
     assert_err(mproc_pool_join(h[POOL], MPROC_FOREVER), MPROC_EPERM);
     assert_int_equal(mproc_pool_worker_pids(h[POOL], &pid, 1), 0);
     assert_err(mproc_result_wait(h[RESULT], MPROC_FOREVER), MPROC_EPERM);
+    assert_err(mproc_result_cancel(h[RESULT]), MPROC_EPERM);
     assert_err(mproc_result_get(h[RESULT], &out, 4, NULL, MPROC_FOREVER),
                MPROC_EPERM);
     assert_false(mproc_result_ready(h[RESULT]));
@@ -530,6 +567,7 @@ static void expect_all_time_out(mproc_deadline until)
     mproc_semaphore *semaphore;
     mproc_event *event;
     mproc_condition *condition;
+    mproc_barrier *barrier;
     mproc_queue *queue;
     mproc_connection *a, *b;
     char byte;
@@ -537,6 +575,7 @@ static void expect_all_time_out(mproc_deadline until)
     assert_ok(mproc_semaphore_new(&semaphore, 0, NULL));
     assert_ok(mproc_event_new(&event));
     assert_ok(mproc_condition_new(&condition, lock));
+    assert_ok(mproc_barrier_new(&barrier, 2, NULL));
     assert_ok(mproc_queue_new(
         &queue, &(mproc_queue_opts){.maxsize = 1, .joinable = 1}));
     assert_ok(mproc_pipe_new(&a, &b, NULL));
@@ -546,6 +585,7 @@ static void expect_all_time_out(mproc_deadline until)
     assert_err(mproc_condition_wait(condition, until), MPROC_ETIMEDOUT);
     assert_err(mproc_semaphore_acquire(semaphore, until), MPROC_ETIMEDOUT);
     assert_err(mproc_event_wait(event, until), MPROC_ETIMEDOUT);
+    assert_err(mproc_barrier_wait(barrier, NULL, until), MPROC_ETIMEDOUT);
     assert_err(mproc_queue_get(queue, &byte, 1, NULL, until), MPROC_EEMPTY);
     assert_ok(mproc_queue_put(queue, "x", 1, until));
     assert_err(mproc_queue_put(queue, "x", 1, until), MPROC_EFULL);
@@ -564,6 +604,7 @@ static void expect_all_time_out(mproc_deadline until)
     mproc_lock_free(lock);
     mproc_semaphore_free(semaphore);
     mproc_event_free(event);
+    mproc_barrier_free(barrier);
     mproc_queue_free(queue);
     assert_ok(mproc_connection_close(a));
     assert_ok(mproc_connection_close(b));
@@ -751,7 +792,7 @@ static void *later(const void *known, size_t size, char set)
 
 #define LATER(opts, set) later(&(opts), sizeof(opts), (set)), sizeof(opts) + 64
 
-static void options_of_processes_and_semaphores_age(void **state)
+static void options_of_processes_and_locks_age(void **state)
 {
     (void)state;
     mproc_process *p = NULL, *none = NULL;
@@ -780,6 +821,18 @@ static void options_of_processes_and_semaphores_age(void **state)
     assert_err(mproc_semaphore_new_sized(&no, 1, LATER(bounded, 1)),
                MPROC_ENOTSUP);
     assert_null(no);
+
+    mproc_barrier *b = NULL, *neither = NULL;
+    mproc_barrier_opts acting = {.action = say_nothing, .user = no};
+    assert_ok(mproc_barrier_new_sized(&b, 1, &acting, 0));
+    assert_ok(mproc_barrier_wait(b, NULL, MPROC_NOWAIT));
+    mproc_barrier_free(b);
+    assert_ok(mproc_barrier_new_sized(&b, 1, LATER(acting, 0)));
+    assert_ok(mproc_barrier_wait(b, NULL, MPROC_NOWAIT));
+    mproc_barrier_free(b);
+    assert_err(mproc_barrier_new_sized(&neither, 1, LATER(acting, 1)),
+               MPROC_ENOTSUP);
+    assert_null(neither);
 }
 
 static void options_of_queues_and_pipes_age(void **state)
@@ -798,6 +851,9 @@ static void options_of_queues_and_pipes_age(void **state)
     assert_ok(mproc_queue_join(q, MPROC_NOWAIT));
     mproc_queue_free(q);
     assert_err(mproc_queue_new_sized(&none, LATER(one, 1)), MPROC_ENOTSUP);
+    one.order = MPROC_PRIORITY + 1;
+    assert_err(mproc_queue_new(&none, &one), MPROC_EINVAL);
+    one.order = MPROC_PRIORITY;
     one.reserved = 1; /* what a later version may use it for is not known */
     assert_err(mproc_queue_new(&none, &one), MPROC_ENOTSUP);
     assert_null(none);
@@ -958,6 +1014,9 @@ static void slips_with_locks_are_told(void **state)
     mproc_rlock *rlock;
     mproc_semaphore *bounded;
     mproc_condition *c;
+    mproc_barrier *none = NULL;
+    assert_err(mproc_barrier_new(&none, 0, NULL), MPROC_EINVAL);
+    assert_null(none);
     assert_ok(mproc_lock_new(&lock));
     assert_ok(mproc_rlock_new(&rlock));
     assert_ok(mproc_condition_new(&c, NULL));
@@ -1005,6 +1064,8 @@ static void slips_with_queues_and_pipes_are_told(void **state)
     assert_int_equal(size, 0);
     assert_ok(mproc_queue_task_done(q));
     assert_err(mproc_queue_task_done(q), MPROC_EINVAL);
+    assert_err(mproc_queue_put_priority(q, 0, "x", 1, MPROC_FOREVER),
+               MPROC_EINVAL);
     assert_err(mproc_queue_get_malloc(q, NULL, &size, MPROC_FOREVER),
                MPROC_EINVAL);
     assert_ok(mproc_queue_shutdown(q, false));
@@ -1099,7 +1160,7 @@ int main(void)
         cmocka_unit_test(absurd_sizes_of_memory_are_refused),
         cmocka_unit_test(no_bytes_are_memory_too),
         cmocka_unit_test(a_message_of_an_absurd_size_harms_nothing),
-        cmocka_unit_test(options_of_processes_and_semaphores_age),
+        cmocka_unit_test(options_of_processes_and_locks_age),
         cmocka_unit_test(options_of_queues_and_pipes_age),
         cmocka_unit_test(options_of_pools_and_tasks_age),
         cmocka_unit_test(heap_infos_of_any_age_are_filled),

@@ -3,6 +3,7 @@
 #include "pool_support.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -22,13 +23,6 @@ static int echoes(const void *arg, size_t size, mproc_reply *reply)
         return mproc_reply_fail(reply, 1, "misplaced %p", arg);
     }
     return mproc_reply_set(reply, arg, size);
-}
-
-static int squares(const void *arg, size_t size, mproc_reply *reply)
-{
-    int n = *(const int *)arg * *(const int *)arg;
-    (void)size;
-    return mproc_reply_set(reply, &n, sizeof n);
 }
 
 static int tells_pid(const void *arg, size_t size, mproc_reply *reply)
@@ -236,7 +230,8 @@ static void bad_calls_are_refused(void **state)
         {{.fn = NULL}, MPROC_EINVAL},
         {{.fn = squares, .arg_size = 4}, MPROC_EINVAL},
         {{.fn = squares, .arg = &n, .arg_size = SIZE_MAX}, MPROC_EINVAL},
-        {{.fn = squares, MPROC_ARG(n), .timeout_s = 1}, MPROC_ENOTSUP},
+        {{.fn = squares, MPROC_ARG(n), .timeout_s = -1}, MPROC_EINVAL},
+        {{.fn = squares, MPROC_ARG(n), .timeout_s = NAN}, MPROC_EINVAL},
         {{.fn = squares, MPROC_ARG(n), .priority = 1}, MPROC_ENOTSUP},
     };
     mproc_pool *p = pool_of(1);
@@ -279,10 +274,8 @@ static void bad_options_are_refused(void **state)
         mproc_pool_opts opts;
         int err;
     } bad[] = {
-        {{.max_rss_per_child = 1}, MPROC_ENOTSUP},
-        {{.retries = 1}, MPROC_ENOTSUP},
-        {{.max_pending = 1}, MPROC_ENOTSUP},
-        {{.grace_s = 1}, MPROC_ENOTSUP},
+        {{.grace_s = -1}, MPROC_EINVAL},
+        {{.grace_s = NAN}, MPROC_EINVAL},
         {{.start = MPROC_START_THREAD}, MPROC_ENOTSUP},
         {{.start = MPROC_START_SPAWN}, MPROC_ENOTSUP},
         {{.manual_dispatch = 1}, MPROC_ENOTSUP},
@@ -746,331 +739,6 @@ static void a_callback_may_free_its_pool(void **state)
         usleep(10000);
     }
     assert_err(mproc_pool_close(p), MPROC_EINVAL);
-    mproc_queue_free(gate);
-}
-
-/* ---- batches ---------------------------------------------------------- */
-
-enum { ITEMS = 50, BAD_SIZE = -100, KILLED = -101, CODED = -102 };
-
-static int squares_or_not(const void *arg, size_t size, mproc_reply *reply)
-{
-    int n = *(const int *)arg;
-    switch (n) {
-    case BAD_SIZE:
-        return mproc_reply_set(reply, "12345678", 8);
-    case KILLED:
-        raise(SIGKILL);
-        return 0;
-    case CODED:
-        return mproc_reply_fail(reply, 42, "item %d", n);
-    default:
-        return squares(arg, size, reply);
-    }
-}
-
-struct arrays {
-    int *in, *out, *status;
-};
-
-static struct arrays arrays(bool shared)
-{
-    struct arrays a;
-    int **array[] = {&a.in, &a.out, &a.status};
-    for (int i = 0; i < 3; i++) {
-        *array[i] = shared ? mproc_calloc(ITEMS, sizeof(int))
-                           : calloc(ITEMS, sizeof(int));
-    }
-    for (int i = 0; i < ITEMS; i++) {
-        a.in[i] = i;
-        a.out[i] = -5;
-        a.status[i] = 5;
-    }
-    return a;
-}
-
-static void free_arrays(struct arrays *a, bool shared)
-{
-    void (*end)(void *) = shared ? mproc_free : free;
-    end(a->in);
-    end(a->out);
-    end(a->status);
-}
-
-static mproc_batch batch_of(const struct arrays *a, size_t chunk)
-{
-    return (mproc_batch){.fn = squares_or_not,
-                         .in = a->in,
-                         .in_size = sizeof(int),
-                         .count = ITEMS,
-                         .out = a->out,
-                         .out_size = sizeof(int),
-                         .status = a->status,
-                         .chunk = chunk};
-}
-
-static int expected_status(int n)
-{
-    switch (n) {
-    case BAD_SIZE:
-        return MPROC_EMSGSIZE;
-    case KILLED:
-        return MPROC_EWORKERLOST;
-    case CODED:
-        return MPROC_ETASK;
-    default:
-        return MPROC_OK;
-    }
-}
-
-static void expect_arrays(const struct arrays *a)
-{
-    for (int i = 0; i < ITEMS; i++) {
-        int status = expected_status(a->in[i]);
-        assert_err(a->status[i], status);
-        if (status == MPROC_OK) {
-            assert_int_equal(a->out[i], a->in[i] * a->in[i]);
-        } else {
-            assert_int_equal(a->out[i], -5);
-        }
-    }
-}
-
-static const size_t chunks[] = {0,     1,          3,       ITEMS - 1,
-                                ITEMS, 10 * ITEMS, SIZE_MAX};
-enum { CHUNKS = sizeof chunks / sizeof *chunks };
-
-static void map_fills_its_arrays_in_order(void **state)
-{
-    (void)state;
-    mproc_pool *p = pool_of(3);
-    for (int i = 0; i < 2 * CHUNKS; i++) {
-        struct arrays a = arrays(i % 2);
-        mproc_batch b = batch_of(&a, chunks[i / 2]);
-        assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
-        expect_arrays(&a);
-        b.out = NULL;
-        b.out_size = 0;
-        assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
-        b.status = NULL;
-        assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
-        free_arrays(&a, i % 2);
-    }
-    end_of(p);
-}
-
-static void a_bad_item_costs_no_other(void **state)
-{
-    (void)state;
-    mproc_pool *p = pool_of(2);
-    for (int i = 0; i < 2 * CHUNKS; i++) {
-        struct arrays a = arrays(i % 2);
-        a.in[0] = i % 3 == 0 ? KILLED : 0;
-        a.in[7] = a.in[8] = KILLED;
-        a.in[5] = i % 3 == 1 ? BAD_SIZE : 5;
-        a.in[20] = BAD_SIZE;
-        a.in[21] = a.in[31] = CODED;
-        a.in[ITEMS - 1] = KILLED;
-        mproc_batch b = batch_of(&a, chunks[i / 2]);
-        assert_err(mproc_pool_map(p, &b, TEST_BOUND),
-                   i % 3 == 1 ? MPROC_EMSGSIZE : MPROC_EWORKERLOST);
-        expect_arrays(&a);
-        free_arrays(&a, i % 2);
-    }
-    end_of(p);
-}
-
-static void expect_first_bad(mproc_pool *p, size_t chunk, int what, int code)
-{
-    struct arrays a = arrays(false);
-    mproc_result *r;
-    a.in[11] = what;
-    a.in[12] = a.in[30] = KILLED;
-    a.in[40] = CODED;
-    mproc_batch b = batch_of(&a, chunk);
-    assert_ok(mproc_pool_map_async(p, &b, &r));
-    assert_ok(mproc_result_wait(r, TEST_BOUND));
-    const mproc_outcome *o = mproc_result_outcome(r);
-    assert_int_equal(o->index, 11);
-    assert_err(o->status, expected_status(what));
-    assert_int_equal(o->code, code);
-    assert_true(o->worker > 0);
-    assert_int_equal(o->size, 0);
-    if (what == CODED) {
-        assert_string_equal(o->error, "item -102");
-    } else if (what == KILLED) {
-        assert_non_null(strstr(o->error, "killed by signal 9 (SIGKILL)"));
-    }
-    assert_err(mproc_result_get(r, NULL, 0, NULL, MPROC_NOWAIT), o->status);
-    assert_false(mproc_result_successful(r));
-    expect_arrays(&a);
-    mproc_result_free(r);
-    free_arrays(&a, false);
-}
-
-static void the_outcome_of_a_batch_is_its_first_bad_item(void **state)
-{
-    (void)state;
-    mproc_pool *p = pool_of(3);
-    for (int i = 0; i < CHUNKS; i++) {
-        expect_first_bad(p, chunks[i], CODED, 42);
-        expect_first_bad(p, chunks[i], KILLED, -SIGKILL);
-        expect_first_bad(p, chunks[i], BAD_SIZE, 0);
-    }
-    end_of(p);
-}
-
-static void an_empty_batch_is_done_at_once(void **state)
-{
-    (void)state;
-    mproc_pool *p = pool_of(1);
-    mproc_result *r;
-    mproc_batch b = {.fn = squares};
-    assert_ok(mproc_pool_map(p, &b, MPROC_NOWAIT));
-    assert_ok(mproc_pool_map_async(p, &b, &r));
-    assert_true(mproc_result_successful(r));
-    size_t size = 77;
-    assert_ok(mproc_result_get(r, NULL, 0, NULL, MPROC_NOWAIT));
-    assert_ok(mproc_result_get(r, NULL, 0, &size, MPROC_NOWAIT));
-    assert_int_equal(size, 0);
-    mproc_result_free(r);
-    end_of(p);
-    assert_err(mproc_pool_map(p, &b, MPROC_NOWAIT), MPROC_EINVAL);
-}
-
-static int next_none(void *user, const void **item, size_t *size)
-{
-    (void)user;
-    (void)item;
-    (void)size;
-    return MPROC_EOF;
-}
-
-static void bad_batches_are_refused(void **state)
-{
-    (void)state;
-    int n[2] = {1, 2};
-    const struct {
-        mproc_batch batch;
-        int err;
-    } bad[] = {
-        {{.fn = NULL}, MPROC_EINVAL},
-        {{.fn = squares, .count = 1, .in_size = 4}, MPROC_EINVAL},
-        {{.fn = squares, .in = n, .in_size = SIZE_MAX, .count = 2},
-         MPROC_EINVAL},
-        {{.fn = squares, .in = n, .in_size = SIZE_MAX, .count = 1},
-         MPROC_EINVAL},
-        {{.fn = squares, .in = n, .count = 1, .out_size = SIZE_MAX},
-         MPROC_EINVAL},
-        {{.fn = squares, .in = n, .count = SIZE_MAX / 16 + 1, .chunk = 1},
-         MPROC_EINVAL},
-        {{.fn = squares, .next = next_none}, MPROC_ENOTSUP},
-        {{.fn = squares, .timeout_s = 1}, MPROC_ENOTSUP},
-        {{.fn = squares, .on_item = see_good}, MPROC_ENOTSUP},
-    };
-    mproc_pool *p = pool_of(1);
-    mproc_result *r = NULL;
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_err(mproc_pool_map(p, &bad[i].batch, TEST_BOUND), bad[i].err);
-        assert_err(mproc_pool_map_async(p, &bad[i].batch, &r), bad[i].err);
-    }
-    mproc_batch good = {.fn = squares, .in = n, .in_size = 4, .count = 2};
-    assert_err(mproc_pool_map(p, NULL, TEST_BOUND), MPROC_EINVAL);
-    assert_err(mproc_pool_map(NULL, &good, TEST_BOUND), MPROC_EINVAL);
-    assert_err(mproc_pool_map_async(p, &good, NULL), MPROC_EINVAL);
-    assert_null(r);
-    end_of(p);
-}
-
-/* Item 0 waits; of its chunk the others are never reached. */
-static int first_waits(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)size;
-    (void)reply;
-    mproc_queue *gate = *(mproc_queue *const *)arg;
-    return gate != NULL ? mproc_queue_get(gate, NULL, 0, NULL, MPROC_FOREVER)
-                        : 0;
-}
-
-static void a_batch_ends_at_its_deadline(void **state)
-{
-    (void)state;
-    for (int shared = 0; shared < 2; shared++) {
-        mproc_pool *p = pool_of(1);
-        mproc_queue *gate = queue();
-        mproc_queue *in[6] = {NULL, NULL, gate, NULL, NULL, NULL};
-        int *status =
-            shared ? mproc_alloc(6 * sizeof(int)) : malloc(6 * sizeof(int));
-        mproc_batch b = {.fn = first_waits,
-                         .in = in,
-                         .in_size = sizeof in[0],
-                         .count = 6,
-                         .status = status,
-                         .chunk = 4};
-        assert_err(mproc_pool_map(p, &b, mproc_in_ms(200)), MPROC_ETIMEDOUT);
-        for (int i = 2; i < 6; i++) {
-            assert_err(status[i], MPROC_ECANCELED);
-        }
-        in[2] = NULL;
-        assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
-        end_of(p);
-        mproc_queue_free(gate);
-        (shared ? mproc_free : free)(status);
-    }
-}
-
-static void a_batch_freed_early_is_cancelled(void **state)
-{
-    (void)state;
-    mproc_pool *p = pool_of(2);
-    mproc_queue *gate = queue();
-    mproc_queue *in[4] = {gate, gate, gate, NULL};
-    mproc_result *r;
-    mproc_batch b = {
-        .fn = first_waits, .in = in, .in_size = sizeof in[0], .count = 4};
-    assert_ok(mproc_pool_map_async(p, &b, &r));
-    mproc_result_free(r);
-    in[0] = in[1] = in[2] = NULL;
-    assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
-    end_of(p);
-    mproc_queue_free(gate);
-}
-
-struct batch_acts {
-    mproc_result *r;
-    char *out;
-};
-
-static void free_batch(const mproc_outcome *o, void *user)
-{
-    struct batch_acts *a = user;
-    (void)o;
-    mproc_result_free(a->r);
-    memset(a->out, 'x', 4);
-    free(a->out); /* not to be touched again */
-}
-
-static void a_callback_may_free_a_batch(void **state)
-{
-    (void)state;
-    mproc_pool *p = pool_of(2);
-    mproc_queue *gate = queue();
-    struct meeting m = {queue(), gate};
-    struct batch_acts a = {.out = calloc(4, 1)};
-    mproc_queue *in[4] = {NULL, NULL, NULL, gate};
-    mproc_batch b = {.fn = first_waits,
-                     .in = in,
-                     .in_size = sizeof in[0],
-                     .count = 4,
-                     .status = malloc(4 * sizeof(int)),
-                     .chunk = 4};
-    int *status = b.status;
-    assert_ok(mproc_pool_map_async(p, &b, &a.r));
-    mproc_call call = {.fn = does_nothing, .callback = free_batch, .user = &a};
-    assert_ok(mproc_pool_apply_async(p, &call, NULL, MPROC_FOREVER));
-    end_of(p); /* the batch is cancelled, or this would not end */
-    free(status);
-    mproc_queue_free(m.here);
     mproc_queue_free(gate);
 }
 
@@ -1636,9 +1304,6 @@ static void threads_of_the_maker_share_a_pool(void **state)
 
 /* ---- main ------------------------------------------------------------- */
 
-#define CLEAN(test) \
-    cmocka_unit_test_setup_teardown(test, note_what_is, nothing_is_left)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1661,14 +1326,6 @@ int main(void)
         CLEAN(a_result_freed_early_ends_no_task),
         CLEAN(a_callback_may_do_all_but_wait),
         CLEAN(a_callback_may_terminate),
-        CLEAN(map_fills_its_arrays_in_order),
-        CLEAN(a_bad_item_costs_no_other),
-        CLEAN(the_outcome_of_a_batch_is_its_first_bad_item),
-        CLEAN(an_empty_batch_is_done_at_once),
-        CLEAN(bad_batches_are_refused),
-        CLEAN(a_batch_ends_at_its_deadline),
-        CLEAN(a_batch_freed_early_is_cancelled),
-        CLEAN(a_callback_may_free_a_batch),
         CLEAN(close_lets_tasks_end),
         CLEAN(terminate_cancels_all),
         CLEAN(free_ends_what_runs),

@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Queue: every promise of <mproc/queue.h>, seen from outside. */
-#include "test.h"
+/*
+ * Queue: every promise of <mproc/queue.h>, seen from outside. In a queue of
+ * MPROC_PRIORITY all of them hold as they are while nobody gives a priority, in
+ * one of MPROC_LIFO all but those about the order.
+ *
+ * usage: test_queue [fifo | lifo | priority]
+ */
+#include "queue_support.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -13,129 +19,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-enum { KIB = 1024, MIB = 1024 * KIB };
-
-static mproc_heap_info heap_now(void)
-{
-    mproc_heap_info info;
-    assert_ok(mproc_heap_stats(&info));
-    return info;
-}
-
-static mproc_queue *new_queue(const mproc_queue_opts *opts)
-{
-    mproc_queue *q = NULL;
-    assert_ok(mproc_queue_new(&q, opts));
-    assert_non_null(q);
-    return q;
-}
-
-static mproc_queue *bounded(size_t maxsize)
-{
-    return new_queue(&(mproc_queue_opts){.maxsize = maxsize});
-}
-
-static mproc_queue *joinable(void)
-{
-    return new_queue(&(mproc_queue_opts){.joinable = 1});
-}
-
-static void put_int(mproc_queue *q, int value)
-{
-    assert_ok(mproc_queue_put(q, &value, sizeof value, TEST_BOUND));
-}
-
-static int get_int(mproc_queue *q)
-{
-    int value = 0;
-    assert_ok(mproc_queue_get(q, &value, sizeof value, NULL, TEST_BOUND));
-    return value;
-}
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-/* The letter of /proc/PID/stat: S asleep, T stopped, Z ended. */
-static char state_of(pid_t pid)
-{
-    char path[64], text[256] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    assert_true(read(fd, text, sizeof text - 1) > 0);
-    close(fd);
-    char *end = strrchr(text, ')');
-    assert_non_null(end);
-    return end[2];
-}
-
-static void await_state(pid_t pid, char state)
-{
-    double until = seconds() + 30;
-    while (state_of(pid) != state) {
-        assert_true(seconds() < until);
-        usleep(500);
-    }
-}
-
-/* Asleep in a call of the library, which it makes at once. */
-static pid_t fork_asleep(int (*fn)(void *), void *arg)
-{
-    pid_t pid = test_fork(fn, arg);
-    await_state(pid, 'S');
-    return pid;
-}
-
-static void end_by_kill(pid_t pid)
-{
-    kill(pid, SIGKILL);
-    assert_int_equal(test_wait_exit(pid), -SIGKILL);
-}
-
-static void fill(char *data, size_t size, unsigned seed)
-{
-    for (size_t i = 0; i < size; i++) {
-        data[i] = (char)(i * 7 + i / 251 + seed);
-    }
-}
-
-/* What a child returns: 0, or a small number that stands for an outcome. */
-static int as_status(int err)
-{
-    return err == 0                 ? 0
-           : err == MPROC_EINVAL    ? 11
-           : err == MPROC_ESHUTDOWN ? 12
-           : err == MPROC_EMSGSIZE  ? 13
-           : err == MPROC_EFULL     ? 14
-           : err == MPROC_EEMPTY    ? 15
-                                    : 99;
-}
-
-enum { WAS_INVALID = 11, WAS_SHUT_DOWN = 12, WAS_TOO_LARGE = 13 };
-
-static int blocked_get(void *arg)
-{
-    char data[16];
-    size_t size;
-    return as_status(
-        mproc_queue_get(arg, data, sizeof data, &size, MPROC_FOREVER));
-}
-
-static int blocked_put(void *arg)
-{
-    int value = 7;
-    return as_status(mproc_queue_put(arg, &value, sizeof value, MPROC_FOREVER));
-}
-
-static int blocked_join(void *arg)
-{
-    return as_status(mproc_queue_join(arg, MPROC_FOREVER));
-}
 
 /* ---- messages --------------------------------------------------------- */
 
@@ -209,7 +92,7 @@ static int consume(void *arg)
     int err;
     while ((err = mproc_queue_get(crowd->q, &m, sizeof m, &size, TEST_BOUND)) ==
            0) {
-        assert_true(m.number > last[m.producer]);
+        assert_true(m.number > last[m.producer] || order == MPROC_LIFO);
         last[m.producer] = m.number;
         atomic_fetch_add(&crowd->taken[m.producer * EACH + m.number], 1);
     }
@@ -1005,9 +888,6 @@ static void bad_arguments_are_refused(void **state)
         {{.order = -1}, MPROC_EINVAL},
         {{.reserved = 1}, MPROC_ENOTSUP},
         {{.redeliver = 1}, MPROC_EINVAL},
-        {{.redeliver = 1, .joinable = 1}, MPROC_ENOTSUP},
-        {{.order = MPROC_LIFO}, MPROC_ENOTSUP},
-        {{.order = MPROC_PRIORITY}, MPROC_ENOTSUP},
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         assert_err(mproc_queue_new(&none, &refused[i].opts),
@@ -1159,13 +1039,14 @@ static int with_a_small_heap(void)
         assert_true(count >= 20);
         assert_int_equal(mproc_queue_qsize(q), count);
         put_int(q, 5); /* which takes no memory */
-        for (int i = 0; i < count; i++) {
+        for (int i = 0; i <= count; i++) {
+            size_t size, last = order == MPROC_LIFO ? 0 : (size_t)count;
             assert_ok(
-                mproc_queue_get(q, data, sizeof data, NULL, MPROC_NOWAIT));
+                mproc_queue_get(q, data, sizeof data, &size, MPROC_NOWAIT));
+            assert_int_equal(size,
+                             (size_t)i == last ? sizeof(int) : sizeof data);
             assert_ok(mproc_queue_task_done(q));
         }
-        assert_int_equal(get_int(q), 5);
-        assert_ok(mproc_queue_task_done(q));
         assert_ok(mproc_queue_join(q, MPROC_NOWAIT));
         mproc_heap_info after = heap_now();
         assert_int_equal(after.blocks, before.blocks);
@@ -1187,7 +1068,8 @@ static int with_a_small_heap(void)
 static int run_small_heap(void *unused)
 {
     (void)unused;
-    execl("/proc/self/exe", "test_queue", "small-heap", (char *)NULL);
+    execl("/proc/self/exe", "test_queue", order_name[order], "small-heap",
+          (char *)NULL);
     return 98;
 }
 
@@ -1197,63 +1079,41 @@ static void without_memory_put_says_so_and_nothing_is_lost(void **state)
     assert_int_equal(test_wait_exit(test_fork(run_small_heap, NULL)), 0);
 }
 
-static mproc_heap_info at_start;
-
-static int remember_heap(void **state)
-{
-    (void)state;
-    mproc_queue *q;
-    if (mproc_queue_new(&q, NULL) < 0) {
-        return -1;
-    }
-    mproc_queue_free(q);
-    at_start = heap_now();
-    return 0;
-}
-
-static void nothing_is_left_of_it_all(void **state)
-{
-    (void)state;
-    mproc_queue *q = new_queue(NULL);
-    char byte;
-    /* a sleep of more than 50 ms gives back what the killed ones had */
-    assert_err(mproc_queue_get(q, &byte, 1, NULL, mproc_in_ms(200)),
-               MPROC_EEMPTY);
-    mproc_queue_free(q);
-    mproc_heap_info now = heap_now();
-    assert_int_equal(now.blocks, at_start.blocks);
-    assert_int_equal(now.in_use, at_start.in_use);
-}
-
 int main(int argc, char **argv)
 {
-    if (argc > 1 && strcmp(argv[1], "small-heap") == 0) {
+    order = argc > 1 ? read_order(argv[1]) : MPROC_FIFO;
+    if (order < 0) {
+        return 2;
+    }
+    if (argc > 2 && strcmp(argv[2], "small-heap") == 0) {
         return with_a_small_heap();
     }
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest first_come_first_served[] = {
         cmocka_unit_test(any_size_comes_through_whole),
+        cmocka_unit_test(putf_puts_what_printf_would_print),
+        cmocka_unit_test(a_full_queue_refuses_at_once_or_after_the_time),
+        cmocka_unit_test(without_a_limit_it_is_never_full),
+        cmocka_unit_test(messages_outlive_their_sender),
+        cmocka_unit_test(a_process_may_be_joined_before_its_queue_is_drained),
+        cmocka_unit_test(a_shutdown_lets_the_rest_be_got),
+        cmocka_unit_test(a_shutdown_at_once_drops_the_rest),
+        cmocka_unit_test(join_waits_until_all_is_acknowledged),
+    };
+    const struct CMUnitTest in_any_order[] = {
         cmocka_unit_test(a_crowd_gets_each_message_once_and_in_order),
         cmocka_unit_test(a_message_that_does_not_fit_stays_and_tells_its_size),
         cmocka_unit_test(without_a_size_the_message_must_be_exactly_as_large),
         cmocka_unit_test(get_malloc_gives_memory_with_a_nul_behind),
-        cmocka_unit_test(putf_puts_what_printf_would_print),
         cmocka_unit_test(values_of_a_type_are_put_and_got),
-        cmocka_unit_test(a_full_queue_refuses_at_once_or_after_the_time),
         cmocka_unit_test(an_empty_queue_refuses_at_once_or_after_the_time),
         cmocka_unit_test(a_blocked_put_goes_on_after_a_get),
         cmocka_unit_test(a_blocked_get_goes_on_after_a_put),
-        cmocka_unit_test(without_a_limit_it_is_never_full),
         cmocka_unit_test(it_tells_how_much_is_in_it_at_each_step),
         cmocka_unit_test(after_a_put_of_ones_own_it_is_not_empty),
         cmocka_unit_test(it_is_full_or_empty_only_when_it_is),
         cmocka_unit_test(a_getter_it_does_not_fit_wakes_the_next),
         cmocka_unit_test(a_queue_made_in_a_child_serves_a_cousin),
-        cmocka_unit_test(messages_outlive_their_sender),
-        cmocka_unit_test(a_process_may_be_joined_before_its_queue_is_drained),
-        cmocka_unit_test(a_shutdown_lets_the_rest_be_got),
-        cmocka_unit_test(a_shutdown_at_once_drops_the_rest),
         cmocka_unit_test(a_shutdown_ends_the_waits),
-        cmocka_unit_test(join_waits_until_all_is_acknowledged),
         cmocka_unit_test(more_task_done_than_messages_is_refused),
         cmocka_unit_test(anyone_may_acknowledge),
         cmocka_unit_test(what_a_dead_consumer_had_counts_as_done),
@@ -1269,5 +1129,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(without_memory_put_says_so_and_nothing_is_lost),
         cmocka_unit_test(nothing_is_left_of_it_all),
     };
-    return cmocka_run_group_tests(tests, remember_heap, NULL);
+    int failed = order == MPROC_LIFO
+                     ? 0
+                     : cmocka_run_group_tests(first_come_first_served,
+                                              remember_heap, NULL);
+    return failed + cmocka_run_group_tests(in_any_order, remember_heap, NULL);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A pool's worker that is killed, or stopped while its task is cancelled, after
- * any instruction between taking a task and answering it; and the nursery that
- * says how the dead one's task ended, killed there too.
+ * A pool's worker that is killed, or stopped while its task is cancelled or
+ * found to be over its time, after any instruction between taking a task and
+ * answering it; and the nursery that says how the dead one's task ended, killed
+ * there too.
  *
  * The victim is a worker; the round plays maker, nursery, collector and the
  * other worker, one after the other. In the end the task has ended exactly
@@ -24,6 +25,7 @@ enum { ITEMS = 5, LARGE = 100 * 1024, VICTIM = 0, OTHER = 1 };
 struct journal {
     _Atomic int ran[ITEMS]; /* how often each item did */
     _Atomic int cancelled;
+    _Atomic int over_time;
 };
 
 struct scenario {
@@ -31,6 +33,8 @@ struct scenario {
     size_t batch;     /* items; 0: a single task */
     size_t max_tasks; /* so that the worker ends by itself */
     bool terminate;   /* before the dead worker is looked at */
+    size_t retries;
+    double timeout_s;
 };
 
 static struct scenario is;
@@ -114,7 +118,8 @@ static bool submit(const int *arg)
                        .arg = arg,
                        .arg_size = sizeof *arg,
                        .callback = tell,
-                       .error_callback = tell};
+                       .error_callback = tell,
+                       .timeout_s = is.timeout_s};
     mproc_batch batch = {.fn = is.fn,
                          .in = in,
                          .in_size = sizeof *in,
@@ -122,7 +127,8 @@ static bool submit(const int *arg)
                          .out = out,
                          .out_size = sizeof *out,
                          .status = status,
-                         .chunk = is.batch};
+                         .chunk = is.batch,
+                         .timeout_s = is.timeout_s};
     int err = is.batch > 0
                   ? mproc_pool_map_async(pool, &batch, &result)
                   : mproc_pool_apply_async(pool, &call, &result, MPROC_NOWAIT);
@@ -144,7 +150,7 @@ static void collect(void)
 
 static void work(uint32_t index)
 {
-    mpr_worker_work(pool, self, atomic_load(&pool->table), index);
+    mpr_worker_work(pool, self, &atomic_load(&pool->table)->worker[index]);
 }
 
 /* ---- setting up ------------------------------------------------------- */
@@ -179,6 +185,7 @@ static void *set_up(const struct scenario *scenario)
     memset(journal, 0, sizeof *journal);
     told = 0;
     pool->max_tasks = is.max_tasks;
+    pool->retries = is.retries;
     return submit(in) ? journal : NULL;
 }
 
@@ -213,6 +220,30 @@ static void *set_up_handing_on(void)
 {
     return set_up(
         &(struct scenario){.fn = squares, .batch = ITEMS, .max_tasks = 2});
+}
+
+static void *set_up_limited(void)
+{
+    return set_up(
+        &(struct scenario){.fn = large, .max_tasks = 1, .timeout_s = 3600});
+}
+
+static void *set_up_limited_chunk(void)
+{
+    return set_up(&(struct scenario){
+        .fn = squares, .batch = ITEMS, .max_tasks = ITEMS, .timeout_s = 3600});
+}
+
+static void *set_up_retried(void)
+{
+    return set_up(
+        &(struct scenario){.fn = grows, .max_tasks = 1, .retries = 1});
+}
+
+static void *set_up_retried_chunk(void)
+{
+    return set_up(&(struct scenario){
+        .fn = squares, .batch = ITEMS, .max_tasks = ITEMS, .retries = 1});
 }
 
 static size_t region(void *ctx, struct sweep_range *range)
@@ -252,6 +283,17 @@ static int cancel(void *ctx)
     return 0;
 }
 
+/* As the nursery, hours later. */
+static int time_out(void *ctx)
+{
+    (void)ctx;
+    mpr_self(&self);
+    struct mpr_worker *worker = &atomic_load(&pool->table)->worker[VICTIM];
+    atomic_store(&journal->over_time,
+                 mpr_nursery_time_out(worker, INT64_MAX) == MPR_OVERTIME);
+    return 0;
+}
+
 static int settle(void *ctx)
 {
     (void)ctx;
@@ -259,7 +301,8 @@ static int settle(void *ctx)
     if (is.terminate) {
         atomic_store(&pool->phase, MPR_POOL_TERMINATED);
     }
-    mpr_nursery_settle(pool, self, atomic_load(&pool->table), VICTIM, -SIGKILL);
+    mpr_worker_settle(pool, self, &atomic_load(&pool->table)->worker[VICTIM],
+                      -SIGKILL);
     return 0;
 }
 
@@ -275,8 +318,8 @@ static const char *check_runs(void)
 {
     size_t count = is.batch > 0 ? is.batch : 1;
     for (size_t i = 0; i < count; i++) {
-        if (atomic_load(&journal->ran[i]) > 1) {
-            return "an item ran twice";
+        if (atomic_load(&journal->ran[i]) > 1 + (int)is.retries) {
+            return "an item ran too often";
         }
     }
     return NULL;
@@ -284,7 +327,7 @@ static const char *check_runs(void)
 
 static bool may_be_lost(const struct sweep_point *at)
 {
-    return !at->finished;
+    return !at->finished && is.retries == 0;
 }
 
 static const char *check_good(const mproc_outcome *o)
@@ -307,6 +350,9 @@ static const char *check_single(const struct sweep_point *at)
     if (told != 1) {
         return told == 0 ? "no callback ran" : "two callbacks ran";
     }
+    if (atomic_load(&journal->over_time) != (o->status == MPROC_EOVERTIME)) {
+        return "over its time, or not";
+    }
     switch (o->status) {
     case MPROC_OK:
         return is.fn == fails ? "the task should have failed" : check_good(o);
@@ -319,6 +365,10 @@ static const char *check_single(const struct sweep_point *at)
                        strstr(o->error, "killed by signal 9") != NULL
                    ? NULL
                    : "lost otherwise";
+    case MPROC_EOVERTIME:
+        return o->code == 0 && strstr(o->error, "ran too long") != NULL
+                   ? NULL
+                   : "over its time otherwise";
     case MPROC_ECANCELED:
         return is.terminate || atomic_load(&journal->cancelled)
                    ? NULL
@@ -330,7 +380,7 @@ static const char *check_single(const struct sweep_point *at)
 
 static const char *check_batch(const struct sweep_point *at)
 {
-    int lost = 0;
+    int lost = 0, over = 0;
     for (size_t i = 0; i < is.batch; i++) {
         bool good = status[i] == MPROC_OK && out[i] == in[i] * in[i];
         bool bad = status[i] == MPROC_ETASK && in[i] == 3;
@@ -338,12 +388,17 @@ static const char *check_batch(const struct sweep_point *at)
             status[i] == MPROC_ECANCELED && atomic_load(&journal->cancelled);
         if (status[i] == MPROC_EWORKERLOST) {
             lost++;
+        } else if (status[i] == MPROC_EOVERTIME) {
+            over++;
         } else if (!canceled && !(in[i] == 3 ? bad : good)) {
             return "an item ended otherwise";
         }
     }
     if (lost > may_be_lost(at)) {
         return "more than the item that ran was lost";
+    }
+    if (over != atomic_load(&journal->over_time)) {
+        return "not the item that ran was over its time";
     }
     const mproc_outcome *o = mproc_result_outcome(result);
     bool first = o->status == status[o->index];
@@ -422,6 +477,10 @@ static const struct sweep_case cases[] = {
     CASE("error text", set_up_failing, cancel),
     CASE("chunk of 5", set_up_chunk, cancel),
     CASE("chunk handed on", set_up_handing_on, NULL),
+    CASE("retry", set_up_retried, cancel),
+    CASE("chunk with retries", set_up_retried_chunk, NULL),
+    CASE("limit", set_up_limited, time_out),
+    CASE("chunk with a limit", set_up_limited_chunk, time_out),
 };
 
 int main(int argc, char **argv)

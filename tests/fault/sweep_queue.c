@@ -6,6 +6,8 @@
  * and what came of it. In the end everything that was ever put must be there
  * exactly once and in order, but for what a killed one was just putting or had
  * in hand; the queue must work on, and the heap must be as before.
+ *
+ * usage: sweep_queue [lifo | priority] [option of sweep_main]...
  */
 #include <signal.h>
 #include <stdio.h>
@@ -25,7 +27,7 @@
 #include "sweep.h"
 
 enum { SMALL = 64, INLINE_MOST = 1000, LARGE = 100 * 1024 };
-enum who { ROUND, SLEEPER, VICTIM, BYSTANDER, SECOND, FRESH, WHO_COUNT };
+enum who { ROUND, SLEEPER, VICTIM, BYSTANDER, SECOND, FRESH, WHO_COUNT, ANY };
 enum { MESSAGES_MAX = 128 };
 
 /*
@@ -35,6 +37,8 @@ enum { MESSAGES_MAX = 128 };
  */
 static mproc_deadline round_end;
 #define SOON round_end
+
+static int order = MPROC_FIFO; /* of all queues */
 
 struct head {
     uint32_t who, number;
@@ -59,7 +63,9 @@ struct journal {
     mproc_heap_info before;
     _Atomic uint32_t prepared; /* victims that are ready */
     _Atomic uint32_t sleeper_done;
-    _Atomic int32_t outcome; /* of the sleeper */
+    _Atomic int32_t outcome;  /* of the sleeper */
+    _Atomic uint32_t ballast; /* messages in it that are not told apart */
+    uint32_t rest;            /* what the round had got before the rest */
     struct doings of[WHO_COUNT];
 };
 
@@ -74,13 +80,36 @@ static void compose(size_t size, enum who who, uint32_t number)
     memcpy(out, &head, sizeof head);
 }
 
+/* That of the victim comes before all others. */
+static int64_t priority_of(const struct head *head)
+{
+    switch (head->who) {
+    case VICTIM:
+        return -1;
+    case ROUND:
+        return head->number % 3;
+    default:
+        return 0;
+    }
+}
+
+static int put_out(struct journal *j, size_t size, mproc_deadline until)
+{
+    struct head head;
+    if (order != MPROC_PRIORITY) {
+        return mproc_queue_put(j->q, out, size, until);
+    }
+    memcpy(&head, out, sizeof head);
+    return mproc_queue_put_priority(j->q, priority_of(&head), out, size, until);
+}
+
 /* Composed by `prepare` for the victim, so that this is not stepped. */
 static int put_composed(struct journal *j, enum who who, size_t size,
                         mproc_deadline until)
 {
     struct doings *d = &j->of[who];
     atomic_fetch_add(&d->puts_begun, 1);
-    int err = mproc_queue_put(j->q, out, size, until);
+    int err = put_out(j, size, until);
     if (err == 0) {
         atomic_fetch_add(&d->puts_done, 1);
     } else {
@@ -105,7 +134,11 @@ static int get(struct journal *j, enum who who, mproc_deadline until)
     if (err == 0) {
         struct head *head = &d->message[atomic_load(&d->got)];
         memcpy(head, in, sizeof *head);
-        atomic_fetch_add(&d->got, 1);
+        if (head->who == ANY) {
+            atomic_fetch_sub(&j->ballast, 1);
+        } else {
+            atomic_fetch_add(&d->got, 1);
+        }
     }
     atomic_fetch_add(&d->gets_done, 1);
     return err;
@@ -132,12 +165,14 @@ static void *set_up(const struct scenario *is)
 {
     const mproc_config config = {.heap_max = 32 << 20, .processes_max = 64};
     struct mpr_thread *self;
+    mproc_queue_opts opts = is->opts;
+    opts.order = order;
     mpr_test_deep_sleep = true;
     journal = mmap(NULL, sizeof *journal, PROT_READ | PROT_WRITE,
                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (journal == MAP_FAILED || mproc_configure(&config) < 0 ||
         mpr_self(&self) < 0 || mproc_heap_stats(&journal->before) < 0 ||
-        mproc_queue_new(&journal->q, &is->opts) < 0) {
+        mproc_queue_new(&journal->q, &opts) < 0) {
         return NULL;
     }
     journal->is = *is;
@@ -168,6 +203,18 @@ static bool drain(struct journal *j, int count)
     return true;
 }
 
+static bool load_ballast(struct journal *j, unsigned count)
+{
+    compose(j->is.size, ANY, 0);
+    for (; count > 0; count--) {
+        if (put_out(j, j->is.size, MPROC_NOWAIT) < 0) {
+            return false;
+        }
+        atomic_fetch_add(&j->ballast, 1);
+    }
+    return true;
+}
+
 /* With one message put and got before, so that its memory is used again. */
 static void *set_up_filled(const struct scenario *is, int count)
 {
@@ -189,6 +236,12 @@ static void *one_place_left(void)
 {
     return set_up_filled(&(struct scenario){.size = SMALL, .opts.maxsize = 3},
                          2);
+}
+
+/* Another one needs a chunk, the second, for itself. */
+static void *chunk_is_full(void)
+{
+    return set_up_filled(&(struct scenario){.size = SMALL}, MPR_ORDER_FIRST);
 }
 
 /* Empty, and the next message needs a segment of its own. */
@@ -240,6 +293,13 @@ static void *large_full(void)
                          2);
 }
 
+/* One less, and the second chunk is not needed any more. */
+static void *chunk_is_spare(void)
+{
+    struct journal *j = chunk_is_full();
+    return j != NULL && fill(j, 1) && drain(j, MPR_ORDER_FIRST / 2) ? j : NULL;
+}
+
 /* The head is at the end of a segment of the heap, which it will leave. */
 static void *at_segment_end(void)
 {
@@ -274,6 +334,35 @@ static void *joinable_large(void)
         1);
     return j != NULL && get(j, ROUND, MPROC_NOWAIT) == 0 && fill(j, 2) ? j
                                                                        : NULL;
+}
+
+enum { TABLE_FROM = 4096, CHUNK = 2048 };
+
+/* As chunk_is_full for the first chunk that stands in a table, and that. */
+static void *table_is_needed(void)
+{
+    struct journal *j = set_up(&(struct scenario){.size = SMALL});
+    return j != NULL && load_ballast(j, TABLE_FROM) ? j : NULL;
+}
+
+/* One less, and the table, whose chunks are gone, is not needed any more. */
+static void *table_is_spare(void)
+{
+    struct journal *j = table_is_needed();
+    return j != NULL && load_ballast(j, 1) && drain(j, TABLE_FROM - CHUNK + 1)
+               ? j
+               : NULL;
+}
+
+static void *large_two(void)
+{
+    return set_up_filled(&(struct scenario){.size = LARGE}, 2);
+}
+
+/* Enough for two levels of children. */
+static void *small_many(void)
+{
+    return set_up_filled(&(struct scenario){.size = SMALL}, 24);
 }
 
 static size_t region(void *ctx, struct sweep_range *range)
@@ -367,6 +456,28 @@ static const char *finish_if_unfinished(void *ctx)
     return NULL;
 }
 
+/* What is freed too early is no longer what it was. */
+static const char *reap_and_scribble(void *ctx)
+{
+    static const size_t sizes[] = {16 * 96, 64 * 1024, 192 * 1024, LARGE + 1};
+    (void)ctx;
+    mpr_slots_reap(mpr_self_.thread);
+    for (int i = 0; i < 4; i++) {
+        void *block[3];
+        for (int k = 0; k < 3; k++) {
+            block[k] = mproc_alloc(sizes[i]);
+            if (block[k] == NULL) {
+                return "no memory";
+            }
+            memset(block[k], 0xee, sizes[i]);
+        }
+        for (int k = 0; k < 3; k++) {
+            mproc_free(block[k]);
+        }
+    }
+    return NULL;
+}
+
 /* ---- the victims ------------------------------------------------------ */
 
 static void claim(void)
@@ -446,7 +557,7 @@ static int make_another(void *ctx)
 {
     (void)ctx;
     mproc_queue *q;
-    const mproc_queue_opts opts = {.joinable = true};
+    const mproc_queue_opts opts = {.order = order, .joinable = true};
     return mproc_queue_new(&q, &opts);
 }
 
@@ -535,7 +646,7 @@ static int use_another(void *ctx)
 {
     struct journal j = {.is = ((struct journal *)ctx)->is};
     allow_ms(10);
-    int err = mproc_queue_new(&j.q, NULL);
+    int err = mproc_queue_new(&j.q, &(mproc_queue_opts){.order = order});
     for (int i = 0; err == 0 && i < 3; i++) {
         err = put_and_get(&j, BYSTANDER);
     }
@@ -582,16 +693,23 @@ static unsigned times_got(struct journal *j, enum who by, uint32_t number)
     return times;
 }
 
+/* Of one putter, and of one priority. */
 static bool in_order(struct journal *j)
 {
-    for (enum who who = 0; who < WHO_COUNT; who++) {
-        uint32_t count, next[WHO_COUNT] = {0};
+    for (enum who who = 0; who < WHO_COUNT && order != MPROC_LIFO; who++) {
+        uint32_t count, next[WHO_COUNT][4] = {{0}};
         struct head *got = all_got(j, who, &count);
         for (uint32_t i = 0; i < count; i++) {
-            if (got[i].who >= WHO_COUNT || got[i].number < next[got[i].who]) {
+            if (got[i].who >= WHO_COUNT) {
                 return false;
             }
-            next[got[i].who] = got[i].number + 1;
+            bool priority = order == MPROC_PRIORITY;
+            uint32_t *least =
+                &next[got[i].who][priority ? priority_of(&got[i]) + 1 : 0];
+            if (got[i].number < *least) {
+                return false;
+            }
+            *least = got[i].number + 1;
         }
     }
     return true;
@@ -608,6 +726,36 @@ static unsigned gets_cut(struct journal *j)
     return cut;
 }
 
+/* With nobody else putting or getting: may `b` come behind `a`? */
+static bool may_follow(const struct head *a, const struct head *b)
+{
+    switch (order) {
+    case MPROC_LIFO:
+        return a->who != b->who || a->number > b->number || a->who == ANY;
+    case MPROC_PRIORITY:
+        return priority_of(a) <= priority_of(b);
+    default:
+        return true; /* in_order sees to that */
+    }
+}
+
+/* Who was killed with a message in hand had taken the first of them. */
+static bool was_first(struct journal *j, enum who by, uint32_t number)
+{
+    const struct head missing = {by, number};
+    uint32_t count;
+    struct head *got = all_got(j, ROUND, &count);
+    for (uint32_t i = j->rest; i < count; i++) {
+        bool equal = priority_of(&got[i]) == priority_of(&missing);
+        bool earlier = got[i].number < number && order != MPROC_LIFO &&
+                       (equal || order == MPROC_FIFO);
+        if (got[i].who == by && (earlier || !may_follow(&missing, &got[i]))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static const char *each_exactly_once(struct journal *j)
 {
     unsigned missing = 0;
@@ -620,11 +768,15 @@ static const char *each_exactly_once(struct journal *j)
                 return "a message was got twice";
             }
             missing += times == 0 && number < done;
+            if (times == 0 && number < done && !was_first(j, by, number)) {
+                return "another message is lost than was taken";
+            }
         }
         if (times_got(j, by, begun) > 0) {
             return "a message was got that nobody put";
         }
     }
+    missing += atomic_load(&j->ballast);
     return missing > gets_cut(j) ? "a message is lost" : NULL;
 }
 
@@ -632,8 +784,14 @@ static const char *each_exactly_once(struct journal *j)
 static const char *take_the_rest(struct journal *j)
 {
     size_t said = mproc_queue_qsize(j->q), took = 0;
+    struct head last, now;
     int err;
-    for (; (err = get(j, ROUND, MPROC_NOWAIT)) == 0; took++) {
+    j->rest = atomic_load(&j->of[ROUND].got);
+    for (; (err = get(j, ROUND, MPROC_NOWAIT)) == 0; took++, last = now) {
+        memcpy(&now, in, sizeof now);
+        if (took > 0 && !may_follow(&last, &now)) {
+            return "not the next";
+        }
         if (!intact(j->is.size)) {
             return "half a message";
         }
@@ -899,6 +1057,24 @@ static const struct sweep_case cases[] = {
         .shared = region,
     },
     {
+        .name = "put 100 KiB, the dead reaped",
+        .setup = large_two,
+        .prepare = be_ready,
+        .operation = put_one,
+        .follow_up = reap_and_scribble,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "get 100 KiB, the dead reaped",
+        .setup = large_two,
+        .prepare = be_ready,
+        .operation = get_one,
+        .follow_up = reap_and_scribble,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
         .name = "put, last place",
         .setup = one_place_left,
         .prepare = be_ready,
@@ -926,18 +1102,6 @@ static const struct sweep_case cases[] = {
         .check = check_queue,
         .shared = region,
         .pause_only = true,
-    },
-    {
-        .name = "put, new segment",
-        .setup = segment_is_full,
-        .prepare = be_ready,
-        .operation = put_one,
-        .sleeper = asleep_in_get,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = put_if_empty,
-        .check = check_queue,
-        .shared = region,
     },
     {
         .name = "get",
@@ -969,16 +1133,6 @@ static const struct sweep_case cases[] = {
         .bystander = get_and_put_beside,
         .second = use_and_reap,
         .follow_up = get_if_full,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "get, next segment",
-        .setup = at_segment_end,
-        .prepare = be_ready,
-        .operation = get_one,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
         .check = check_queue,
         .shared = region,
     },
@@ -1061,7 +1215,126 @@ static const struct sweep_case cases[] = {
     },
 };
 
+/* What only the first order has. */
+static const struct sweep_case log_cases[] = {
+    {
+        .name = "put, new segment",
+        .setup = segment_is_full,
+        .prepare = be_ready,
+        .operation = put_one,
+        .sleeper = asleep_in_get,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .follow_up = put_if_empty,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "get, next segment",
+        .setup = at_segment_end,
+        .prepare = be_ready,
+        .operation = get_one,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .check = check_queue,
+        .shared = region,
+    },
+};
+
+/* What only the others have. */
+static const struct sweep_case array_cases[] = {
+    {
+        .name = "put, new chunk",
+        .setup = chunk_is_full,
+        .prepare = be_ready,
+        .operation = put_one,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .follow_up = reap_and_scribble,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "get, chunk given back",
+        .setup = chunk_is_spare,
+        .prepare = be_ready,
+        .operation = get_one,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .follow_up = reap_and_scribble,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "put, among many",
+        .setup = small_many,
+        .prepare = be_ready,
+        .operation = put_one,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "get, among many",
+        .setup = small_many,
+        .prepare = be_ready,
+        .operation = get_one,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "put, new table",
+        .setup = table_is_needed,
+        .prepare = be_ready,
+        .operation = put_one,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .follow_up = reap_and_scribble,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "get, table given back",
+        .setup = table_is_spare,
+        .prepare = be_ready,
+        .operation = get_one,
+        .bystander = put_and_get_beside,
+        .second = use_and_reap,
+        .follow_up = reap_and_scribble,
+        .check = check_queue,
+        .shared = region,
+    },
+};
+
+enum {
+    CASES = sizeof cases / sizeof *cases,
+    LOG_CASES = sizeof log_cases / sizeof *log_cases,
+    ARRAY_CASES = sizeof array_cases / sizeof *array_cases
+};
+
+static int read_order(const char *name)
+{
+    return strcmp(name, "lifo") == 0       ? MPROC_LIFO
+           : strcmp(name, "priority") == 0 ? MPROC_PRIORITY
+                                           : -1;
+}
+
 int main(int argc, char **argv)
 {
-    return sweep_main(argc, argv, cases, sizeof cases / sizeof *cases);
+    struct sweep_case all[CASES + LOG_CASES + ARRAY_CASES];
+    size_t more = LOG_CASES;
+    memcpy(all, cases, sizeof cases);
+    memcpy(all + CASES, log_cases, sizeof log_cases);
+    if (argc > 1 && argv[1][0] != '-') {
+        order = read_order(argv[1]);
+        memcpy(all + CASES, array_cases, sizeof array_cases);
+        more = ARRAY_CASES;
+        argv[1] = argv[0];
+        argv++;
+        argc--;
+    }
+    return order < 0 ? 2 : sweep_main(argc, argv, all, CASES + more);
 }

@@ -1,341 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Locks, semaphores, events and conditions whose user is killed, or stopped for
- * a while, after any instruction. Whoever sleeps sleeps without a deadline, and
- * nobody but those who sleep looks for the dead. First among them, and so the
- * one whom the kernel wakes, is one who sleeps for something else.
+ * a while, after any instruction.
  */
-#include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+#include "sync_scene.h"
 
-#include <mproc/condition.h>
-#include <mproc/event.h>
-#include <mproc/lock.h>
-#include <mproc/shared.h>
-
-#include "shm/sleep.h"
-#include "sweep.h"
+#include "sync/condition.h"
 #include "sync/lock.h"
-#include "sync/waiters.h"
-
-enum who { ROUND, VICTIM, SLEEPER, OTHER, BYSTANDER, NOTIFIER, WHO_COUNT };
-enum { NOTHING_YET = 1000 }; /* no outcome of a call */
-
-/*
- * The bound of whatever a round waits for, with all its steps. Fixed when the
- * round begins: the clock, read inside a swept operation, would now and then
- * take other steps.
- */
-static mproc_deadline round_end;
-#define SOON round_end
-#define HARDLY mproc_in_ms(20)
-
-/* One who takes part; in memory that all share. */
-struct part {
-    _Atomic pid_t pid;
-    _Atomic mpr_id id;
-    _Atomic bool calling; /* the next sleep is the library's */
-    _Atomic bool done;
-    _Atomic int outcome;
-};
-
-struct scene {
-    struct part part[WHO_COUNT];
-    _Atomic uint32_t go;     /* sleepers begin */
-    _Atomic uint32_t inside; /* who holds it, by its own account */
-    _Atomic uint32_t overlaps;
-    bool watched;        /* somebody sleeps beside */
-    _Atomic bool paused; /* nobody is killed in this round */
-    mproc_lock *lock;
-    mproc_rlock *rlock;
-    mproc_semaphore *semaphore;
-    mproc_event *event;
-    mproc_event *aside; /* what the one beside sleeps for */
-    mproc_condition *condition;
-    mproc_heap_info before;
-};
-
-/*
- * Over the rounds of one sweep: what the victim did is done from some step on,
- * and undone before, never the other way round.
- */
-struct border {
-    _Atomic size_t last;
-    _Atomic size_t first_done;
-};
-
-static struct scene *scene;
-static struct border *border;
-
-static void *shared_memory(size_t size)
-{
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
-static void nap(void)
-{
-    nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
-}
-
-static bool past(mproc_deadline until)
-{
-    return mproc_in_ms(0).at_ns >= until.at_ns;
-}
-
-/* ---- those who take part ---------------------------------------------- */
-
-static void appear(enum who who)
-{
-    struct mpr_thread *self;
-    if (mpr_self(&self) == 0) {
-        atomic_store(&scene->part[who].id, mpr_self_id());
-    }
-    atomic_store(&scene->part[who].pid, getpid());
-}
-
-/* In state S in a futex call. */
-static bool in_futex(pid_t pid)
-{
-    char path[64], text[64];
-    snprintf(path, sizeof path, "/proc/%d/syscall", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0) {
-        close(fd);
-    }
-    text[size > 0 ? size : 0] = 0;
-    long number = strtol(text, NULL, 10);
-    return size > 0 && (number == SYS_futex || number == 449);
-}
-
-static bool asleep(enum who who)
-{
-    const struct part *p = &scene->part[who];
-    return atomic_load(&p->calling) && !atomic_load(&p->done) &&
-           in_futex(atomic_load(&p->pid));
-}
-
-/* Stays asleep for a while: it is not just looking at what woke it. */
-static bool rests(enum who who)
-{
-    for (int i = 0; i < 15; i++) {
-        if (!asleep(who)) {
-            return false;
-        }
-        nap();
-    }
-    return true;
-}
-
-/* False: it returned instead. */
-static bool comes_to_rest(enum who who)
-{
-    mproc_deadline until = SOON;
-    while (!atomic_load(&scene->part[who].done) && !past(until)) {
-        if (rests(who)) {
-            return true;
-        }
-        nap();
-    }
-    return false;
-}
-
-/* The other one goes first, in all rounds. */
-static uint32_t turn_of(enum who who)
-{
-    return who == OTHER ? 1 : 2;
-}
-
-static void await_go(enum who who)
-{
-    appear(who);
-    for (uint32_t go; (go = atomic_load(&scene->go)) < turn_of(who);) {
-        mpr_os_wait(&scene->go, go, MPROC_FOREVER);
-    }
-    atomic_store(&scene->part[who].calling, true);
-}
-
-static bool let_go(enum who who)
-{
-    if (scene->watched && !comes_to_rest(OTHER)) {
-        return false;
-    }
-    atomic_store(&scene->go, turn_of(who));
-    mpr_os_wake(&scene->go, INT_MAX);
-    return comes_to_rest(who);
-}
-
-static void let_sleeper_sleep(void *ctx)
-{
-    (void)ctx;
-    appear(VICTIM);
-    if (!let_go(SLEEPER)) {
-        abort();
-    }
-}
-
-static int finish(enum who who, int outcome)
-{
-    atomic_store(&scene->part[who].outcome, outcome);
-    atomic_store(&scene->part[who].done, true);
-    return outcome < 0;
-}
-
-static int outcome_of(enum who who)
-{
-    return atomic_load(&scene->part[who].outcome);
-}
-
-/* Who is told of a death finds the dead one inside. */
-static void enter(enum who who, int outcome)
-{
-    uint32_t before = atomic_exchange(&scene->inside, (uint32_t)who);
-    if (before != ROUND && outcome != MPROC_RECOVERED) {
-        atomic_fetch_add(&scene->overlaps, 1);
-    }
-}
-
-static void leave(void)
-{
-    atomic_store(&scene->inside, ROUND);
-}
-
-static pid_t start(int (*fn)(void *), void *arg)
-{
-    pid_t pid = fork();
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        _exit(fn(arg));
-    }
-    return pid;
-}
-
-static bool await_end(pid_t pid)
-{
-    int status = -1;
-    for (mproc_deadline until = SOON; !past(until); nap()) {
-        if (waitpid(pid, &status, WNOHANG) == pid) {
-            return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-        }
-    }
-    return false;
-}
-
-static bool await_done(enum who who)
-{
-    mproc_deadline until = SOON;
-    while (!atomic_load(&scene->part[who].done) && !past(until)) {
-        nap();
-    }
-    return atomic_load(&scene->part[who].done);
-}
-
-/* ---- before and after ------------------------------------------------- */
-
-static struct scene *new_scene(void)
-{
-    const mproc_config config = {.heap_max = 8 << 20, .processes_max = 64};
-    mpr_test_deep_sleep = true;
-    round_end = mproc_in_s(60);
-    scene = shared_memory(sizeof *scene);
-    if (scene == NULL || mproc_configure(&config) < 0) {
-        return NULL;
-    }
-    for (int who = 0; who < WHO_COUNT; who++) {
-        atomic_store(&scene->part[who].outcome, NOTHING_YET);
-    }
-    appear(ROUND);
-    return mproc_event_new(&scene->aside) < 0 ? NULL : scene;
-}
-
-static int sleep_aside(void *ctx)
-{
-    struct scene *s = ctx;
-    appear(OTHER);
-    atomic_store(&s->part[OTHER].calling, true);
-    return finish(OTHER, mproc_event_wait(s->aside, MPROC_FOREVER));
-}
-
-/* To a scene made: one who sleeps beside. */
-static void *with_one_beside(struct scene *s)
-{
-    if (s == NULL) {
-        return NULL;
-    }
-    s->watched = true;
-    return start(sleep_aside, s) > 0 && comes_to_rest(OTHER) ? s : NULL;
-}
-
-/* The tables of the family, and what it holds now: all small. */
-static size_t ranges(void *ctx, struct sweep_range *range)
-{
-    (void)ctx;
-    range[0] = (struct sweep_range){mpr_family, mpr_family->size};
-    return 1;
-}
-
-/* No record, slot, block or byte that was not there before. */
-static const char *nothing_left(struct scene *s)
-{
-    mproc_heap_info now;
-    struct mpr_thread *self;
-    if (s->watched && (mproc_event_set(s->aside) < 0 || !await_done(OTHER))) {
-        return "the one beside was not woken";
-    }
-    if (mpr_self(&self) < 0 || mproc_heap_stats(&now) < 0) {
-        return "no record, or no statistics";
-    }
-    for (mproc_deadline until = SOON; !past(until); nap()) {
-        struct mpr_census census = mpr_slots_reap(self);
-        if (census.living == 0 && !census.dying) {
-            break;
-        }
-    }
-    for (uint32_t i = 1; i < atomic_load(&mpr_family->threads_top); i++) {
-        struct mpr_thread *thread = &mpr_family->threads[i];
-        if (thread != self && atomic_load(&thread->owner) != 0) {
-            return "a thread record is left";
-        }
-    }
-    if (mproc_heap_stats(&now) < 0 || now.in_use != s->before.in_use ||
-        now.blocks != s->before.blocks) {
-        return "heap blocks are left";
-    }
-    return s->paused && atomic_load(&s->overlaps) > 0 ? "two held it at once"
-                                                      : NULL;
-}
-
-/* `done`, at this step, fits what was found at other steps. */
-static const char *on_its_side(const struct sweep_point *at, bool done)
-{
-    if (scene->paused) {
-        return NULL;
-    }
-    if (at->step < atomic_load(&border->last) ||
-        atomic_load(&border->last) == 0) {
-        atomic_store(&border->first_done, SIZE_MAX);
-    }
-    atomic_store(&border->last, at->step);
-    if (done && at->step < atomic_load(&border->first_done)) {
-        atomic_store(&border->first_done, at->step);
-    }
-    if (!done && at->step > atomic_load(&border->first_done)) {
-        return "undone at a later step than done";
-    }
-    return at->finished && !done ? "it returned, and is not done" : NULL;
-}
 
 /* ---- lock ------------------------------------------------------------- */
 
@@ -354,12 +25,6 @@ static void *lock_scene(void)
 static void *watched_lock_scene(void)
 {
     return with_one_beside(lock_scene());
-}
-
-static void victim_appears(void *ctx)
-{
-    (void)ctx;
-    appear(VICTIM);
 }
 
 static int lock_acquire(void *ctx)
@@ -941,28 +606,26 @@ static const char *check_set(void *ctx, const struct sweep_point *at)
 
 /* ---- condition -------------------------------------------------------- */
 
-enum { NOT_WAITING, WAITING, NOTIFIED };
-
-/* What the word of the only thread of a process says (sync/waiters.c). */
-static unsigned wait_state(enum who who)
+/* What the word of the only thread of a process says. */
+static enum mpr_wait_state wait_state(enum who who)
 {
     mpr_id id = atomic_load(&scene->part[who].id);
     for (uint32_t i = 1; i < atomic_load(&mpr_family->threads_top); i++) {
         struct mpr_thread *thread = &mpr_family->threads[i];
         if (id != 0 && atomic_load(&thread->owner) == id) {
-            return atomic_load(&thread->wait) % 4;
+            return mpr_wait_heard(thread);
         }
     }
-    return NOT_WAITING;
+    return MPR_WAIT_OVER;
 }
 
 static bool await_waiting(enum who who)
 {
     mproc_deadline until = SOON;
-    while (wait_state(who) != WAITING && !past(until)) {
+    while (wait_state(who) != MPR_WAIT_ON && !past(until)) {
         nap();
     }
-    return wait_state(who) == WAITING;
+    return wait_state(who) == MPR_WAIT_ON;
 }
 
 /* Over a lock of the user's, or of its own. */
@@ -1129,7 +792,7 @@ static int tell_one(void *ctx)
     appear(NOTIFIER);
     for (mproc_deadline until = SOON; !ready && !past(until); nap()) {
         mpr_id victim = atomic_load(&s->part[VICTIM].id);
-        bool waits = wait_state(VICTIM) == WAITING;
+        bool waits = wait_state(VICTIM) == MPR_WAIT_ON;
         ready = victim != 0 && !mproc_lock_locked(s->lock) &&
                 (waits || mpr_id_is_dead(victim));
     }
@@ -1160,8 +823,8 @@ static const char *tell_who_is_left(void *ctx)
         if (atomic_load(&s->part[SLEEPER].done)) {
             return NULL;
         }
-        if (rests(SLEEPER) && wait_state(SLEEPER) == WAITING &&
-            wait_state(VICTIM) == NOT_WAITING) {
+        if (rests(SLEEPER) && wait_state(SLEEPER) == MPR_WAIT_ON &&
+            wait_state(VICTIM) == MPR_WAIT_OVER) {
             atomic_store(&s->part[ROUND].done, true);
             int err = notify_in(s, 1, SOON);
             atomic_store(&s->part[ROUND].outcome, err);
@@ -1280,7 +943,7 @@ static bool tell_mourned(void)
     atomic_store(&mourned.waiters->notified,
                  atomic_load(&mourned.waiters->tickets));
     return atomic_compare_exchange_strong(&mourned.dead->wait, &wait,
-                                          wait - WAITING + NOTIFIED);
+                                          wait - MPR_WAIT_ON + MPR_WAIT_TOLD);
 }
 
 static void *dead_waiter_scene(void)
@@ -1294,7 +957,7 @@ static void *dead_waiter_scene(void)
         return NULL;
     }
     mourned.dead = record_of(OTHER);
-    mourned.waiters = (struct mpr_waiters *)mourned.dead->wait_for;
+    mourned.waiters = &s->condition->waiters;
     mourned.seen = atomic_load(&mourned.dead->wait);
     mourned.mine = mpr_waiters_join(self, mourned.waiters);
     kill(pid, SIGKILL);
@@ -1305,15 +968,6 @@ static void *told_dead_waiter_scene(void)
 {
     struct scene *s = dead_waiter_scene();
     return s != NULL && tell_mourned() ? s : NULL;
-}
-
-static int reap_all(void *ctx)
-{
-    struct mpr_thread *self;
-    (void)ctx;
-    return finish(VICTIM, mpr_self(&self) < 0                ? -1
-                          : mpr_slots_reap(self).reaped == 1 ? 0
-                                                             : -1);
 }
 
 static int late_notifier(void *ctx)
@@ -1331,11 +985,11 @@ static const char *leave_and_go_on(struct scene *s, bool told)
         return "no record";
     }
     (void)mpr_slots_reap(self);
-    if (mpr_waiters_told(self, mourned.mine) != told) {
+    if ((mpr_wait_heard(self) == MPR_WAIT_TOLD) != told) {
         return told ? "a notify died with its waiter"
                     : "a waiter was told of nothing";
     }
-    mpr_waiters_leave(self, mourned.mine);
+    mpr_wait_end(self, mourned.mine);
     return condition_goes_on(s);
 }
 
@@ -1407,7 +1061,7 @@ static const char *settle_two(void *ctx)
         bool settled = true;
         for (enum who who = SLEEPER; who <= OTHER; who++) {
             settled &= atomic_load(&s->part[who].done) ||
-                       (wait_state(who) == WAITING && rests(who));
+                       (wait_state(who) == MPR_WAIT_ON && rests(who));
         }
         if (settled) {
             atomic_store(&s->part[ROUND].outcome, count_done(s));
@@ -1444,8 +1098,6 @@ static const char *check_all_told(void *ctx, const struct sweep_point *at)
 }
 
 /* ---- all of them ------------------------------------------------------ */
-
-#define COMMON .shared = ranges, .limit_ms = 3000
 
 static const struct sweep_case cases[] = {
     {.name = "lock acquire",
@@ -1620,9 +1272,5 @@ static const struct sweep_case cases[] = {
 
 int main(int argc, char **argv)
 {
-    border = shared_memory(sizeof *border);
-    if (border == NULL) {
-        return 1;
-    }
-    return sweep_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
+    return play(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }

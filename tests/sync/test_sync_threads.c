@@ -1,30 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The algorithms of sync/ among threads that have a slot each: the end of a
- * thread is then the death of a participant, and the thread sanitizer sees what
- * it cannot see between processes. All sleeps begin in their second stage,
- * which has no timed look, so a wake-up that is lost is a test that hangs.
- */
-#include "test.h"
+/* The algorithms of sync/ but Barrier among threads that have a slot each. */
+#include "threads.h"
 
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-
-#include "shm/sleep.h"
 #include "sync/condition.h"
 #include "sync/lock.h"
 
-enum { THREADS = 4, ROUNDS = 10000 };
-
-typedef void *thread_fn(void *arg);
-
 static long counter; /* under the lock of the test */
-static atomic_int ready, told;
 
 static int before_each(void **state)
 {
@@ -35,121 +16,9 @@ static int before_each(void **state)
     return 0;
 }
 
-static pthread_t start(thread_fn *fn, void *arg)
-{
-    pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, fn, arg), 0);
-    return thread;
-}
-
-struct job {
-    thread_fn *fn;
-    void *arg;
-    atomic_int *missing;
-};
-
-static void *run_job(void *arg)
-{
-    struct job *job = arg;
-    atomic_fetch_sub(job->missing, 1);
-    while (atomic_load(job->missing) > 0) {
-        sched_yield();
-    }
-    return job->fn(job->arg);
-}
-
-/* Among n threads that begin together. */
-static void run(thread_fn *fn, void *arg, int n)
-{
-    pthread_t threads[2 * THREADS];
-    atomic_int missing = n;
-    struct job job = {fn, arg, &missing};
-    for (int i = 0; i < n; i++) {
-        threads[i] = start(run_job, &job);
-    }
-    for (int i = 0; i < n; i++) {
-        pthread_join(threads[i], NULL);
-    }
-}
-
-/* Now and then, so that others meet what the caller is in the midst of. */
-static void linger(int i)
-{
-    if (i % 64 == 0) {
-        sched_yield();
-    }
-}
-
-/* Until a condition that another thread brings about, or the test's limit. */
-#define await(condition)                                            \
-    do {                                                            \
-        mproc_deadline until_ = TEST_BOUND;                         \
-        while (!(condition)) {                                      \
-            assert_true(mproc_in_ms(0).at_ns < until_.at_ns);       \
-            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL); \
-        }                                                           \
-    } while (0)
-
-static void reap_dead(void)
-{
-    struct mpr_thread *self;
-    assert_ok(mpr_self(&self));
-    mpr_slots_reap(self);
-}
-
 static bool flagged(mproc_lock *l)
 {
     return atomic_load(&l->hold.word) & MPR_HOLD_WAITERS;
-}
-
-/* A thread that calls something that sleeps, and tells what that said. */
-struct caller {
-    int (*call)(void *object, mproc_deadline until);
-    void *object;
-    mproc_deadline until;
-    atomic_int tid, back;
-    int err;
-};
-
-/* While set, callers that are back live on: their deaths would wake others. */
-static atomic_bool stay;
-
-static void *call_it(void *arg)
-{
-    struct caller *caller = arg;
-    atomic_store(&caller->tid, mpr_os_tid());
-    caller->err = caller->call(caller->object, caller->until);
-    atomic_store(&caller->back, 1);
-    await(!atomic_load(&stay));
-    return NULL;
-}
-
-static bool is_asleep(int tid)
-{
-    char path[64], line[512] = "";
-    snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    size_t n = fread(line, 1, sizeof line - 1, f);
-    fclose(f);
-    line[n] = '\0';
-    return strrchr(line, ')')[2] == 'S';
-}
-
-/* Until it sleeps in the call. */
-static pthread_t start_call(struct caller *caller,
-                            int (*call)(void *, mproc_deadline), void *object,
-                            mproc_deadline until)
-{
-    caller->call = call;
-    caller->object = object;
-    caller->until = until;
-    atomic_store(&caller->tid, 0);
-    atomic_store(&caller->back, 0);
-    pthread_t thread = start(call_it, caller);
-    await(atomic_load(&caller->tid) != 0 &&
-          is_asleep(atomic_load(&caller->tid)));
-    return thread;
 }
 
 static int acquire_lock(void *l, mproc_deadline until)
@@ -174,27 +43,6 @@ static int wait_on_condition(void *c, mproc_deadline until)
     int err = mproc_condition_wait(c, until);
     assert_true(err == MPROC_EINVAL || mproc_condition_release(c) == 0);
     return err;
-}
-
-/* Starts THREADS callers, lets them go, and compares what they are told. */
-static void expect_all_back(int (*call)(void *, mproc_deadline), void *object,
-                            void (*let_go)(void *), int err)
-{
-    struct caller callers[THREADS];
-    pthread_t threads[THREADS];
-    atomic_store(&stay, true);
-    for (int i = 0; i < THREADS; i++) {
-        threads[i] = start_call(&callers[i], call, object, MPROC_FOREVER);
-    }
-    let_go(object);
-    for (int i = 0; i < THREADS; i++) {
-        await(atomic_load(&callers[i].back));
-    }
-    atomic_store(&stay, false);
-    for (int i = 0; i < THREADS; i++) {
-        pthread_join(threads[i], NULL);
-        assert_err(callers[i].err, err);
-    }
 }
 
 /* ---- lock ------------------------------------------------------------- */
@@ -661,7 +509,6 @@ static void exactly_as_many_return_as_are_notified(void **state)
  */
 struct corpse {
     mproc_condition *c;
-    uint64_t wait;
     struct mpr_thread *record;
     atomic_int may_die;
 };
@@ -673,11 +520,16 @@ static void *die_waiting(void *arg)
     assert_ok(mproc_condition_acquire(corpse->c, MPROC_FOREVER));
     assert_ok(mpr_self(&self));
     corpse->record = self;
-    corpse->wait = mpr_waiters_join(self, &corpse->c->waiters);
+    (void)mpr_waiters_join(self, &corpse->c->waiters);
     assert_ok(mproc_condition_release(corpse->c));
     atomic_fetch_add(&ready, 1);
     await(atomic_load(&corpse->may_die));
     return NULL;
+}
+
+static bool was_told(const struct corpse *corpse)
+{
+    return mpr_wait_heard(corpse->record) == MPR_WAIT_TOLD;
 }
 
 static pthread_t start_corpse(struct corpse *corpse, mproc_condition *c)
@@ -713,7 +565,7 @@ static void what_the_dead_were_notified_of_is_passed_on(void **state)
     pthread_t first = start_waiter(c);
     pthread_t second = start_waiter(c);
     notify(c, 1);
-    assert_true(mpr_waiters_told(corpse.record, corpse.wait));
+    assert_true(was_told(&corpse));
     bury(&corpse, dead);
     pthread_join(first, NULL);
     reap_dead();
@@ -733,7 +585,7 @@ static void it_is_not_passed_on_to_who_came_later(void **state)
     notify(c, 1);
     pthread_t later = start_corpse(&late, c);
     bury(&corpse, dead);
-    assert_false(mpr_waiters_told(late.record, late.wait));
+    assert_false(was_told(&late));
     bury(&late, later);
     mproc_condition_free(c);
 }
@@ -786,7 +638,7 @@ static void who_timed_out_takes_no_notify(void **state)
     await(mproc_in_ms(0).at_ns > hasty.until.at_ns);
     await(atomic_load(&c->own.hold.word) & MPR_HOLD_WAITERS);
     assert_ok(mproc_condition_notify(c, 1));
-    assert_true(mpr_waiters_told(other.record, other.wait));
+    assert_true(was_told(&other));
     assert_ok(mproc_condition_release(c));
     pthread_join(first, NULL);
     assert_err(hasty.err, MPROC_ETIMEDOUT);
@@ -809,8 +661,8 @@ static void nothing_is_passed_on_within_a_freed_condition(void **state)
     pthread_t two = start_corpse(&second, next);
     notify(next, 1);
     bury(&corpse, dead);
-    assert_true(mpr_waiters_told(first.record, first.wait));
-    assert_false(mpr_waiters_told(second.record, second.wait));
+    assert_true(was_told(&first));
+    assert_false(was_told(&second));
     bury(&second, two);
     bury(&first, one);
     mproc_condition_free(next);
@@ -818,9 +670,7 @@ static void nothing_is_passed_on_within_a_freed_condition(void **state)
 
 int main(void)
 {
-    setenv("CMOCKA_TEST_ABORT", "1", 1); /* no jump out of other threads */
-    mpr_test_slot_per_thread(true);
-    mpr_test_deep_sleep = true;
+    threads_have_slots();
 #define TEST(name) cmocka_unit_test_setup(name, before_each)
     const struct CMUnitTest tests[] = {
         TEST(a_lock_excludes_and_loses_no_wakeup),
