@@ -77,6 +77,8 @@ struct mpr_log_end {
  * lies in a block, which its lease keeps: what is READY there is first in line.
  * `loans`, under the guard that puts lock: blocks on loan to be written, each
  * of which has its place among max_items.
+ * `redeliver` and `order` may be read by one who waited for what the memory
+ * held before.
  */
 struct mpr_log {
     struct mpr_log_end tail;

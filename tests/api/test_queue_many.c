@@ -376,7 +376,7 @@ static int consume(void *arg)
     static struct item items[BATCH];
     int last[PRODUCERS] = {-1, -1, -1}, n;
     while ((n = mproc_queue_get_many(crowd->q, items, sizeof *items,
-                                     (size_t)(last[0] % BATCH + 2),
+                                     (size_t)(last[0] % (BATCH - 2) + 2),
                                      TEST_BOUND)) > 0) {
         for (int i = 0; i < n; i++) {
             int from = items[i].producer, number = items[i].number;
