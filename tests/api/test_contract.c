@@ -284,12 +284,21 @@ static void refuse_barrier(void *h)
 static void refuse_queue(void *h)
 {
     char buf[4] = "abc";
+    mproc_message m = {.data = buf, .size = 3};
     void *data = buf;
     size_t size = 77;
     assert_err(mproc_queue_put(h, "x", 1, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_putf(h, MPROC_FOREVER, "%d", 1), MPROC_EINVAL);
     assert_err(mproc_queue_put_priority(h, 1, "x", 1, MPROC_FOREVER),
                MPROC_EINVAL);
+    assert_err(mproc_queue_put_many(h, "x", 1, 1, MPROC_FOREVER), MPROC_EINVAL);
+    assert_err(mproc_queue_get_many(h, buf, 1, 4, MPROC_FOREVER), MPROC_EINVAL);
+    assert_err(mproc_queue_loan(h, &m, 4, MPROC_FOREVER), MPROC_EINVAL);
+    assert_err(mproc_queue_send(h, &m), MPROC_EINVAL);
+    assert_err(mproc_queue_take(h, &m, MPROC_FOREVER), MPROC_EINVAL);
+    m.private_[0] = h;
+    mproc_message_release(&m);
+    assert_ptr_equal(m.data, buf);
     assert_err(mproc_queue_get(h, buf, 4, &size, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_get_malloc(h, &data, &size, MPROC_FOREVER),
                MPROC_EINVAL);
