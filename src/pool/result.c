@@ -186,7 +186,7 @@ static bool cancel_batch(struct mproc_result *result, struct mpr_thread *self)
 {
     mproc_pool *pool = (mproc_pool *)result->pool;
     struct mpr_batch_state *batch = result->batch;
-    bool any = batch->open;
+    bool any = batch->open && batch->stop == 0;
     for (struct mpr_part *part = batch->newest; part; part = part->older) {
         any |= mpr_pool_cancel(pool, self, &part->entry);
     }
