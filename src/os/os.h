@@ -249,6 +249,22 @@ struct mpr_os_parent {
  */
 void mpr_os_end_with_parent(const struct mpr_os_parent *parent);
 
+/* ---- threads of the library's own ------------------------------------- */
+
+struct mpr_os_thread {
+    pthread_t id;
+};
+
+/*
+ * Run fn(arg) in a thread in which all signals are blocked, so that handlers
+ * run in the user's threads; to be joined, or detached by whoever. EAGAIN: no
+ * thread left.
+ */
+int mpr_os_thread_start(struct mpr_os_thread *out, void *(*fn)(void *),
+                        void *arg);
+void mpr_os_thread_join(const struct mpr_os_thread *thread);
+void mpr_os_thread_detach(const struct mpr_os_thread *thread);
+
 /* ---- children --------------------------------------------------------- */
 
 /*
@@ -263,6 +279,16 @@ int mpr_os_pidfd(pid_t pid);
  */
 int mpr_os_flag(bool raised);
 void mpr_os_raise_flag(int fd);
+void mpr_os_lower_flag(int fd);
+
+/*
+ * A descriptor that is readable while any of those is that were added. It
+ * forgets them only when it is told to, and none may be closed before that.
+ * EMFILE, ENFILE, ENOMEM; adding: ENOMEM, ENOSPC.
+ */
+int mpr_os_watch(void);
+int mpr_os_watch_add(int watch, int fd);
+void mpr_os_watch_remove(int watch, int fd);
 
 void mpr_os_close(int fd);
 

@@ -145,6 +145,14 @@ int mpr_os_flag(bool raised)
 }
 
 /* By system calls that are no cancellation points, as below. */
+void mpr_os_lower_flag(int fd)
+{
+    uint64_t count;
+    if (fd >= 0) {
+        syscall(SYS_read, fd, &count, sizeof count);
+    }
+}
+
 void mpr_os_raise_flag(int fd)
 {
     const uint64_t one = 1;

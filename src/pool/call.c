@@ -64,8 +64,18 @@ static int submit_call(struct submission *s, struct mproc_result *result)
 {
     const mproc_call *call = &s->call;
     mproc_pool *pool = s->pool;
-    int err =
-        mpr_sleep_until(&pool->room, s->until, MPROC_EFULL, attempt_take, s);
+    struct mpr_pool_wait wait = {.pool = pool,
+                                 .tag = s->tag,
+                                 .self = s->self,
+                                 .attempt = attempt_take,
+                                 .user = s,
+                                 .busy = MPROC_EFULL,
+                                 .calls = true,
+                                 .manual = mpr_pool_is_manual(pool)};
+    int err = attempt_take(s);
+    if (err == MPROC_EFULL) {
+        err = mpr_pool_wait(&wait, &pool->room, s->until);
+    }
     if (err < 0) {
         return err;
     }
@@ -142,9 +152,9 @@ int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
     if (err != 0 || result == NULL) {
         return err == MPROC_EFULL ? MPROC_ETIMEDOUT : err;
     }
-    err = mproc_result_wait(result, until);
+    err = mpr_result_wait(result, until, true);
     if (err == MPROC_ETIMEDOUT && !mpr_result_cancel(result, self)) {
-        err = mproc_result_wait(result, MPROC_FOREVER); /* it has ended */
+        err = mpr_result_wait(result, MPROC_FOREVER, true); /* it has ended */
     }
     if (err == 0) {
         err = result->outcome.status;

@@ -30,6 +30,8 @@ int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
     }
     result->maker = mpr_self_id();
     result->pool = pool;
+    result->pool_tag = mpr_object_tag(pool, MPR_POOL);
+    result->manual = mpr_pool_is_manual(pool);
     result->users = 2;
     atomic_store(&result->freed, 0);
     atomic_store(&result->ended, 0);
@@ -68,6 +70,9 @@ void mpr_result_set_ended(struct mproc_result *result)
 {
     atomic_store(&result->ended, 1);
     mpr_bell_ring(&result->bell, INT_MAX);
+    if (result->manual) {
+        mpr_bell_ring(&((mproc_pool *)result->pool)->done.items, INT_MAX);
+    }
 }
 
 static bool has_ended(const struct mproc_result *result)
@@ -83,16 +88,24 @@ static int attempt(void *user)
     return has_ended(user) ? 0 : MPROC_ETIMEDOUT;
 }
 
-int mpr_result_await(struct mproc_result *result, mproc_deadline until)
+int mpr_result_await(struct mproc_result *result, mproc_deadline until,
+                     bool calls)
 {
+    struct mpr_pool_wait wait = {.pool = (mproc_pool *)result->pool,
+                                 .tag = result->pool_tag,
+                                 .attempt = attempt,
+                                 .user = result,
+                                 .busy = MPROC_ETIMEDOUT,
+                                 .calls = calls,
+                                 .manual = result->manual};
     if (has_ended(result)) {
         return 0;
     }
     if (mpr_pool_in_callback != NULL && mpr_pool_in_callback == result->pool) {
         return MPROC_EDEADLK;
     }
-    return mpr_sleep_until(&result->bell, until, MPROC_ETIMEDOUT, attempt,
-                           result);
+    int err = mpr_self(&wait.self);
+    return err < 0 ? err : mpr_pool_wait(&wait, &result->bell, until);
 }
 
 static int check(const mproc_result *result, struct mpr_thread **self)
@@ -107,7 +120,7 @@ static int check(const mproc_result *result, struct mpr_thread **self)
     return result->maker == mpr_self_id() ? 0 : MPROC_EPERM;
 }
 
-int mproc_result_wait(mproc_result *r, mproc_deadline until)
+int mpr_result_wait(mproc_result *r, mproc_deadline until, bool calls)
 {
     struct mpr_thread *self;
     int err = check(r, &self);
@@ -115,9 +128,14 @@ int mproc_result_wait(mproc_result *r, mproc_deadline until)
         return err;
     }
     uintptr_t outer = mpr_op_begin(self, r);
-    err = mpr_result_await(r, until);
+    err = mpr_result_await(r, until, calls);
     mpr_op_end(self, outer);
     return err;
+}
+
+int mproc_result_wait(mproc_result *r, mproc_deadline until)
+{
+    return mpr_result_wait(r, until, false);
 }
 
 bool mproc_result_ready(const mproc_result *r)

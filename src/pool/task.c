@@ -29,6 +29,27 @@ void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
         atomic_store(&pool->sweep, 1);
         mpr_bell_ring(&pool->done.items, INT_MAX);
     }
+    if (mpr_pool_is_manual(pool) && (atomic_load(&pool->shown) & 1) == 0) {
+        mpr_bell_ring(&pool->to_nursery, INT_MAX);
+    }
+}
+
+/* Raised before it is said to be, for who is killed in between. */
+void mpr_pool_show(mproc_pool *pool)
+{
+    uint32_t shown = atomic_load(&pool->shown);
+    if ((shown & 1) == 0) {
+        mpr_os_raise_flag(pool->flag);
+        atomic_compare_exchange_strong(&pool->shown, &shown, shown | 1);
+    }
+}
+
+void mpr_pool_tell_maker(mproc_pool *pool)
+{
+    mpr_bell_ring(&pool->to_maker, INT_MAX);
+    if (mpr_pool_is_manual(pool)) {
+        mpr_bell_ring(&pool->done.items, INT_MAX);
+    }
 }
 
 /* Locked. Fresh records are FREE with serial 0. */
@@ -147,12 +168,18 @@ static void free_block(struct mpr_thread *self, void *block,
     }
 }
 
+void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task)
+{
+    free_block(self, (void *)task->arg, task->inline_arg);
+    task->arg = NULL;
+}
+
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
     struct mpr_task *task = entry->task;
     size_t items = task->chunk != NULL ? task->chunk->count : 1;
-    free_block(self, (void *)task->arg, task->inline_arg);
+    mpr_pool_free_arg(self, task);
     free_block(self, task->reply, task->inline_reply);
     free_block(self, task->error, NULL);
     free_block(self, task->chunk, NULL);

@@ -278,7 +278,6 @@ static void bad_options_are_refused(void **state)
         {{.grace_s = NAN}, MPROC_EINVAL},
         {{.start = MPROC_START_THREAD}, MPROC_ENOTSUP},
         {{.start = MPROC_START_SPAWN}, MPROC_ENOTSUP},
-        {{.manual_dispatch = 1}, MPROC_ENOTSUP},
         {{.start = -1}, MPROC_EINVAL},
         {{.start = 99}, MPROC_EINVAL},
         {{.initializer = bad_initializer, .initializer_arg_size = 1},
