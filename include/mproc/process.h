@@ -61,8 +61,8 @@ typedef int mproc_main_fn(void *arg);
  * The last two are safe whatever the maker's threads do, and cost the same
  * however large it is. What they have in common:
  *
- * - `arg` is copied, so it needs its arg_size, and memory of its own is all that
- *   the child knows of the maker's: variables are as at the start of the
+ * - `arg` is copied, so it needs its arg_size, and memory of its own is all
+ *   that the child knows of the maker's: variables are as at the start of the
  *   program. Handles and pointers into the shared heap are good there; pointers
  *   to functions are not.
  * - The function is found again by the module that it lies in: the executable

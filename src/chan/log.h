@@ -75,18 +75,20 @@ struct mpr_log_end {
  * lies in a block, which its lease keeps: what is READY there is first in line.
  * `loans`, under the guard that puts lock: blocks on loan to be written, each
  * of which has its place among max_items.
+ * `redeliver` and `order` may be read by one who waited for what the memory
+ * held before.
  */
 struct mpr_log {
     struct mpr_log_end tail;
     struct mpr_log_end head;
     alignas(MPR_LINE) _Atomic uint32_t space;
     alignas(MPR_LINE) _Atomic uint32_t items;
-    uint64_t max_items;    /* UINT64_MAX: no limit; set once */
-    uint64_t max_bytes;    /* beyond it only one message; set once */
-    uint32_t joinable;     /* set once */
-    uint32_t redeliver;    /* set once */
-    uint32_t inline_below; /* others lie in blocks; set once */
-    _Atomic int order;     /* MPROC_FIFO, or that of `array`; set once */
+    uint64_t max_items;         /* UINT64_MAX: no limit; set once */
+    uint64_t max_bytes;         /* beyond it only one message; set once */
+    uint32_t joinable;          /* set once */
+    _Atomic uint32_t redeliver; /* set once */
+    uint32_t inline_below;      /* others lie in blocks; set once */
+    _Atomic int order;          /* MPROC_FIFO, or that of `array`; set once */
     alignas(MPR_LINE) struct mpr_leases leases;
     struct mpr_leases loans;
     union {
@@ -213,10 +215,11 @@ bool mpr_log_release(const struct mpr_log_get *get,
                      const struct mpr_log_block *taken);
 
 /*
- * What dead processes had out goes back. True: something did, and somebody may
- * wait for that. `until` bounds the waits for guards.
+ * What dead processes had taken, and had on loan, goes back. True: something
+ * did. get->until bounds the wait for the guard.
  */
-bool mpr_log_reclaim(const struct mpr_log_get *get);
+bool mpr_log_reclaim_taken(const struct mpr_log_get *get);
+bool mpr_log_reclaim_loans(const struct mpr_log_get *get);
 
 /* No puts from now on. Returns false when it was closed before. */
 bool mpr_log_close(struct mpr_log *log, struct mpr_thread *self);

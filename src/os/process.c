@@ -161,11 +161,18 @@ void mpr_os_raise_flag(int fd)
     }
 }
 
-/* Not libc's close, which is a cancellation point. */
+/*
+ * Not libc's close, which is a cancellation point; but for the thread sanitizer
+ * a descriptor that it does not see closed is still in use.
+ */
 void mpr_os_close(int fd)
 {
     if (fd >= 0) {
+#ifdef __SANITIZE_THREAD__
+        close(fd);
+#else
         syscall(SYS_close, fd);
+#endif
     }
 }
 

@@ -197,7 +197,7 @@ void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
     if (!batch) {
         fill_result(pool, task, &outcome);
     }
-    bool calls = batch ? task->result->batch->tells_items
+    bool calls = batch ? task->result->batch->is.on_item != NULL
                        : callback_of(task, outcome.status) != NULL;
     if (calls && mpr_pool_is_manual(pool)) {
         put_off(pool, self, entry, &outcome);

@@ -29,16 +29,16 @@ static bool enter(const struct mpr_pool_wait *w)
     return ours;
 }
 
-/* Who was refused meanwhile is to look again. */
-static void leave(mproc_pool *pool)
+/* Who was refused meanwhile, or may have got something, is to look again. */
+static void leave(mproc_pool *pool, bool worked)
 {
     struct mpr_pool_private *mine = pool->mine;
     mpr_pool_lock();
-    bool refused = mine->refused;
+    bool others = worked || mine->refused;
     mine->attended = false;
     mine->refused = false;
     mpr_pool_unlock();
-    if (refused) {
+    if (others) {
         mpr_bell_ring(&pool->done.items, INT_MAX);
     }
 }
@@ -56,7 +56,7 @@ static bool attend(const struct mpr_pool_wait *w)
     if (steps == 0) {
         mpr_pool_hide(w->pool);
     }
-    leave(w->pool);
+    leave(w->pool, steps > 0);
     return steps > 0;
 }
 

@@ -70,9 +70,6 @@ void mpr_result_set_ended(struct mproc_result *result)
 {
     atomic_store(&result->ended, 1);
     mpr_bell_ring(&result->bell, INT_MAX);
-    if (result->manual) {
-        mpr_bell_ring(&((mproc_pool *)result->pool)->done.items, INT_MAX);
-    }
 }
 
 static bool has_ended(const struct mproc_result *result)
@@ -204,7 +201,7 @@ static bool cancel_batch(struct mproc_result *result, struct mpr_thread *self)
 {
     mproc_pool *pool = (mproc_pool *)result->pool;
     struct mpr_batch_state *batch = result->batch;
-    bool any = batch->open;
+    bool any = batch->open && batch->stop == 0;
     for (struct mpr_part *part = batch->newest; part; part = part->older) {
         any |= mpr_pool_cancel(pool, self, &part->entry);
     }

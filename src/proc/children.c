@@ -21,7 +21,8 @@ static struct {
     mpr_id id;
     struct list running; /* by start */
     struct list others;
-    bool found_dead;
+    unsigned found_dead;
+    mpr_id dead; /* the last of these; 0: which process it was is not known */
 } mine = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static void lock(void)
@@ -56,7 +57,7 @@ static void disown(void)
     mine.id = 0;
     mine.running = (struct list){NULL, NULL};
     mine.others = (struct list){NULL, NULL};
-    mine.found_dead = false;
+    mine.found_dead = 0;
 }
 
 void mpr_children_enter(void)
@@ -70,10 +71,16 @@ void mpr_children_enter(void)
 void mpr_children_leave(void)
 {
     struct mpr_thread *self;
-    bool found_dead = mine.found_dead;
-    mine.found_dead = false;
+    unsigned found_dead = mine.found_dead;
+    mpr_id dead = mine.dead;
+    mine.found_dead = 0;
     unlock();
-    if (found_dead && mpr_self(&self) == 0) {
+    if (found_dead == 0 || mpr_self(&self) < 0) {
+        return;
+    }
+    if (found_dead == 1 && dead != 0) {
+        mpr_id_reap(self, dead);
+    } else {
         mpr_slots_reap(self);
     }
 }
@@ -172,6 +179,10 @@ void mpr_children_orphan(struct mpr_child_record *child)
 {
     child->handle = NULL;
     child->shown = false;
+    if (child->joinable) {
+        child->joinable = false;
+        pthread_detach(child->thread);
+    }
     child->users++;
     mpr_children_release(child);
 }
@@ -204,7 +215,8 @@ bool mpr_children_collect(struct mpr_child_record *child)
     if (err == MPROC_EAGAIN) {
         return false;
     }
-    mine.found_dead = true;
+    mine.found_dead++;
+    mine.dead = child->handle != NULL ? atomic_load(&child->handle->id) : 0;
     has_ended(child, err, code);
     return true;
 }
@@ -249,10 +261,28 @@ static bool await(struct mpr_child_record *child, mproc_deadline until)
     return true;
 }
 
+/*
+ * So that all of a thread that has ended is gone, and its memory. Unlocked:
+ * what it runs at its very end may call the library.
+ */
+static void join_thread(struct mpr_child_record *child)
+{
+    int cancel;
+    child->joinable = false;
+    unlock();
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    pthread_join(child->thread, NULL);
+    pthread_setcancelstate(cancel, NULL);
+    lock();
+}
+
 bool mpr_children_await(struct mpr_child_record *child, mproc_deadline until)
 {
     child->users++;
     bool ended = await(child, until);
+    if (ended && child->joinable) {
+        join_thread(child);
+    }
     mpr_children_release(child);
     return ended;
 }
@@ -299,11 +329,13 @@ bool mpr_children_is_caller(const struct mpr_child_record *child)
     return child == thread_is && child->kind == MPR_CHILD_THREAD;
 }
 
-void mpr_children_thread_runs(struct mpr_child_record *child)
+void mpr_children_thread_runs(struct mpr_child_record *child, pthread_t thread)
 {
     const struct mpr_born born = {.pid = mpr_os_pid(), .pidfd = -1};
     mpr_children_runs(child, &born);
     child->kind = MPR_CHILD_THREAD;
+    child->thread = thread;
+    child->joinable = true;
     child->users++;
 }
 
@@ -333,6 +365,16 @@ static struct mpr_child_record *first_to_end(bool daemons)
         if (c->daemon ? !thread : !daemons && !mpr_children_is_caller(c)) {
             break;
         }
+    }
+    return c;
+}
+
+/* A thread that has ended, and that nobody has joined. */
+static struct mpr_child_record *first_to_join(void)
+{
+    struct mpr_child_record *c = mine.others.first;
+    while (c != NULL && !(c->joinable && !mpr_children_is_caller(c))) {
+        c = c->next;
     }
     return c;
 }
@@ -370,6 +412,9 @@ void mpr_children_end(void)
         } else {
             mpr_children_await(c, MPROC_FOREVER);
         }
+    }
+    while ((c = first_to_join()) != NULL) {
+        mpr_children_await(c, MPROC_FOREVER);
     }
     mpr_server_end();
     mpr_children_leave();

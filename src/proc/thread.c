@@ -41,18 +41,12 @@ static void *live(void *user)
 /* Locked, so that it does not end before it is known to run. */
 static int make_thread(struct life *life)
 {
-    pthread_attr_t attr;
     pthread_t thread;
-    if (pthread_attr_init(&attr) != 0) {
-        return MPROC_ENOMEM;
-    }
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    int err = pthread_create(&thread, &attr, live, life);
-    pthread_attr_destroy(&attr);
+    int err = pthread_create(&thread, NULL, live, life);
     if (err != 0) {
         return -err;
     }
-    mpr_children_thread_runs(life->record);
+    mpr_children_thread_runs(life->record, thread);
     return 0;
 }
 

@@ -21,6 +21,7 @@ enum mpr_object_type {
     MPR_PROCESS,
     MPR_POOL,
     MPR_RESULT,
+    MPR_ITER,
     MPR_OBJECT_TYPES
 };
 
@@ -60,12 +61,15 @@ struct mpr_object_class {
 
 /*
  * The free objects of a type: a list, and a cache of their tags. Locks:
- * `guard`. `any` is set before the type's first span is, and stays.
+ * `guard`. `spans` is the list of the type's spans, the youngest first, which
+ * anybody reads. Locks: `guard`. Publishes: the store of a span's number + 1.
+ * Survives: who is killed after a span became the type's and before it is in
+ * the list has it in hand, from where the repair of `guard` puts it there.
  */
 struct mpr_object_shelf {
     struct mpr_guard guard;
     struct mpr_object *first;
-    _Atomic uint32_t any;
+    _Atomic uint32_t spans;
 };
 
 void mpr_object_shelves_init(struct mpr_object_shelf *shelves);

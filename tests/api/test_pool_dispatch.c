@@ -277,6 +277,41 @@ static void items_of_a_batch_are_dispatched(void **state)
     end_of(p);
 }
 
+static void iterations_need_no_dispatch(void **state)
+{
+    (void)state;
+    enum { ITEMS = 300 };
+    mproc_pool *p = manual_pool(2);
+    struct seen seen = nothing_seen();
+    int in[ITEMS];
+    for (int i = 0; i < ITEMS; i++) {
+        in[i] = i;
+    }
+    for (int with = 0; with < 2; with++) {
+        mproc_iter *it;
+        const mproc_outcome *o;
+        mproc_batch b = {.fn = squares,
+                         .in = in,
+                         .in_size = sizeof(int),
+                         .count = ITEMS,
+                         .on_item = with ? see : NULL,
+                         .user = &seen};
+        assert_ok(mproc_pool_imap(p, &b, &it));
+        for (int i = 0; i < ITEMS; i++) {
+            assert_ok(mproc_iter_next(it, &o, TEST_BOUND));
+            assert_int_equal(*(const int *)o->data, i * i);
+        }
+        assert_err(mproc_iter_next(it, &o, TEST_BOUND), MPROC_EOF);
+        mproc_iter_free(it);
+        assert_int_equal(seen.good, with ? ITEMS : 0);
+        assert_ok(mproc_pool_imap_unordered(p, &b, &it));
+        assert_ok(mproc_iter_next(it, &o, TEST_BOUND));
+        mproc_iter_free(it); /* what runs is cancelled */
+        seen.good = 0;
+    }
+    end_of(p);
+}
+
 static void room_comes_by_dispatching(void **state)
 {
     (void)state;
@@ -600,6 +635,7 @@ int main(void)
         CLEAN(the_maker_has_no_thread_of_ours),
         CLEAN(join_map_and_apply_dispatch_too),
         CLEAN(items_of_a_batch_are_dispatched),
+        CLEAN(iterations_need_no_dispatch),
         CLEAN(room_comes_by_dispatching),
         CLEAN(a_callback_may_do_all_but_wait),
         CLEAN(a_callback_may_end_its_pool),

@@ -2,6 +2,7 @@
 // A C++11 program that uses something of every topic.
 #include <cstdio>
 #include <cstring>
+#include <string>
 
 #include <mproc.h>
 
@@ -116,11 +117,42 @@ bool works()
     }
     return good;
 }
+
+// Made before main, in a process that leaves main out too.
+const std::string greeting(40, 'x');
+
+int greets(void *)
+{
+    return static_cast<int>(greeting.size());
+}
+
+int code_of(int how)
+{
+    mproc_process *p;
+    mproc_process_opts opts = mproc_process_opts();
+    int code = -1;
+    opts.start = how;
+    if (mproc_process_new(&p, greets, nullptr, &opts) == 0 &&
+        mproc_process_start(p) == 0 &&
+        mproc_process_join(p, MPROC_FOREVER) == 0) {
+        mproc_process_exitcode(p, &code);
+    }
+    mproc_process_free(p);
+    return code;
+}
+
+bool starts()
+{
+    return code_of(MPROC_START_FORK) == 40 &&
+           code_of(MPROC_START_THREAD) == 40 &&
+           code_of(MPROC_START_SPAWN) == 40 &&
+           code_of(MPROC_START_FORKSERVER) == 40;
+}
 } // namespace
 
 int main()
 {
-    if (!holds() || !tells() || !works()) {
+    if (!holds() || !tells() || !works() || !starts()) {
         return 1;
     }
     std::printf("libmproc %s: %s\n", mproc_version(),
