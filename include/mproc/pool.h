@@ -146,8 +146,8 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  *                      copy; 0: initializer_arg is handed on as it is, and what
  *                      it points to must outlive the pool
  * retries              how often a task, or an item of a batch, whose worker
- *                      was lost is run again, behind those that wait by then.
- *                      Default: not
+ *                      was lost is run again, behind those of its priority
+ *                      that wait by then. Default: not
  * max_pending          tasks, and items of batches, accepted and not yet done:
  *                      those that wait, run, or whose callback has not
  *                      returned. At the limit submitting waits, but not in a
@@ -384,9 +384,9 @@ MPROC_API void mproc_pool_free(mproc_pool *p);
  * timeout_s       seconds that the task may run; over them it ends with
  *                 MPROC_EOVERTIME and its worker is replaced, whatever the task
  *                 does: also one that is stopped. Default: no limit
- * priority        lower first
- *
- * In this version priority answers MPROC_ENOTSUP when set.
+ * priority        of the tasks that wait, those with a lower one begin first,
+ *                 those with the same one in order; the items of batches have
+ *                 0. One that is run again is put behind its equals
  */
 typedef struct mproc_call {
     mproc_task_fn *fn;

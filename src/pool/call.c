@@ -14,9 +14,6 @@ static int read_call(mproc_call *call, const mproc_call *theirs, size_t size)
     if (err < 0) {
         return err;
     }
-    if (call->priority != 0) {
-        return MPROC_ENOTSUP;
-    }
     bool wrong = call->fn == NULL || !(call->timeout_s >= 0) ||
                  (call->arg == NULL && call->arg_size > 0) ||
                  call->arg_size >= SIZE_MAX / 2;
@@ -86,6 +83,7 @@ static int submit_call(struct submission *s, struct mproc_result *result)
     task->error_callback = call->error_callback;
     task->user = call->user;
     task->limit_ns = mpr_pool_limit(call->timeout_s);
+    task->priority = call->priority;
     task->result = result;
     if (result != NULL) {
         result->entry = entry;

@@ -82,6 +82,8 @@ static void end_pool(struct mpr_thread *self, struct mpr_thread *whose,
     }
     mpr_log_end(&pool->todo, self, whose);
     mpr_log_end(&pool->done, self, whose);
+    mpr_log_end(&pool->ahead, self, whose);
+    mpr_log_end(&pool->behind, self, whose);
     while (end_one_block(pool, self, whose)) {
     }
 }
@@ -105,6 +107,10 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     }
     mpr_log_init(&pool->todo, pool->object.prepared);
     mpr_log_init(&pool->done, pool->object.prepared);
+    mpr_log_init(&pool->ahead, pool->object.prepared);
+    mpr_log_init(&pool->behind, pool->object.prepared);
+    mpr_log_set_order(&pool->ahead, MPROC_PRIORITY);
+    mpr_log_set_order(&pool->behind, MPROC_PRIORITY);
     pool->object.prepared = 1;
     pool->maker = mpr_self_id();
     pool->maker_pid = mpr_os_pid();

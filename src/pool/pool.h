@@ -91,6 +91,7 @@ struct mpr_task {
     mproc_done_fn *error_callback;
     void *user; /* while FREE: the next free one */
     alignas(16) char inline_arg[MPR_TASK_ARG];
+    int64_t priority; /* lower first */
     alignas(16) char inline_reply[MPR_TASK_REPLY];
     int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
 };
@@ -266,6 +267,9 @@ struct mpr_pool_private;
  * is {request:32 | minus the error:32}, what the nursery says of the last one.
  * `sweep` is set when a task ended whose entry could not be put into `done` for
  * lack of memory: the collector then looks at all tasks.
+ * Tasks of priority 0 wait in `todo`, those of a lower or higher one in `ahead`
+ * and `behind`, in order. `items` of `todo` is rung for all three, and its
+ * being closed means all.
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
  * `to_nursery`, `to_maker` and `room` are bells: `room` for who waits to
@@ -316,6 +320,8 @@ struct mproc_pool {
 
     struct mpr_log todo;
     struct mpr_log done;
+    struct mpr_log ahead;
+    struct mpr_log behind;
 };
 
 /* Callbacks run only where the maker dispatches. */
@@ -338,9 +344,13 @@ struct mpr_slab {
 
 /* ---- the parts -------------------------------------------------------- */
 
-/* Put an entry into a log, for ever trying: ENOMEM, ESHUTDOWN. */
-int mpr_pool_post(struct mpr_log *log, struct mpr_thread *self,
-                  const struct mpr_entry *entry);
+/* Put a task where the workers take it: ENOMEM, ESHUTDOWN. */
+int mpr_pool_queue(mproc_pool *pool, struct mpr_thread *self,
+                   const struct mpr_entry *entry);
+
+/* Take the next one, into `data`. EEMPTY. */
+int mpr_pool_next(mproc_pool *pool, struct mpr_thread *self,
+                  struct mpr_entry *data);
 
 /* Tell the collector of a task that has ended, in whatever way it takes. */
 void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
