@@ -314,9 +314,8 @@ MPROC_API size_t mproc_pool_worker_stats_sized(mproc_pool *p,
  * The workers that are alive. Stores at most `capacity` of them in `out` and
  * returns how many there are. Has no Python namesake.
  */
-static inline size_t mproc_pool_worker_stats(mproc_pool *p,
-                                             mproc_worker_info *out,
-                                             size_t capacity)
+static inline size_t
+mproc_pool_worker_stats(mproc_pool *p, mproc_worker_info *out, size_t capacity)
 {
     return mproc_pool_worker_stats_sized(p, out, sizeof *out, capacity);
 }

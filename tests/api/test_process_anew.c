@@ -219,6 +219,21 @@ static void no_descriptors_leak_into_it(void **state)
     in_a_fork(expect_few_descriptors);
 }
 
+/* A program may have been started without its standard streams. */
+static int expect_none_for_the_standard(void)
+{
+    close(STDIN_FILENO);
+    assert_int_equal(run(has_nothing_but_standard), 1);
+    assert_int_equal(fcntl(STDIN_FILENO, F_GETFD), -1);
+    return 0;
+}
+
+static void standard_streams_that_are_closed_stay_closed(void **state)
+{
+    (void)state;
+    in_a_fork(expect_none_for_the_standard);
+}
+
 /* The system call answers ENOSYS from here on, as on an older system. */
 static bool forbid(unsigned call)
 {
@@ -559,6 +574,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(constructors_have_run_before_the_function),
         cmocka_unit_test(main_is_run_in_the_first_process_only),
         cmocka_unit_test(no_descriptors_leak_into_it),
+        cmocka_unit_test(standard_streams_that_are_closed_stay_closed),
         cmocka_unit_test(none_leak_where_they_are_closed_one_by_one),
         cmocka_unit_test(it_has_the_environment_and_nothing_else),
         cmocka_unit_test(its_signals_are_as_after_an_exec),
