@@ -44,6 +44,7 @@ extern "C" {
 
 typedef struct mproc_pool mproc_pool;
 typedef struct mproc_result mproc_result;
+typedef struct mproc_iter mproc_iter;
 typedef struct mproc_reply mproc_reply;
 
 /* Inside a task. */
@@ -438,8 +439,12 @@ static inline int mproc_pool_apply_async(mproc_pool *p, const mproc_call *call,
 /* Many tasks of one function. */
 
 /*
- * The next item of a batch: *size bytes at *item. 0, MPROC_EOF when there is
- * none, or an error that ends the batch. Called in the caller's thread.
+ * The next item of a batch: *size bytes at *item, which are copied before it is
+ * called again. 0, MPROC_EOF when there is none, or an error that ends the
+ * batch: the items before it run all the same, then the error is told. Not
+ * called again after either. Called in the thread that calls mproc_pool_imap,
+ * mproc_iter_next or mproc_pool_map; it may do all but use its own iterator
+ * (MPROC_EBUSY).
  */
 typedef int mproc_next_fn(void *user, const void **item, size_t *size);
 
@@ -450,7 +455,9 @@ typedef int mproc_next_fn(void *user, const void **item, size_t *size);
  * in         the items: an array of `count`, each of in_size bytes
  * in_size
  * count
- * next       instead of `in`: items of any size, one by one
+ * next       instead of `in`: items of any size, one by one, until it says that
+ *            there are no more, or until `count` if that is not 0. Only where a
+ *            thread of the caller's waits for the batch: not in map_async
  * out        array for the replies: `count`, each of exactly out_size bytes; an
  *            item whose reply has another size ends MPROC_EMSGSIZE. NULL: the
  *            replies are not wanted
@@ -459,7 +466,9 @@ typedef int mproc_next_fn(void *user, const void **item, size_t *size);
  * chunk      items that travel together, and are told together; a crash loses
  *            one of them all the same. Default: chosen, and again while the
  *            batch runs, by how many there are and how long they take
- * window     how many items may be under way at a time. Default: chosen
+ * window     how many items may be under way at a time; of an iteration, how
+ *            many may have been asked of `in` or `next` and not yet handed out.
+ *            Default: chosen, so that the workers have work
  * timeout_s  seconds that each item may run; over them that item alone ends,
  *            with MPROC_EOVERTIME. Default: no limit
  * on_item    called for every item as it ends, good or bad, those cancelled
@@ -471,7 +480,6 @@ typedef int mproc_next_fn(void *user, const void **item, size_t *size);
  * shared heap are used in place, without a copy; reply and status of an item
  * are there before on_item is called for it.
  * Several arguments: let the items be structs. Python: starmap().
- * In this version next answers MPROC_ENOTSUP when set.
  */
 typedef struct mproc_batch {
     mproc_task_fn *fn;
@@ -513,8 +521,10 @@ MPROC_API int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *b,
  * MPROC_ENOMEM       the shared heap is full
  * MPROC_EPERM        the caller did not make the pool
  * MPROC_EDEADLK      called by a callback of the pool
- * MPROC_EINVAL       b or fn is NULL, in is NULL where there are items, or a
- *                    size is absurd
+ * MPROC_EINVAL       b or fn is NULL, neither or both of in and next are there,
+ *                    a size or time is absurd, or there is an array without
+ *                    count
+ * of next()          its error, unless an item ended badly
  * MPROC_ENOTSUP      a field is set that this version does not serve or know
  */
 static inline int mproc_pool_map(mproc_pool *p, const mproc_batch *b,
@@ -537,8 +547,8 @@ MPROC_API int mproc_pool_map_async_sized(mproc_pool *p, const mproc_batch *b,
  * MPROC_EBROKEN    the pool can have no workers
  * MPROC_ENOMEM     the shared heap is full
  * MPROC_EPERM      the caller did not make the pool
- * MPROC_EINVAL     out, b or fn is NULL, in is NULL where there are items, or
- *                  a size is absurd
+ * MPROC_EINVAL     out, b or fn is NULL, in is NULL where there are items, next
+ *                  is set, or a size or time is absurd
  * MPROC_ENOTSUP    a field is set that this version does not serve or know
  */
 static inline int mproc_pool_map_async(mproc_pool *p, const mproc_batch *b,
@@ -546,6 +556,81 @@ static inline int mproc_pool_map_async(mproc_pool *p, const mproc_batch *b,
 {
     return mproc_pool_map_async_sized(p, b, sizeof *b, out);
 }
+
+/* Iterating over replies. */
+
+/* The two below with the size of the caller's struct; call those. */
+MPROC_API int mproc_pool_imap_sized(mproc_pool *p, const mproc_batch *b,
+                                    size_t b_size, mproc_iter **out);
+MPROC_API int mproc_pool_imap_unordered_sized(mproc_pool *p,
+                                              const mproc_batch *b,
+                                              size_t b_size, mproc_iter **out);
+
+/*
+ * Have the function run on every item, and be handed the outcomes one by one:
+ * in the order of the items, or (unordered) as they end. Lazy: items are taken
+ * from `in` or `next` and sent by this call and by mproc_iter_next, in their
+ * caller's thread, never more than `window` ahead of what was handed out. `out`
+ * and `status` are filled, and `on_item` called, as in a map. Blocks for
+ * nothing but `next`. Python: Pool.imap(), Pool.imap_unordered(), which run
+ * ahead without bound.
+ *
+ * An iterator belongs to the process that made it, and outlives its pool: what
+ * had ended is handed out. After mproc_pool_close it goes on to its end; so a
+ * join of the pool waits for it, and by the thread that iterates, where that
+ * could never end, it is MPROC_EDEADLK: go on to MPROC_EOF or free the iterator
+ * first. When the pool is terminated, items under way end MPROC_ECANCELED, and
+ * that is also what comes instead of those that were not yet taken.
+ *
+ * 0                *out is the iterator, to be ended by mproc_iter_free
+ * MPROC_ESHUTDOWN  the pool is closed
+ * MPROC_EBROKEN    the pool can have no workers
+ * MPROC_ENOMEM     the shared heap is full
+ * MPROC_EPERM      the caller did not make the pool
+ * MPROC_EINVAL     out, b or fn is NULL, neither or both of in and next are
+ *                  there, a size or time is absurd, or there is an array
+ *                  without count
+ * MPROC_ENOTSUP    a field is set that this version does not know
+ */
+static inline int mproc_pool_imap(mproc_pool *p, const mproc_batch *b,
+                                  mproc_iter **out)
+{
+    return mproc_pool_imap_sized(p, b, sizeof *b, out);
+}
+
+static inline int mproc_pool_imap_unordered(mproc_pool *p, const mproc_batch *b,
+                                            mproc_iter **out)
+{
+    return mproc_pool_imap_unordered_sized(p, b, sizeof *b, out);
+}
+
+/*
+ * The next outcome: how one item ended, well or not. *out is valid until the
+ * next call with this iterator; NULL: not wanted. Blocks until there is one, or
+ * until `until`; may then be repeated. One thread at a time. Python: next().
+ *
+ * 0                *out is the outcome, its `status` says how the item ended
+ * MPROC_EOF        every item was handed out; also from then on
+ * MPROC_ETIMEDOUT  the next one had not ended before the deadline
+ * MPROC_ECANCELED  the pool was terminated before every item was taken
+ * MPROC_EBROKEN    the pool can have no workers
+ * MPROC_ENOMEM     no memory for the next item
+ * MPROC_EPERM      the caller did not make the iterator
+ * MPROC_EDEADLK    none is there, and called by a callback of its pool
+ * MPROC_EBUSY      called by its own next(), or by two threads at a time
+ * MPROC_EINVAL     no iterator, or it was freed meanwhile
+ * of next()        its error, after the outcomes of the items before it
+ */
+MPROC_API int mproc_iter_next(mproc_iter *it, const mproc_outcome **out,
+                              mproc_deadline until);
+
+/*
+ * End the iterator; NULL is taken, in another process than its maker's nothing
+ * happens. Items that have not ended are cancelled, and this blocks until the
+ * workers that run them have been ended, so nothing of the batch is touched any
+ * more. In its own next() it is freed when that call returns.
+ */
+MPROC_API void mproc_iter_free(mproc_iter *it);
 
 /* Results. */
 

@@ -10,6 +10,7 @@
 #ifndef MPR_OS_OS_H
 #define MPR_OS_OS_H
 
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -256,6 +257,34 @@ struct mpr_os_parent {
  */
 void mpr_os_end_with_parent(const struct mpr_os_parent *parent);
 
+/* ---- descriptors ------------------------------------------------------ */
+
+/*
+ * A flag that can be polled, close-on-exec: readable while it is raised. All
+ * processes that inherit it have the same one. EMFILE, ENFILE, ENOMEM.
+ */
+int mpr_os_flag(bool raised);
+
+/* They may be done again, and by signal handlers. */
+void mpr_os_flag_raise(int fd);
+void mpr_os_flag_lower(int fd);
+
+void mpr_os_close(int fd);
+
+/*
+ * poll() until the deadline at most, through signals. 0: some have `revents`.
+ * ETIMEDOUT; EINVAL: more of them than descriptors may be open; ENOMEM.
+ */
+int mpr_os_poll(struct pollfd *fds, size_t count, mproc_deadline until);
+
+/* ---- threads of the library's own ------------------------------------- */
+
+/*
+ * Run fn(arg) in a thread that nobody joins, with all signals blocked. It may
+ * not touch stdio. EAGAIN: no thread left; ENOMEM.
+ */
+int mpr_os_helper_start(void *(*fn)(void *), void *arg);
+
 /* ---- children --------------------------------------------------------- */
 
 /*
@@ -263,15 +292,6 @@ void mpr_os_end_with_parent(const struct mpr_os_parent *parent);
  * has none, or forbids them.
  */
 int mpr_os_pidfd(pid_t pid);
-
-/*
- * A descriptor that is readable for ever once its flag is raised. EMFILE,
- * ENFILE, ENOMEM. Raising does nothing with -1.
- */
-int mpr_os_flag(bool raised);
-void mpr_os_raise_flag(int fd);
-
-void mpr_os_close(int fd);
 
 /*
  * These take a child's pidfd, or -1, and its pid. Without pidfd this process

@@ -447,7 +447,7 @@ int mproc_pool_join(mproc_pool *p, mproc_deadline until)
     if (atomic_load(&p->phase) == MPR_POOL_OPEN) {
         return MPROC_EINVAL;
     }
-    if (mpr_pool_in_callback == p) {
+    if (mpr_pool_in_callback == p || mpr_iter_blocks_join(p, self)) {
         return MPROC_EDEADLK;
     }
     uintptr_t outer = mpr_op_begin(self, p);

@@ -124,8 +124,10 @@ int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
 {
     mproc_pool *pool = (mproc_pool *)result->pool;
     mpr_pool_lock();
-    int err = result->batch->open ? result->batch->stop : MPROC_ECANCELED;
-    if (err == 0 && atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
+    struct mpr_batch_state *batch = result->batch;
+    int err = batch->stop;
+    if (err == 0 &&
+        (!batch->open || atomic_load(&pool->phase) == MPR_POOL_TERMINATED)) {
         err = MPROC_ECANCELED;
     } else if (err == 0 && atomic_load(&pool->broken)) {
         err = MPROC_EBROKEN;

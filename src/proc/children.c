@@ -21,7 +21,8 @@ static struct {
     mpr_id id;
     struct list running; /* by start */
     struct list others;
-    bool found_dead;
+    unsigned found_dead;
+    mpr_id dead; /* the last of these; 0: which process it was is not known */
 } mine = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static void lock(void)
@@ -56,7 +57,7 @@ static void disown(void)
     mine.id = 0;
     mine.running = (struct list){NULL, NULL};
     mine.others = (struct list){NULL, NULL};
-    mine.found_dead = false;
+    mine.found_dead = 0;
 }
 
 void mpr_children_enter(void)
@@ -70,10 +71,16 @@ void mpr_children_enter(void)
 void mpr_children_leave(void)
 {
     struct mpr_thread *self;
-    bool found_dead = mine.found_dead;
-    mine.found_dead = false;
+    unsigned found_dead = mine.found_dead;
+    mpr_id dead = mine.dead;
+    mine.found_dead = 0;
     unlock();
-    if (found_dead && mpr_self(&self) == 0) {
+    if (found_dead == 0 || mpr_self(&self) < 0) {
+        return;
+    }
+    if (found_dead == 1 && dead != 0) {
+        mpr_id_reap(self, dead);
+    } else {
         mpr_slots_reap(self);
     }
 }
@@ -208,7 +215,8 @@ bool mpr_children_collect(struct mpr_child_record *child)
     if (err == MPROC_EAGAIN) {
         return false;
     }
-    mine.found_dead = true;
+    mine.found_dead++;
+    mine.dead = child->handle != NULL ? atomic_load(&child->handle->id) : 0;
     has_ended(child, err, code);
     return true;
 }
@@ -307,6 +315,16 @@ int mpr_children_fd(struct mpr_child_record *child)
     return child->pidfd;
 }
 
+int mpr_children_hold(struct mpr_child_record *child)
+{
+    child->users++;
+    if (child->pidfd < 0 && child->kind == MPR_CHILD_THREAD) {
+        int fd = mpr_os_flag(!child->running);
+        child->pidfd = fd >= 0 ? fd : -1;
+    }
+    return child->pidfd;
+}
+
 /* ---- threads ---------------------------------------------------------- */
 
 static _Thread_local const struct mpr_child_record *thread_is;
@@ -335,7 +353,7 @@ void mpr_children_thread_ended(struct mpr_child_record *child, int code)
 {
     lock();
     thread_is = NULL;
-    mpr_os_raise_flag(child->pidfd);
+    mpr_os_flag_raise(child->pidfd);
     has_ended(child, 0, code);
     atomic_store(&child->thread_ended, 1);
     mpr_os_wake(&child->thread_ended, INT_MAX);

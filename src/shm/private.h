@@ -50,6 +50,15 @@ static inline struct mpr_thread *mpr_spare_record(void)
     return &mpr_family->threads[0];
 }
 
+/* The record that the first thread of a process finds free, mostly. */
+static inline struct mpr_thread *mpr_own_record(mpr_id id)
+{
+    return &mpr_family->threads[1 + (mpr_id_slot(id) - mpr_family->slots)];
+}
+
+/* Whoever looks for a free slot finds this one. */
+void mpr_slot_is_free(const struct mpr_slot *slot);
+
 /* Nothing in hand, no guard, in no operation. */
 static inline bool mpr_thread_is_idle(struct mpr_thread *thread)
 {

@@ -27,6 +27,7 @@ static void describe(struct mpr_slot *slot)
     slot->since_boot_ns = mpr_os_boot_now();
     slot->pid = mpr_os_pid();
     slot->thread_only = slot_per_thread;
+    atomic_store_explicit(&slot->strays, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->left, MPR_STAYS, memory_order_relaxed);
     atomic_store_explicit(&slot->held, 0, memory_order_relaxed);
 }
@@ -92,39 +93,78 @@ static bool more_slots(void)
 
 static struct mpr_slot *find_slot(bool (*take)(struct mpr_slot *slot))
 {
-    uint32_t i = 0;
-    while (i < atomic_load(&mpr_family->slots_top) || more_slots()) {
+    uint64_t seen = atomic_load(&mpr_family->free_from);
+    uint32_t from = (uint32_t)seen, i;
+    for (i = from; i < atomic_load(&mpr_family->slots_top) || more_slots();
+         i++) {
+        if (take(&mpr_family->slots[i])) {
+            atomic_compare_exchange_strong(&mpr_family->free_from, &seen,
+                                           seen - from + i + 1);
+            return &mpr_family->slots[i];
+        }
+    }
+    for (i = 0; i < from; i++) {
         if (take(&mpr_family->slots[i])) {
             return &mpr_family->slots[i];
         }
-        i++;
+    }
+    return NULL;
+}
+
+void mpr_slot_is_free(const struct mpr_slot *slot)
+{
+    uint32_t number = (uint32_t)(slot - mpr_family->slots);
+    uint64_t seen = atomic_load(&mpr_family->free_from), next;
+    do {
+        uint32_t from = (uint32_t)seen < number ? (uint32_t)seen : number;
+        next = ((seen >> 32) + 1) << 32 | from;
+    } while (
+        !atomic_compare_exchange_weak(&mpr_family->free_from, &seen, next));
+}
+
+/* First in reach of reapers, then owned. */
+static bool claim_record(struct mpr_thread *thread, mpr_id id)
+{
+    struct mpr_family *family = mpr_family;
+    uint32_t i = (uint32_t)(thread - family->threads);
+    uint32_t top = atomic_load(&family->threads_top);
+    mpr_id nobody = 0;
+    if (atomic_load_explicit(&thread->owner, memory_order_relaxed) != 0) {
+        return false;
+    }
+    while (top <= i &&
+           !atomic_compare_exchange_weak(&family->threads_top, &top, i + 1)) {
+    }
+    return atomic_compare_exchange_strong(&thread->owner, &nobody, id);
+}
+
+/* The slot's own, or the next behind it. */
+static struct mpr_thread *find_record(mpr_id id)
+{
+    uint32_t own = (uint32_t)(mpr_own_record(id) - mpr_family->threads);
+    uint32_t records = mpr_family->threads_max - 1;
+    for (uint32_t i = 0; i < records; i++) {
+        struct mpr_thread *thread =
+            &mpr_family->threads[1 + (own - 1 + i) % records];
+        if (i == 1) {
+            atomic_store(&mpr_id_slot(id)->strays, 1);
+        }
+        if (claim_record(thread, id)) {
+            return thread;
+        }
     }
     return NULL;
 }
 
 static struct mpr_thread *claim_thread(mpr_id id)
 {
-    struct mpr_family *family = mpr_family;
     _Atomic uint64_t *serials = (_Atomic uint64_t *)&mpr_spare_record()->serial;
-    for (uint32_t i = 1; i < family->threads_max; i++) {
-        struct mpr_thread *thread = &family->threads[i];
-        mpr_id nobody = 0;
-        if (atomic_load_explicit(&thread->owner, memory_order_relaxed) != 0) {
-            continue;
-        }
-        /* first in reach of reapers, then owned */
-        uint32_t top = atomic_load(&family->threads_top);
-        while (top <= i && !atomic_compare_exchange_weak(&family->threads_top,
-                                                         &top, i + 1)) {
-        }
-        if (!atomic_compare_exchange_strong(&thread->owner, &nobody, id)) {
-            continue;
-        }
+    struct mpr_thread *thread = find_record(id);
+    if (thread != NULL) {
         thread->tid = mpr_os_tid();
         thread->serial = atomic_fetch_add(serials, 1) + 1;
-        return thread;
     }
-    return NULL;
+    return thread;
 }
 
 /*
@@ -151,7 +191,7 @@ static int claim_slot(struct mpr_process_page *page, mpr_id *id)
     if (page->slot != NULL && !slot_per_thread) {
         if (unannounced) {
             unannounced = false;
-            mpr_deaths_tell(); /* who sleeps may not watch this life yet */
+            mpr_births_tell(); /* who sleeps may not watch this life yet */
         }
         if (atomic_load(&page->slot->left) && take_life_over(page->slot)) {
             life_of_mine = page->id;
@@ -165,7 +205,7 @@ static int claim_slot(struct mpr_process_page *page, mpr_id *id)
     }
     *id = mpr_slot_id(slot, atomic_load(&slot->state));
     life_of_mine = *id;
-    mpr_deaths_tell(); /* who sleeps does not watch this life yet */
+    mpr_births_tell(); /* who sleeps does not watch this life yet */
     if (page->slot == NULL) {
         page->id = *id;
         page->slot = slot;
@@ -265,9 +305,11 @@ static void thread_ends(void *value)
     struct mpr_thread *thread = self->thread;
     struct mpr_process_page *page = mpr_process_page_;
     leave_life(page);
-    if (thread == NULL || page->slot == NULL ||
-        atomic_load(&thread->owner) != self->id ||
-        (self->id != page->id && !slot_per_thread)) {
+    mpr_private_lock(); /* the first thread's end has others claim anew */
+    bool current =
+        page->slot != NULL && (self->id == page->id || slot_per_thread);
+    mpr_private_unlock();
+    if (thread == NULL || !current || atomic_load(&thread->owner) != self->id) {
         return;
     }
     struct mpr_slot *slot = mpr_id_slot(self->id);

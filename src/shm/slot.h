@@ -50,6 +50,8 @@ enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
  * was first missed, on the monotonic clock, 0: never. `held` counts what of
  * others' interest the process holds beyond the counts in its thread records,
  * and the operations under way in threads that have none.
+ * `strays` is set before the process claims a thread record that is not the
+ * slot's own, the one of its number: until then nobody need look for others.
  * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
  * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
  * DEAD, which is reaped again from the start.
@@ -65,6 +67,7 @@ struct mpr_slot {
     _Atomic int64_t since_boot_ns;
     _Atomic pid_t pid;            /* 0: of a child to be */
     _Atomic uint32_t thread_only; /* test mode: this slot is one thread's */
+    _Atomic uint32_t strays;
 };
 
 /*
@@ -264,6 +267,13 @@ static inline struct mpr_slot *mpr_id_slot(mpr_id id)
     return &mpr_family->slots[number - 1];
 }
 
+/*
+ * The thread records of a process, one by one: the first of them behind NULL,
+ * and NULL behind the last.
+ */
+struct mpr_thread *mpr_id_thread_after(mpr_id id,
+                                       const struct mpr_thread *last);
+
 /* What a look at all slots found. */
 struct mpr_census {
     unsigned living; /* other processes that live */
@@ -278,6 +288,12 @@ struct mpr_census {
 struct mpr_census mpr_slots_reap(struct mpr_thread *self);
 
 /*
+ * Reap the slot of a process whose end the caller has waited for. Not with a
+ * guard locked.
+ */
+void mpr_id_reap(struct mpr_thread *self, mpr_id ended);
+
+/*
  * True while one more process could claim a slot. Reaps dead ones if need be.
  * Not with a guard locked.
  */
@@ -290,6 +306,12 @@ bool mpr_slots_room(struct mpr_thread *self);
  */
 unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead);
 
+/* As above, for the slot of `id` alone: 1, or 0. */
+unsigned mpr_slot_watch(mpr_id id, struct mpr_os_word *word, bool *dead);
+
+/* Whether one of those that are watched has died, or its thread has ended. */
+bool mpr_slots_lost(const struct mpr_os_word *words, unsigned count);
+
 /*
  * Called for every process that is reaped, by whoever reaps it, before its slot
  * can be reused; perhaps more than once, perhaps after a reaper was killed in
@@ -301,6 +323,9 @@ void mpr_slots_on_reap(mpr_reap_fn *fn);
 
 /* Tell everybody who sleeps to look again. */
 void mpr_deaths_tell(void);
+
+/* Tell those who watch every life that there is one more. */
+void mpr_births_tell(void);
 
 /* ---- forks ------------------------------------------------------------ */
 

@@ -144,8 +144,7 @@ static uint64_t look(mproc_barrier *b)
 {
     for (;;) {
         uint64_t state = atomic_load(&b->state);
-        if (!is_whole(state) || number_of(state) == 0 ||
-            !any_is_dead(b, state)) {
+        if (!is_whole(state) || !any_is_dead(b, state)) {
             return state;
         }
         (void)break_up(b, state);
@@ -433,12 +432,10 @@ static bool step_to_broken(mproc_barrier *b, uint64_t state)
     return phase_of(state) == BROKEN || break_up(b, state);
 }
 
+/* One of nobody too: somebody may have died who was about to arrive. */
 static bool step_to_empty(mproc_barrier *b, uint64_t state)
 {
     uint64_t clearing = state_of(generation_of(state), 0, CLEARING);
-    if (phase_of(state) == FILLING && number_of(state) == 0) {
-        return true;
-    }
     if (state != clearing && !change(b, state, clearing)) {
         return false;
     }

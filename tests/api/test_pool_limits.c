@@ -1159,9 +1159,6 @@ static void workers_know_their_time(void **state)
 
 /* ---- main ------------------------------------------------------------- */
 
-#define CLEAN(test) \
-    cmocka_unit_test_setup_teardown(test, note_what_is, nothing_is_left)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
