@@ -227,6 +227,13 @@ void mpr_os_stdio_flush(void);
 int mpr_os_on_exit(void (*fn)(int status));
 
 /*
+ * Call run(user), then end(user): also where `run` ends its thread by
+ * pthread_exit, or another cancels it.
+ */
+void mpr_os_run_to_end(void (*run)(void *user), void (*end)(void *user),
+                       void *user);
+
+/*
  * Blocks while there are threads beside the caller and the library's own; looks
  * every few milliseconds.
  */
