@@ -48,6 +48,9 @@
     X(MPROC_ENOTSUP, -ENOTSUP, "not supported") \
     X(MPROC_ECHILD, -ECHILD, \
       "exit status unknown: someone else reaped the process") \
+    X(MPROC_ENOENT, -ENOENT, "no such function in the new process") \
+    X(MPROC_EADDRINUSE, -EADDRINUSE, \
+      "the addresses of the shared memory are taken") \
     X(MPROC_ESRCH, -ESRCH, "no such process") \
     X(MPROC_EOVERFLOW, -EOVERFLOW, "value too large") \
     X(MPROC_EFBIG, -EFBIG, "file size limit reached") \

@@ -5,7 +5,9 @@
  *
  * A process holds an end that it made, used, or inherited by fork from a
  * holder, until it closes it or ends, in whatever way. Children of a plain fork
- * count although they never call the library. Pool workers inherit none: they
+ * count although they never call the library. One that is started by spawn or
+ * forkserver holds the ends whose handles stand in its argument, before the
+ * start returns. Pool workers inherit none: they
  * hold what they use. An end sent as bytes stays open at its sender until the
  * receiver has used it. Once the last holder of an end is gone, that end is
  * closed for ever: a use by another process answers MPROC_EINVAL. The memory

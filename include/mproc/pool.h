@@ -147,8 +147,11 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * retries              how often a task, or an item of a batch, whose worker
  *                      was lost is run again, behind those that wait by then.
  *                      Default: not
- * max_pending          tasks accepted and not yet done; at the limit submitting
- *                      waits. Default: no limit
+ * max_pending          tasks, and items of batches, accepted and not yet done:
+ *                      those that wait, run, or whose callback has not
+ *                      returned. At the limit submitting waits, but not in a
+ *                      callback; batches are fed as room comes. Default: no
+ *                      limit
  * grace_s              seconds between telling a task that it is cancelled or
  *                      over its time (mproc_task_canceled) and killing its
  *                      worker, if it has not returned by then. Default: at
@@ -156,8 +159,7 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  * start                MPROC_START_FORK is the default
  * manual_dispatch      1: callbacks run only where the caller lets them
  *
- * In this version max_pending, start and manual_dispatch answer MPROC_ENOTSUP
- * when set.
+ * In this version start and manual_dispatch answer MPROC_ENOTSUP when set.
  */
 typedef struct mproc_pool_opts {
     size_t workers;
@@ -233,6 +235,93 @@ MPROC_API int mproc_pool_terminate(mproc_pool *p);
 MPROC_API int mproc_pool_join(mproc_pool *p, mproc_deadline until);
 
 /*
+ * Change how many workers there are, at least 1. More are started, and this
+ * blocks until they are; the initializer runs in each before its first task. Of
+ * fewer those go first that have nothing to do, others after the task that they
+ * run; nobody waits for them. A callback does not wait for either. Has no
+ * Python namesake (billiard: grow and shrink).
+ *
+ * 0                as many there are, or will be
+ * MPROC_EAGAIN     no processes left: the limit of the system, or
+ *                  processes_max; there are as many as before
+ * MPROC_ENOMEM     no memory
+ * MPROC_ESHUTDOWN  the pool is closed
+ * MPROC_EBROKEN    the pool can have no workers
+ * MPROC_EINVAL     workers is 0
+ * MPROC_EPERM      the caller did not make the pool
+ */
+MPROC_API int mproc_pool_resize(mproc_pool *p, size_t workers);
+
+/*
+ * What a pool is doing; single tasks and items of batches count alike.
+ *
+ * workers    workers that are alive
+ * queued     accepted and not yet begun, or ended and not yet taken note of
+ * running    being run
+ * done       ended well
+ * failed     ended otherwise, but for those
+ * lost       that ended with MPROC_EWORKERLOST
+ * respawned  workers that took the place of one that had ended
+ */
+typedef struct mproc_pool_info {
+    size_t workers;
+    size_t queued;
+    size_t running;
+    size_t done;
+    size_t failed;
+    size_t lost;
+    size_t respawned;
+} mproc_pool_info;
+MPROC_NO_PADDING_(mproc_pool_info, 7 * sizeof(size_t));
+
+/* mproc_pool_stats with the size of the caller's struct; call that. */
+MPROC_API int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out,
+                                     size_t out_size);
+
+/*
+ * Count what the pool is doing; it goes on meanwhile. Has no Python namesake.
+ *
+ * 0             *out is stored
+ * MPROC_EINVAL  out is NULL
+ * MPROC_EPERM   the caller did not make the pool
+ */
+static inline int mproc_pool_stats(mproc_pool *p, mproc_pool_info *out)
+{
+    return mproc_pool_stats_sized(p, out, sizeof *out);
+}
+
+/*
+ * What a worker has done since it began to work: seconds in which it had a
+ * task, `busy_s`, and in which it waited for one, `idle_s`. `busy` is 1 while
+ * it has one.
+ */
+typedef struct mproc_worker_info {
+    pid_t pid;
+    int busy;
+    double busy_s;
+    double idle_s;
+} mproc_worker_info;
+MPROC_NO_PADDING_(mproc_worker_info,
+                  sizeof(pid_t) + sizeof(int) + 2 * sizeof(double));
+
+/* mproc_pool_worker_stats with the size of one struct; call that. */
+MPROC_API size_t mproc_pool_worker_stats_sized(mproc_pool *p,
+                                               mproc_worker_info *out,
+                                               size_t out_size,
+                                               size_t capacity);
+
+/*
+ * The workers that are alive. Stores at most `capacity` of them in `out` and
+ * returns how many there are. Has no Python namesake.
+ */
+static inline size_t mproc_pool_worker_stats(mproc_pool *p,
+                                             mproc_worker_info *out,
+                                             size_t capacity)
+{
+    return mproc_pool_worker_stats_sized(p, out, sizeof *out, capacity);
+}
+
+/*
  * The pids of the workers that are alive. Stores at most `capacity` of them in
  * `out` and returns how many there are. Has no Python namesake.
  */
@@ -302,7 +391,7 @@ MPROC_API int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
  * MPROC_EOVERTIME    it ran longer than its timeout_s
  * MPROC_EMSGSIZE     the reply is not of `size` bytes
  * MPROC_ECANCELED    the pool was terminated
- * MPROC_ETIMEDOUT    not ended before the deadline
+ * MPROC_ETIMEDOUT    not ended, or no room for it, before the deadline
  * MPROC_ESHUTDOWN    the pool is closed; nothing ran
  * MPROC_EBROKEN      the pool can have no workers
  * MPROC_ENOMEM       the shared heap is full
@@ -331,7 +420,7 @@ MPROC_API int mproc_pool_apply_async_sized(mproc_pool *p,
  *
  * 0                accepted; *out is its result, to be ended by
  *                  mproc_result_free, and is stored before a callback runs
- * MPROC_EFULL      no room before the deadline
+ * MPROC_EFULL      no room under max_pending before the deadline
  * MPROC_ESHUTDOWN  the pool is closed
  * MPROC_EBROKEN    the pool can have no workers
  * MPROC_ENOMEM     the shared heap is full
@@ -368,17 +457,22 @@ typedef int mproc_next_fn(void *user, const void **item, size_t *size);
  *            replies are not wanted
  * out_size
  * status     array of `count` for the status of each item, or NULL
- * chunk      items that travel together; a crash loses one item all the same.
- *            Default: chosen
- * window     how many items an iteration may run ahead. Default: chosen
+ * chunk      items that travel together, and are told together; a crash loses
+ *            one of them all the same. Default: chosen, and again while the
+ *            batch runs, by how many there are and how long they take
+ * window     how many items may be under way at a time. Default: chosen
  * timeout_s  seconds that each item may run; over them that item alone ends,
  *            with MPROC_EOVERTIME. Default: no limit
- * on_item    called for every item as it ends, good or bad
+ * on_item    called for every item as it ends, good or bad, those cancelled
+ *            before they ran too: with its index, its reply (also where `out`
+ *            is NULL), its error. As all callbacks, one at a time
  * user       handed to next and on_item
  *
  * in, out and status must live until the batch has ended. Those that lie in the
- * shared heap are used in place.
- * In this version next and on_item answer MPROC_ENOTSUP when set.
+ * shared heap are used in place, without a copy; reply and status of an item
+ * are there before on_item is called for it.
+ * Several arguments: let the items be structs. Python: starmap().
+ * In this version next answers MPROC_ENOTSUP when set.
  */
 typedef struct mproc_batch {
     mproc_task_fn *fn;
@@ -406,9 +500,10 @@ MPROC_API int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *b,
 
 /*
  * Run the function on every item and wait for all of them. An item that fails
- * does not stop the others. Blocks until all have ended or until `until`, when
- * the rest is cancelled, and then until what ran of it has ended, at most the
- * grace_s of the pool. No items: 0 at once. Python: Pool.map().
+ * does not stop the others; `status` and `on_item` tell of each. Blocks until
+ * all have ended or until `until`, when the rest is cancelled, and then until
+ * what ran of it has ended, at most the grace_s of the pool. No items: 0 at
+ * once. Python: Pool.map().
  *
  * 0                  every item ended well
  * MPROC_ETASK, MPROC_EWORKERLOST, MPROC_EOVERTIME, MPROC_EMSGSIZE,
@@ -438,7 +533,7 @@ MPROC_API int mproc_pool_map_async_sized(mproc_pool *p, const mproc_batch *b,
  * Pool.map_async().
  *
  * 0                accepted; *out is its result, to be ended by
- *                  mproc_result_free
+ *                  mproc_result_free, and is stored before a callback runs
  * MPROC_ESHUTDOWN  the pool is closed
  * MPROC_EBROKEN    the pool can have no workers
  * MPROC_ENOMEM     the shared heap is full
@@ -517,9 +612,10 @@ MPROC_API const mproc_outcome *mproc_result_outcome(const mproc_result *r);
 /*
  * End the result; NULL is taken, in another process than its maker's nothing
  * happens. A task that has not ended runs on, and its callbacks are called. A
- * batch that has not ended is cancelled, and this blocks until its arrays are
- * no longer touched. (In a callback of its pool it does not block, and arrays
- * in the shared heap may still be written by a task that runs.)
+ * batch that has not ended is cancelled, and this blocks until the workers that
+ * run items of it have been ended: its arrays are no longer touched then, and
+ * its on_item is not called any more. That holds in callbacks too, its own
+ * included, where items that have not been told by then are not told at all.
  */
 MPROC_API void mproc_result_free(mproc_result *r);
 

@@ -2,8 +2,8 @@
 /*
  * Processes: a function that runs in a process of its own. Python: Process.
  *
- * A child is forked from its maker and is of the family: it sees every handle
- * and every block of the shared heap at the same address.
+ * However a child is started, it is of the family: it sees every handle and
+ * every block of the shared heap at the same address.
  *
  * On deaths. However a child ends, join returns and the exit code says how. At
  * normal exit of a process its daemonic children are terminated and joined, the
@@ -37,15 +37,58 @@ typedef struct mproc_process mproc_process;
 typedef int mproc_main_fn(void *arg);
 
 /*
- * How a process comes to be. This version serves MPROC_START_FORK; the others
- * answer MPROC_ENOTSUP.
+ * How a process comes to be.
  *
- * MPROC_START_FORK        a fork of the maker; `arg` may be any pointer
- * MPROC_START_THREAD      a thread behind the same interface
- * MPROC_START_FORKSERVER  a fork of a small process kept for it
- * MPROC_START_SPAWN       the program started anew
+ * MPROC_START_FORK        a fork of the maker: it sees all that its maker had
+ *                         in memory, and `arg` may be any pointer. Its cost
+ *                         grows with the memory that the maker has touched, and
+ *                         of the maker's threads it has only the one that
+ *                         started it, with the locks of the others as they were
+ * MPROC_START_THREAD      a thread of the maker behind the same interface.
+ *                         mproc_process_current is the thread's there; its pid
+ *                         and its parent's are those of the process it is in,
+ *                         to which also belongs what it makes. Its code is the
+ *                         low 8 bits of what the function returns, 0 after
+ *                         pthread_exit; exit() ends the whole process. It can
+ *                         not be sent a signal: MPROC_ENOTSUP. The exit of the
+ *                         process waits for it, but for a daemonic one, which
+ *                         ends with the process
+ * MPROC_START_SPAWN       this program run anew, with main left out
+ * MPROC_START_FORKSERVER  a fork of a process that was so started, for this
+ *                         purpose, by the first start or by
+ *                         mproc_forkserver_start
  *
- * Python: get_context("fork"), multiprocessing.dummy, get_context(...).
+ * The last two are safe whatever the maker's threads do, and cost the same
+ * however large it is. What they have in common:
+ *
+ * - `arg` is copied, so it needs its arg_size, and memory of its own is all that
+ *   the child knows of the maker's: variables are as at the start of the
+ *   program. Handles and pointers into the shared heap are good there; pointers
+ *   to functions are not.
+ * - The function is found again by the module that it lies in: the executable
+ *   or a library that it is linked with. One that lies elsewhere, as in what
+ *   dlopen has loaded, is not found: MPROC_ENOENT.
+ * - Constructors of the program are run before the function, as before main;
+ *   those of a forkserver's children once for all, in the server.
+ * - The child has the caller's signal mask, and what the maker ignores it
+ *   ignores. It has the standard streams, and none of the maker's other
+ *   descriptors; but it holds the ends of pipes whose handles stand in `arg`.
+ * - What is run is the file that the maker runs, also when it was removed or
+ *   replaced since. Libraries that were replaced since are MPROC_ENOENT. The
+ *   program must be linked with this library, not load it later; it may be
+ *   static or position independent, or both.
+ * - The shared memory is mapped where it is here. Should something lie there,
+ *   the program is run once more, 8 times at most: MPROC_EADDRINUSE.
+ *
+ * The server's children have the working directory, the environment, the user
+ * and the limits that the maker had when the server started, and for the system
+ * the server as parent. Each process that starts by a forkserver has one of its
+ * own, which ends with it. It costs two descriptors while it runs. If it is
+ * killed its children run on, with their exit codes unknown; the next start
+ * makes another.
+ *
+ * Python: get_context("fork"), multiprocessing.dummy, get_context("spawn"),
+ * get_context("forkserver").
  */
 enum {
     MPROC_START_FORK = 0,
@@ -63,8 +106,9 @@ enum {
  * daemon    1: ends with its parent and may not start children, except the
  *           workers of pools. Default 0
  * start     MPROC_START_FORK is the default
- * arg_size  bytes at `arg` that mproc_process_new copies; the function gets the
- *           copy. Default 0: the function gets `arg` itself
+ * arg_size  bytes at `arg` that mproc_process_new copies; the function gets a
+ *           copy, aligned for any type. Default 0: the function gets `arg`
+ *           itself
  */
 typedef struct mproc_process_opts {
     const char *name;
@@ -85,10 +129,9 @@ MPROC_API int mproc_process_new_sized(mproc_process **out, mproc_main_fn *fn,
  * all defaults. End the handle with mproc_process_free. Python: Process().
  *
  * 0              *out is the new process, not yet started
- * MPROC_EINVAL   out or fn is NULL, arg is NULL with an arg_size, or start is
- *                absurd
- * MPROC_ENOTSUP  a start method that this version does not serve, or an option
- *                that it does not know
+ * MPROC_EINVAL   out or fn is NULL, arg is NULL with an arg_size or, for spawn
+ *                and forkserver, is not NULL without one, or start is absurd
+ * MPROC_ENOTSUP  an option that this version does not know
  * MPROC_ENOMEM   no memory
  */
 static inline int mproc_process_new(mproc_process **out, mproc_main_fn *fn,
@@ -104,17 +147,41 @@ static inline int mproc_process_new(mproc_process **out, mproc_main_fn *fn,
  * start is not printed twice; where the caller has more than one thread that
  * holds for stdout and stderr, and a child that leaves with more than one
  * flushes those. A running process costs its maker at most one descriptor.
- * Python: Process.start().
+ * With spawn and forkserver the call blocks until the child has come up, or the
+ * server, for as long as that takes. Python: Process.start().
  *
  * 0             it runs
  * MPROC_EINVAL  it was started before
  * MPROC_EPERM   the caller is daemonic, or did not make the handle
- * MPROC_EAGAIN  no processes left: the limit of the system, or processes_max
+ * MPROC_EAGAIN  no processes or threads left: the limit of the system, or
+ *               processes_max; or a forkserver that does not answer
  * MPROC_EMFILE, MPROC_ENFILE  no descriptor left
  * MPROC_ENOMEM  no memory
+ * by spawn and forkserver only:
+ * MPROC_ENOENT  the new process does not find the function, or has another
+ *               version of this library, or there is no /proc
+ * MPROC_EADDRINUSE  something lies there where the shared memory is to be
+ * MPROC_ENOTSUP the shared memory has no descriptor (memfd_create was refused,
+ *               or the user has closed it), the program has raised privileges,
+ *               or it is not linked with this library
+ * MPROC_EWORKERLOST  the new process, or one server after the other, died
+ *               before it could begin
+ * another -errno  what the system refused to run the program for
  * After a failure the process is as before.
  */
 MPROC_API int mproc_process_start(mproc_process *p);
+
+/*
+ * Start the forkserver of the calling process, unless it runs: early, so that
+ * the first start by it is as fast as the others, and its children are like the
+ * process was then. Blocks until it is up. Python: forkserver.ensure_running().
+ *
+ * 0            it runs
+ * MPROC_EPERM  the caller is daemonic
+ * else         as mproc_process_start by spawn
+ */
+
+MPROC_API int mproc_forkserver_start(void);
 
 /*
  * Wait until the process has ended. Blocks until then or until `until`. May be
@@ -144,7 +211,8 @@ MPROC_API bool mproc_process_is_alive(mproc_process *p);
  * MPROC_EAGAIN  it still runs
  * MPROC_EINVAL  it was not started, or out is NULL
  * MPROC_EPERM   it is not a child of the caller
- * MPROC_ECHILD  it has ended, but someone else reaped it: the code is unknown
+ * MPROC_ECHILD  it has ended, but someone else reaped it, or its forkserver was
+ *               killed: the code is unknown
  */
 MPROC_API int mproc_process_exitcode(mproc_process *p, int *out);
 
@@ -153,9 +221,10 @@ MPROC_API int mproc_process_exitcode(mproc_process *p, int *out);
  * descendants. They do not wait for its end: join does. One that has ended is
  * left alone, with success. Python: Process.terminate(), .kill(), .interrupt().
  *
- * 0             sent, or it has ended
- * MPROC_EINVAL  it was not started
- * MPROC_EPERM   it is not a child of the caller
+ * 0              sent, or it has ended
+ * MPROC_EINVAL   it was not started
+ * MPROC_EPERM    it is not a child of the caller
+ * MPROC_ENOTSUP  it is a thread
  */
 MPROC_API int mproc_process_terminate(mproc_process *p);
 MPROC_API int mproc_process_kill(mproc_process *p);
@@ -201,7 +270,8 @@ MPROC_API mproc_process *mproc_process_current(void);
 
 /*
  * The pid of the caller's parent in the family: 0 in its first process, the
- * pool's maker in a pool worker. Python: parent_process().pid.
+ * pool's maker in a pool worker, the maker's in any process that was started
+ * here, whatever the system says. Python: parent_process().pid.
  */
 MPROC_API pid_t mproc_process_parent_pid(void);
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* A log as a whole: its repair, its beginning and its end. */
-#include "chan/lease.h"
 #include "chan/record.h"
 #include "shm/heap.h"
 
@@ -40,8 +39,11 @@ static void *block_in(struct mpr_record *record)
 /* What was linked is the log's, though it may not be the tail's yet. */
 static void repair_tail(struct mpr_guard *guard, struct mpr_thread *hands)
 {
-    struct mpr_log_end *tail = (struct mpr_log_end *)guard;
+    struct mpr_log *log =
+        (struct mpr_log *)((char *)guard - offsetof(struct mpr_log, tail));
+    struct mpr_log_end *tail = &log->tail;
     struct mpr_record *last;
+    mpr_leases_repair(&log->loans, UINT64_MAX, hands);
     struct mpr_segment *next =
         tail->segment != NULL ? atomic_load(&tail->segment->next) : NULL;
     if (next != NULL) {
@@ -53,6 +55,7 @@ static void repair_tail(struct mpr_guard *guard, struct mpr_thread *hands)
     find_place(tail, &last);
     if (tail->settled != mpr_log_load_seq(tail)) {
         settle(hands, MPR_HAND_BLOCK, block_in(last));
+        mpr_leases_forget(&log->loans, block_in(last));
         tail->settled = mpr_log_load_seq(tail);
     }
     settle(hands, MPR_HAND_SEGMENT, tail->segment);
@@ -68,6 +71,10 @@ static void repair_array(struct mpr_log *log, struct mpr_thread *hands)
         settle(hands, MPR_HAND_BLOCK, block_in(mpr_order_first(array, count)));
         settle(hands, MPR_HAND_BLOCK, block_in(mpr_order_last(array, count)));
     }
+    if (log->tail.settled != mpr_log_load_seq(&log->tail)) {
+        mpr_leases_forget(&log->loans, block_in(mpr_order_last(array, count)));
+        log->tail.settled = mpr_log_load_seq(&log->tail);
+    }
     mpr_order_put(array, count);
 }
 
@@ -78,8 +85,9 @@ static void repair_head(struct mpr_guard *guard, struct mpr_thread *hands)
         (struct mpr_log *)((char *)guard - offsetof(struct mpr_log, head));
     struct mpr_log_end *head = &log->head;
     struct mpr_record *last;
-    if (log->leases != NULL) {
-        mpr_leases_repair(log->leases, mpr_log_load_seq(head), hands);
+    mpr_leases_repair(&log->leases, mpr_log_load_seq(head), hands);
+    if (mpr_log_is_array(log)) {
+        mpr_leases_repair(&log->loans, UINT64_MAX, hands);
     }
     if (head->segment == NULL) { /* ended, but perhaps not its leases */
         return;
@@ -109,6 +117,7 @@ static void init_end(struct mpr_log_end *end, struct mpr_segment *first)
     end->segment = first;
     end->offset = 0;
     end->settled = 0;
+    end->loaned = 0;
     atomic_store(&end->closed, 0);
     atomic_store(&end->seen, 0);
     atomic_store(&end->seq, 0);
@@ -131,8 +140,11 @@ void mpr_log_init(struct mpr_log *log, bool prepared)
     init_end(&log->head, &log->first);
     log->max_items = UINT64_MAX;
     log->max_bytes = UINT64_MAX;
-    log->max_inline = MPR_LOG_INLINE;
-    log->leases = NULL;
+    log->joinable = 0;
+    log->redeliver = 0;
+    mpr_leases_init(&log->leases);
+    mpr_leases_init(&log->loans);
+    log->inline_below = MPR_LOG_INLINE + 1;
 }
 
 void mpr_log_set_order(struct mpr_log *log, int order)
@@ -145,7 +157,7 @@ void mpr_log_set_order(struct mpr_log *log, int order)
     log->head.segment = NULL;
     atomic_signal_fence(memory_order_seq_cst);
     mpr_order_init(&log->array, order);
-    log->max_inline = MPR_ORDER_RECORD - sizeof(struct mpr_record);
+    log->inline_below = MPR_ORDER_RECORD - sizeof(struct mpr_record) + 1;
     atomic_store(&log->order, order);
     atomic_signal_fence(memory_order_seq_cst);
     log->head.segment = first;
@@ -197,11 +209,29 @@ static void leave_segment(struct mpr_log *log, struct mpr_thread *self,
     mpr_heap_free_hand(self, whose, MPR_HAND_SEGMENT);
 }
 
+static void free_out(struct mpr_thread *self, struct mpr_thread *whose)
+{
+    mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
+    mpr_heap_free_hand(self, whose, MPR_HAND_SECOND);
+}
+
+static void drop_leases(struct mpr_guard *guard, struct mpr_leases *leases,
+                        struct mpr_thread *self, struct mpr_thread *whose)
+{
+    bool more;
+    do {
+        mpr_guard_lock(guard, self, whose);
+        more = mpr_leases_drop(leases, whose);
+        mpr_guard_unlock(guard, self);
+        free_out(self, whose);
+    } while (more);
+}
+
 void mpr_log_end(struct mpr_log *log, struct mpr_thread *self,
                  struct mpr_thread *whose)
 {
     mpr_heap_free_hand(self, whose, MPR_HAND_SEGMENT);
-    mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
+    free_out(self, whose);
     mpr_log_close(log, self);
     while (mpr_log_drop(log, self, whose) == 0) {
     }
@@ -210,17 +240,57 @@ void mpr_log_end(struct mpr_log *log, struct mpr_thread *self,
     } else {
         leave_segment(log, self, whose);
     }
+    drop_leases(&log->head.guard, &log->leases, self, whose);
+    drop_leases(mpr_log_put_guard(log), &log->loans, self, whose);
 }
 
+/* ---- what is left behind ---------------------------------------------- */
+
+/* True: something went back. */
+static bool reclaim(const struct mpr_log_get *get, struct mpr_guard *guard,
+                    struct mpr_leases *leases, bool redeliver)
+{
+    bool any = false, more = mpr_leases_out(leases) > 0;
+    while (more &&
+           mpr_guard_lock_until(guard, get->self, get->self, get->until) == 0) {
+        uint64_t out = mpr_leases_out(leases), ready = mpr_leases_ready(leases);
+        more = !mpr_log_ended(get->object, get->tag) &&
+               mpr_leases_reclaim(leases, get->self, redeliver);
+        any |=
+            out != mpr_leases_out(leases) || ready != mpr_leases_ready(leases);
+        mpr_guard_unlock(guard, get->self);
+        free_out(get->self, get->self);
+    }
+    return any;
+}
+
+bool mpr_log_reclaim(const struct mpr_log_get *get)
+{
+    struct mpr_log *log = get->log;
+    bool taken =
+        reclaim(get, &log->head.guard, &log->leases, log->redeliver != 0);
+    bool loaned = reclaim(get, mpr_log_put_guard(log), &log->loans, false);
+    if (taken) {
+        mpr_bell_ring(&log->items, INT_MAX);
+    }
+    if (loaned) {
+        mpr_bell_ring(&log->space, INT_MAX);
+    }
+    return taken || loaned;
+}
+
+/* With those that are READY: as many as they were before and after. */
 uint64_t mpr_log_count(const struct mpr_log *log)
 {
-    uint64_t head = mpr_log_head(log), tail, again;
+    uint64_t head = mpr_log_head(log), ready = mpr_leases_ready(&log->leases);
     for (;;) {
-        tail = mpr_log_tail(log);
-        again = mpr_log_head(log);
-        if (again == head) {
-            return tail - head;
+        uint64_t tail = mpr_log_tail(log);
+        uint64_t head_again = mpr_log_head(log);
+        uint64_t ready_again = mpr_leases_ready(&log->leases);
+        if (head_again == head && ready_again == ready) {
+            return tail - head + (uint32_t)ready;
         }
-        head = again;
+        head = head_again;
+        ready = ready_again;
     }
 }

@@ -15,13 +15,12 @@
 #ifndef MPR_CHAN_LOG_H
 #define MPR_CHAN_LOG_H
 
+#include "chan/lease.h"
 #include "chan/order.h"
 #include "shm/object.h"
 #include "shm/sleep.h"
 
 enum { MPR_LOG_INLINE = 1024, MPR_LOG_FIRST_BYTES = 2560 };
-
-struct mpr_leases;
 
 /*
  * Records up to the tail are written before tail_seq counts them and never
@@ -49,8 +48,9 @@ struct mpr_segment {
  * repair walks the segment from its base to `seq` and so finds `offset` and
  * `bytes`, and settles the hands: a block in hand that a record before the tail
  * names belongs to the log, one that a record behind the head names to its
- * taker. `settled` is the last `seq` whose block has left the putter's hand: a
- * record older than that may name memory that is something else by now.
+ * taker. `settled` is the last `seq` whose block has left the putter's hand, or
+ * his loan: a record older than that may name memory that is something else by
+ * now. `loaned` is how many loans were ever made.
  */
 struct mpr_log_end {
     alignas(MPR_LINE) struct mpr_guard guard;
@@ -58,6 +58,7 @@ struct mpr_log_end {
     uint32_t offset;
     _Atomic uint32_t closed; /* tail only: no more puts */
     uint64_t settled;        /* tail only */
+    uint64_t loaned;         /* tail only */
     _Atomic uint64_t seen;
     alignas(MPR_LINE) _Atomic uint64_t seq;
     _Atomic uint64_t bytes;
@@ -69,19 +70,25 @@ struct mpr_log_end {
  * word that changes at each message would cost each message a cache miss. They
  * count on when the memory serves another log: who was about to sleep on the
  * one that ended must not find them as they were.
- * `leases` says who has taken what and not acknowledged it, in joinable queues;
- * under the head's guard.
+ * `leases`, under the head's guard: what was taken in place, and in a joinable
+ * log also what was got and not acknowledged. With `redeliver` each message
+ * lies in a block, which its lease keeps: what is READY there is first in line.
+ * `loans`, under the guard that puts lock: blocks on loan to be written, each
+ * of which has its place among max_items.
  */
 struct mpr_log {
     struct mpr_log_end tail;
     struct mpr_log_end head;
     alignas(MPR_LINE) _Atomic uint32_t space;
     alignas(MPR_LINE) _Atomic uint32_t items;
-    uint64_t max_items; /* UINT64_MAX: no limit; set once */
-    uint64_t max_bytes; /* beyond it only one message; set once */
-    struct mpr_leases *leases;
-    uint32_t max_inline; /* larger ones lie in blocks; set once */
-    _Atomic int order;   /* MPROC_FIFO, or that of `array`; set once */
+    uint64_t max_items;    /* UINT64_MAX: no limit; set once */
+    uint64_t max_bytes;    /* beyond it only one message; set once */
+    uint32_t joinable;     /* set once */
+    uint32_t redeliver;    /* set once */
+    uint32_t inline_below; /* others lie in blocks; set once */
+    _Atomic int order;     /* MPROC_FIFO, or that of `array`; set once */
+    alignas(MPR_LINE) struct mpr_leases leases;
+    struct mpr_leases loans;
     union {
         struct {
             alignas(MPR_LINE) struct mpr_segment first;
@@ -98,8 +105,9 @@ void mpr_log_init(struct mpr_log *log, bool prepared);
 void mpr_log_set_order(struct mpr_log *log, int order);
 
 /*
- * Give back all messages and segments; may be repeated, by another thread, when
- * its caller was killed in it. The log is closed from its start.
+ * Give back all messages, also those that are out, and segments; may be
+ * repeated, by another thread, when its caller was killed in it. The log is
+ * closed from its start.
  */
 void mpr_log_end(struct mpr_log *log, struct mpr_thread *self,
                  struct mpr_thread *whose);
@@ -127,6 +135,15 @@ struct mpr_log_put {
  * MPROC_EFULL, MPROC_ESHUTDOWN (closed, or ended), MPROC_ENOMEM.
  */
 int mpr_log_put(const struct mpr_log_put *put);
+
+/*
+ * As mpr_log_put for `count` messages of `size` bytes each, one behind the
+ * other in `data`: the first and, by the same store, what of the others goes
+ * with it, *done of them.
+ */
+int mpr_log_put_many(const struct mpr_log_put *put, size_t count, size_t *done);
+
+/* After the last try of a put. */
 void mpr_log_put_done(const struct mpr_log_put *put);
 
 struct mpr_log_get {
@@ -147,8 +164,59 @@ struct mpr_log_get {
  */
 int mpr_log_get(const struct mpr_log_get *get);
 
+/*
+ * As mpr_log_get, with `size` NULL, for up to `count` messages of exactly
+ * `capacity` bytes, one behind the other: the first and, by the same store,
+ * what of the others comes with it, *done of them.
+ */
+int mpr_log_get_many(const struct mpr_log_get *get, size_t count, size_t *done);
+
 /* Take and forget the first. MPROC_EEMPTY, MPROC_ESHUTDOWN as mpr_log_get. */
 int mpr_log_discard(const struct mpr_log_get *get);
+
+/* ---- without a copy --------------------------------------------------- */
+
+/* A message that is out, and where its lease is. */
+struct mpr_log_block {
+    struct mpr_lease_place place;
+    uint64_t seq;
+    char *data;
+    size_t size;
+};
+
+/*
+ * A block of put->size bytes and a NUL, on loan to the calling process, and a
+ * place for it. As mpr_log_put, mpr_log_put_done included.
+ */
+int mpr_log_loan(const struct mpr_log_put *put, struct mpr_log_block *out);
+
+/*
+ * Append what is on loan, the first put->size bytes of it. It never waits for
+ * room. MPROC_EINVAL: it is not on loan to this process, or smaller;
+ * MPROC_ESHUTDOWN, MPROC_ENOMEM: it stays on loan.
+ */
+int mpr_log_send(const struct mpr_log_put *put,
+                 const struct mpr_log_block *loan);
+
+/* A loan is given up. False: it is not on loan to this process. */
+bool mpr_log_take_back(const struct mpr_log_put *put,
+                       const struct mpr_log_block *loan);
+
+/*
+ * Take the first in place, as mpr_log_get; get->data is not used, and what
+ * is larger than get->capacity does not fit.
+ */
+int mpr_log_take(const struct mpr_log_get *get, struct mpr_log_block *out);
+
+/* What was taken is done with. False: this process has not taken it. */
+bool mpr_log_release(const struct mpr_log_get *get,
+                     const struct mpr_log_block *taken);
+
+/*
+ * What dead processes had out goes back. True: something did, and somebody may
+ * wait for that. `until` bounds the waits for guards.
+ */
+bool mpr_log_reclaim(const struct mpr_log_get *get);
 
 /* No puts from now on. Returns false when it was closed before. */
 bool mpr_log_close(struct mpr_log *log, struct mpr_thread *self);
@@ -160,6 +228,9 @@ static inline bool mpr_log_closed(const struct mpr_log *log)
 
 /* Messages in it, at one moment of the call. */
 uint64_t mpr_log_count(const struct mpr_log *log);
+
+/* Is there no place for one more? As that; may wait for the tail's guard. */
+bool mpr_log_full(struct mpr_log *log, struct mpr_thread *self);
 
 static inline uint64_t mpr_log_head(const struct mpr_log *log)
 {

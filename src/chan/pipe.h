@@ -50,6 +50,13 @@ struct mproc_connection {
 static_assert(sizeof(struct mproc_connection) == MPR_LINE, "one line an end");
 
 /*
+ * Hold every end whose handle stands in the bytes, where a pointer may stand: a
+ * process that is no fork of its parent does so before that one may go on, and
+ * perhaps closes them. What cannot be held within a second is held when used.
+ */
+void mpr_pipe_hold_in(const void *bytes, size_t size);
+
+/*
  * `log[i]` is what end i sends. It is closed only when the pipe ends; that
  * nobody is there to receive or to send is told by the ends.
  * `simplex` is written before the pipe is live.

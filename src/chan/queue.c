@@ -9,18 +9,6 @@
 
 /* ---- making and ending ------------------------------------------------ */
 
-static void end_leases(struct mproc_queue *q, struct mpr_thread *self,
-                       struct mpr_thread *whose)
-{
-    bool dropped;
-    do {
-        mpr_heap_free_hand(self, whose, MPR_HAND_SECOND);
-        mpr_guard_lock(&q->log.head.guard, self, whose);
-        dropped = mpr_leases_drop_chunk(&q->leases, whose, true);
-        mpr_guard_unlock(&q->log.head.guard, self);
-    } while (dropped);
-}
-
 static void end_queue(struct mpr_thread *self, struct mpr_thread *whose,
                       struct mpr_object *object)
 {
@@ -29,9 +17,6 @@ static void end_queue(struct mpr_thread *self, struct mpr_thread *whose,
         return;
     }
     mpr_log_end(&q->log, self, whose);
-    if (q->log.leases != NULL) {
-        end_leases(q, self, whose);
-    }
     mpr_bell_ring(&q->done, INT_MAX);
 }
 
@@ -52,14 +37,14 @@ static int check_options(const mproc_queue_opts *opts)
     return !opts->redeliver && opts->reserved == 0 ? 0 : MPROC_ENOTSUP;
 }
 
-static int begin_leases(struct mproc_queue *q, struct mpr_thread *self)
+/* The first leases need no memory, so what is put can be got. */
+static int begin_leases(struct mpr_log *log, struct mpr_thread *self)
 {
     int err = mpr_leases_fetch(self);
     if (err == 0) {
-        mpr_guard_lock(&q->log.head.guard, self, self);
-        q->log.leases = &q->leases;
-        mpr_leases_init(&q->leases, self);
-        mpr_guard_unlock(&q->log.head.guard, self);
+        mpr_guard_lock(&log->head.guard, self, self);
+        mpr_leases_link(&log->leases, self);
+        mpr_guard_unlock(&log->head.guard, self);
     }
     return err;
 }
@@ -88,8 +73,9 @@ int mproc_queue_new_sized(mproc_queue **out, const mproc_queue_opts *theirs,
         q->log.max_items = opts.maxsize;
     }
     atomic_store(&q->shut, MPR_QUEUE_OPEN);
-    q->leases.oldest = NULL;
-    if (opts.joinable && (err = begin_leases(q, self)) < 0) {
+    q->log.joinable = opts.joinable != 0;
+    q->log.redeliver = opts.redeliver != 0;
+    if (opts.joinable && (err = begin_leases(&q->log, self)) < 0) {
         mpr_object_drop(self, q);
         return err;
     }
@@ -351,8 +337,9 @@ bool mproc_queue_empty(const mproc_queue *q)
 
 bool mproc_queue_full(const mproc_queue *q)
 {
-    return mpr_object_is(q, MPR_QUEUE) &&
-           mpr_log_count(&q->log) >= q->log.max_items;
+    struct mpr_thread *self;
+    return mpr_object_is(q, MPR_QUEUE) && q->log.max_items != UINT64_MAX &&
+           mpr_self(&self) == 0 && mpr_log_full(&((mproc_queue *)q)->log, self);
 }
 
 /* ---- joining ---------------------------------------------------------- */
@@ -365,13 +352,13 @@ int mproc_queue_task_done(mproc_queue *q)
         return err;
     }
     struct mpr_guard *guard = &q->log.head.guard;
-    if (q->log.leases == NULL) {
+    if (!q->log.joinable) {
         return end(&call, MPROC_EINVAL);
     }
     mpr_guard_lock(guard, call.self, call.self);
-    err = mpr_leases_acknowledge(&q->leases, call.self, mpr_log_head(&q->log));
-    mpr_leases_drop_chunk(&q->leases, call.self, false);
+    err = mpr_leases_acknowledge(&q->log.leases, call.self, !q->log.redeliver);
     mpr_guard_unlock(guard, call.self);
+    mpr_heap_free_hand(call.self, call.self, MPR_HAND_BLOCK);
     mpr_heap_free_hand(call.self, call.self, MPR_HAND_SECOND);
     mpr_bell_ring(&q->done, INT_MAX);
     return end(&call, err);
@@ -385,7 +372,7 @@ static int look_at_rest(const struct call *call)
         return MPROC_EINVAL;
     }
     return head == mpr_log_tail(&q->log) &&
-                   !mpr_leases_outstanding(&q->leases, head)
+                   !mpr_leases_outstanding(&q->log.leases, q->log.redeliver)
                ? 0
                : MPROC_ETIMEDOUT;
 }
@@ -417,10 +404,9 @@ int mproc_queue_join(mproc_queue *q, mproc_deadline until)
     if (err < 0) {
         return err;
     }
-    err = q->log.leases == NULL
-              ? MPROC_EINVAL
-              : mpr_sleep_until(&q->done, until, MPROC_ETIMEDOUT, attempt_join,
-                                &call);
+    err = !q->log.joinable ? MPROC_EINVAL
+                           : mpr_sleep_until(&q->done, until, MPROC_ETIMEDOUT,
+                                             attempt_join, &call);
     return end(&call, err);
 }
 

@@ -24,12 +24,16 @@ struct mpr_block_ref {
     uint64_t size;
 };
 
+static inline size_t mpr_record_inline_size(size_t size)
+{
+    return sizeof(struct mpr_record) + ((size + 7) & ~(size_t)7);
+}
+
 static inline size_t mpr_record_size(const struct mpr_record *record)
 {
-    size_t size = record->kind == MPR_RECORD_BLOCK
-                      ? sizeof(struct mpr_block_ref)
-                      : (record->size + 7u) & ~(size_t)7;
-    return sizeof *record + size;
+    return record->kind == MPR_RECORD_BLOCK
+               ? sizeof *record + sizeof(struct mpr_block_ref)
+               : mpr_record_inline_size(record->size);
 }
 
 static inline struct mpr_record *mpr_record_at(struct mpr_segment *segment,
@@ -74,15 +78,18 @@ static inline void mpr_log_store(_Atomic uint64_t *word, uint64_t value)
 #endif
 }
 
-/* The first store is the one that moves the end. */
-static inline void mpr_log_move(struct mpr_log_end *end, size_t by,
+/*
+ * `n` messages of `size` bytes in all, whose records take `by` bytes. The first
+ * store is the one that moves the end.
+ */
+static inline void mpr_log_move(struct mpr_log_end *end, uint64_t n, size_t by,
                                 uint64_t size)
 {
     uint64_t seq = atomic_load_explicit(&end->seq, memory_order_relaxed);
     uint64_t bytes = mpr_log_load_bytes(end);
     end->offset += (uint32_t)by;
     atomic_signal_fence(memory_order_seq_cst);
-    mpr_log_store(&end->seq, seq + 1);
+    mpr_log_store(&end->seq, seq + n);
     mpr_log_store(&end->bytes, bytes + size);
     atomic_signal_fence(memory_order_seq_cst);
 }
@@ -110,6 +117,16 @@ static inline uint64_t mpr_log_count_locked(const struct mpr_log *log)
 static inline bool mpr_log_ended(const struct mpr_object *object, uint64_t tag)
 {
     return object != NULL && !mpr_object_unchanged(object, tag);
+}
+
+/*
+ * `n` places are free. Who is woken for bytes may need more of them than
+ * another, so then all look.
+ */
+static inline void mpr_log_ring_space(struct mpr_log *log, uint64_t n)
+{
+    bool all = n > INT_MAX || log->max_bytes != UINT64_MAX;
+    mpr_bell_ring(&log->space, all ? INT_MAX : (int)n);
 }
 
 /*

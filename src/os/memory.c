@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "os/os.h"
+#include "os/process.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -107,24 +108,6 @@ static int truncate_quietly(int fd, size_t size)
 }
 
 /*
- * A program may have been started without its standard streams: what it, or a
- * child of it, prints would be written into the region.
- */
-static int move_from_standard(int *fd)
-{
-    if (*fd > STDERR_FILENO) {
-        return 0;
-    }
-    int moved = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    if (moved < 0) {
-        return mpr_os_error();
-    }
-    close(*fd);
-    *fd = moved;
-    return 0;
-}
-
-/*
  * Sealed, so no process of the family can take memory away under another's
  * feet; mode 0600, since a memfd is born open to all who find it in /proc.
  */
@@ -138,7 +121,9 @@ static int sealed_memfd(int *out, size_t size)
     if (fd < 0) {
         return mpr_os_error();
     }
-    int err = move_from_standard(&fd);
+    /* A program may have been started without its standard streams: what it,
+     * or a child of it, prints would be written into the region. */
+    int err = mpr_os_beyond_standard(&fd);
     if (err == 0) {
         err = truncate_quietly(fd, size);
     }
@@ -202,7 +187,7 @@ static void *map_somewhere(size_t size, int fd, bool *at_desert)
 int mpr_os_region_map(struct mpr_os_region *out, size_t size, bool anonymous,
                       bool dump)
 {
-    struct mpr_os_region region = {.size = size, .fd = -1};
+    struct mpr_os_region region = {.size = size, .dump = dump, .fd = -1};
     if (!anonymous) {
         int err = sealed_memfd(&region.fd, size);
         if (err < 0) {
@@ -227,6 +212,39 @@ int mpr_os_region_map(struct mpr_os_region *out, size_t size, bool anonymous,
     }
     *out = region;
     return 0;
+}
+
+/* Before Linux 4.17 the address is a mere hint. */
+static int map_exactly(const struct mpr_os_region *region, int fd)
+{
+    int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    void *got =
+        mmap(region->base, region->size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (got == region->base) {
+        return 0;
+    }
+    if (got == MAP_FAILED) {
+        return errno == EEXIST ? MPROC_EADDRINUSE : mpr_os_error();
+    }
+    munmap(got, region->size);
+    return MPROC_EADDRINUSE;
+}
+
+int mpr_os_region_join(struct mpr_os_region *region, int fd, size_t offset)
+{
+    struct stat status;
+    if (pread(fd, region, sizeof *region, (off_t)offset) !=
+            (ssize_t)sizeof *region ||
+        region->fd != fd || fstat(fd, &status) != 0 ||
+        region->device != status.st_dev || region->inode != status.st_ino ||
+        region->size != (size_t)status.st_size) {
+        return MPROC_EINVAL;
+    }
+    int err = map_exactly(region, fd);
+    if (err == 0 && !region->dump) {
+        madvise(region->base, region->size, MADV_DONTDUMP);
+    }
+    return err;
 }
 
 /* By inode: a user may close all descriptors and reuse their numbers. */

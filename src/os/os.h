@@ -48,6 +48,7 @@ int mpr_os_error(void);
 struct mpr_os_region {
     void *base;
     size_t size;
+    bool dump;    /* into core files */
     int fd;       /* -1: anonymous, cannot be handed to another program */
     dev_t device; /* of fd, to tell it from another that took its number */
     ino_t inode;
@@ -66,6 +67,13 @@ int mpr_os_region_map(struct mpr_os_region *out, size_t size, bool anonymous,
 /* The largest region worth asking for, and the bytes of memory installed. */
 size_t mpr_os_region_ceiling(void);
 size_t mpr_os_memory_installed(void);
+
+/*
+ * In a program started anew: map the region that the descriptor is of where its
+ * maker has it. `region` gets what the maker stored `offset` bytes from its
+ * start. EADDRINUSE: something lies there; EINVAL: it is no region.
+ */
+int mpr_os_region_join(struct mpr_os_region *region, int fd, size_t offset);
 
 /* True for the same file that was mapped: the user may have closed it. */
 bool mpr_os_region_fd_valid(const struct mpr_os_region *region);
@@ -217,14 +225,22 @@ void mpr_os_stdio_flush(void);
  */
 int mpr_os_on_exit(void (*fn)(int status));
 
+/*
+ * Blocks while there are threads beside the caller and the library's own; looks
+ * every few milliseconds.
+ */
+void mpr_os_await_single_thread(void);
+
 /* End the process at once, with the low 8 bits of the status. */
 _Noreturn void mpr_os_end(int status);
 
-/* Who forked: what a child needs to know of it in order to end with it. */
+/* Whose child one is: what one needs to know of it in order to end with it. */
 struct mpr_os_parent {
     pid_t pid;
-    int pidfd;        /* opened before the fork, or -1 */
-    bool main_thread; /* the one that forked was the main thread */
+    int pidfd;             /* opened before the fork, or -1 */
+    bool main_thread;      /* the one that forked was the main thread */
+    bool fostered;         /* the kernel has another for this one's parent */
+    int64_t since_boot_ns; /* of a fostered one: it lived then */
 };
 
 /*
@@ -241,8 +257,12 @@ void mpr_os_end_with_parent(const struct mpr_os_parent *parent);
  */
 int mpr_os_pidfd(pid_t pid);
 
-/* A descriptor that is readable for ever. EMFILE, ENFILE, ENOMEM. */
-int mpr_os_readable(void);
+/*
+ * A descriptor that is readable for ever once its flag is raised. EMFILE,
+ * ENFILE, ENOMEM. Raising does nothing with -1.
+ */
+int mpr_os_flag(bool raised);
+void mpr_os_raise_flag(int fd);
 
 void mpr_os_close(int fd);
 
@@ -265,6 +285,114 @@ int mpr_os_child_wait(int pidfd, mproc_deadline until);
 /* ESRCH: it has ended. EPERM: it has become another user's. */
 int mpr_os_child_signal(pid_t pid, int pidfd, int sig);
 
+/*
+ * Has a process ended that need not be a child; it lived at `since_boot_ns`.
+ */
+bool mpr_os_has_ended(pid_t pid, int pidfd, int64_t since_boot_ns);
+
+/* Any child of this process, as mpr_os_child_reap. ECHILD: it has none. */
+int mpr_os_child_reap_any(pid_t *pid, int *code);
+
+/* True once that process has ended. */
+bool mpr_os_parent_gone(const struct mpr_os_parent *parent);
+
+/* ---- this program, started anew --------------------------------------- */
+
+/*
+ * What a process is given that runs this program anew. Each descriptor has the
+ * same number there as here; `parent_pidfd` may be -1.
+ */
+struct mpr_os_seed {
+    int channel; /* an end of a mpr_os_channel */
+    int region;
+    int parent_pidfd;
+    unsigned tries;   /* 0; how often it has been started again */
+    uint64_t library; /* the module (below) of this library */
+};
+
+/*
+ * Start the program that this process runs as a child of it, at a cost that
+ * does not depend on the memory of this process, whatever its threads do. The
+ * child has the caller's signal mask, what is ignored here is ignored there,
+ * and no descriptors but the standard ones and the seed's. What was buffered by
+ * stdio stays here. EAGAIN, ENOMEM, EACCES; ENOENT: /proc is not there.
+ */
+int mpr_os_start_anew(const struct mpr_os_seed *seed, pid_t *pid);
+
+/* False where that would run the user's main: with raised privileges. */
+bool mpr_os_may_start_anew(void);
+
+/*
+ * True in such a child: then `*out` is what it was given, closed in programs
+ * that it runs. The first call comes before other threads are; it takes the
+ * order from the environment.
+ */
+bool mpr_os_seed(struct mpr_os_seed *out);
+
+/*
+ * In such a child, before other threads are: once more from the beginning, with
+ * `tries` one more. Returns only if it fails.
+ */
+int mpr_os_start_again(struct mpr_os_seed seed);
+
+/*
+ * Called by a constructor with a priority: have `fn`, which must not return,
+ * called instead of main, after all constructors of the program and of the
+ * libraries that it is linked with. False: it cannot be done here.
+ */
+bool mpr_os_instead_of_main(void (*fn)(void));
+
+/* Where a function is, in every run of the same program. */
+struct mpr_os_place {
+    uint64_t module; /* tells the executable or library from all others */
+    uint64_t offset;
+};
+
+typedef void mpr_os_fn(void);
+
+/* False: it lies in no module that was loaded. */
+bool mpr_os_place_of(mpr_os_fn *fn, struct mpr_os_place *out);
+
+/*
+ * Does the function lie in what is there whenever this program is run, and not
+ * in what it has loaded later?
+ */
+bool mpr_os_is_linked(mpr_os_fn *fn);
+
+/* NULL: the module is not loaded here, or is not the same. */
+mpr_os_fn *mpr_os_fn_at(const struct mpr_os_place *place);
+
+/* ---- channels: between a process and those that it starts ------------- */
+
+/*
+ * A pair of connected ends, close-on-exec, none a standard stream. EMFILE,
+ * ENFILE, ENOMEM.
+ */
+int mpr_os_channel(int ends[2]);
+
+/*
+ * Send or receive all of it; blocks. MPROC_EOF: the other end was closed, by
+ * everybody who had it, or `death`, the pidfd of who has it, says that this one
+ * has ended; -1: it says nothing.
+ */
+int mpr_os_channel_send(int channel, int death, const void *data, size_t size);
+int mpr_os_channel_receive(int channel, int death, void *data, size_t size);
+
+/*
+ * As these, for a few bytes; do not block: MPROC_EAGAIN, nothing was sent, or
+ * is there.
+ */
+int mpr_os_channel_try_send(int channel, const void *data, size_t size);
+int mpr_os_channel_try_receive(int channel, void *data, size_t size);
+
+/*
+ * Give a descriptor to the other side, with a number; take one. Do not block:
+ * EAGAIN. MPROC_EOF: the other end was closed. `*fd` is -1 where the taker had
+ * no descriptor left for it.
+ */
+int mpr_os_channel_hand(int channel, int fd, uint64_t number);
+int mpr_os_channel_take(int channel, int *fd, uint64_t *number);
+
 /* ---- signals: for processes of the library's own, never the user's ---- */
 
 /* "SIGKILL"; constant. */
@@ -280,5 +408,30 @@ void mpr_os_signal_ignore(int sig);
  */
 enum { MPR_OS_CHILD_END_ADDS = 4 };
 void mpr_os_on_child_end(_Atomic uint32_t *bell);
+
+/*
+ * A descriptor that is readable when children may have ended, until
+ * mpr_os_child_news_read; the signal is blocked for that. EMFILE, ENFILE,
+ * ENOMEM.
+ */
+int mpr_os_child_news(void);
+void mpr_os_child_news_read(int fd);
+
+/* All signals, in the calling thread. */
+void mpr_os_signals_block(void);
+
+/* What a signal does: kept, and put back. */
+struct mpr_os_disposition {
+    struct sigaction action;
+};
+void mpr_os_signal_keep(int sig, struct mpr_os_disposition *out);
+void mpr_os_signal_put_back(int sig, const struct mpr_os_disposition *kept);
+
+/*
+ * Blocks until any of the descriptors is readable, or the first one is writable
+ * too if that is wanted, or the deadline; -1 is never.
+ */
+void mpr_os_await_any(const int *fds, unsigned count, bool writable,
+                      mproc_deadline until);
 
 #endif

@@ -63,11 +63,14 @@ static void end_killed(void)
 }
 
 /* A parent of another pid namespace has the pid 0 here. */
-static bool parent_is_gone(const struct mpr_os_parent *parent)
+bool mpr_os_parent_gone(const struct mpr_os_parent *parent)
 {
     if (parent->pidfd >= 0) {
         struct pollfd ended = {.fd = parent->pidfd, .events = POLLIN};
         return ppoll(&ended, 1, &(struct timespec){0}, NULL) == 1;
+    }
+    if (parent->fostered) {
+        return mpr_os_process_gone(parent->pid, parent->since_boot_ns);
     }
     pid_t now = getppid();
     return now != parent->pid && now != 0;
@@ -77,7 +80,7 @@ static struct mpr_os_parent watched;
 
 static void *watch_parent(void *unused)
 {
-    while (!parent_is_gone(&watched)) {
+    while (!mpr_os_parent_gone(&watched)) {
         mpr_os_child_wait(watched.pidfd, MPROC_FOREVER);
     }
     end_killed();
@@ -109,7 +112,7 @@ void mpr_os_end_with_parent(const struct mpr_os_parent *parent)
 {
     if (parent->main_thread || !start_watcher(parent)) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (parent_is_gone(parent)) {
+        if (mpr_os_parent_gone(parent)) {
             end_killed();
         }
         mpr_os_close(parent->pidfd);
@@ -135,10 +138,19 @@ int mpr_os_pidfd(pid_t pid)
     }
 }
 
-int mpr_os_readable(void)
+int mpr_os_flag(bool raised)
 {
-    int fd = eventfd(1, EFD_CLOEXEC);
+    int fd = eventfd(raised, EFD_CLOEXEC | EFD_NONBLOCK);
     return fd >= 0 ? fd : mpr_os_error();
+}
+
+/* By system calls that are no cancellation points, as below. */
+void mpr_os_raise_flag(int fd)
+{
+    const uint64_t one = 1;
+    if (fd >= 0) {
+        syscall(SYS_write, fd, &one, sizeof one);
+    }
 }
 
 /* Not libc's close, which is a cancellation point. */
@@ -150,6 +162,11 @@ void mpr_os_close(int fd)
 }
 
 /* ---- children --------------------------------------------------------- */
+
+static int code_of(const siginfo_t *info)
+{
+    return info->si_code == CLD_EXITED ? info->si_status : -info->si_status;
+}
 
 static int wait_id(int type, int id, siginfo_t *info)
 {
@@ -174,8 +191,32 @@ int mpr_os_child_reap(pid_t pid, int pidfd, int *code)
     if (info.si_pid == 0) {
         return MPROC_EAGAIN;
     }
-    *code = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+    *code = code_of(&info);
     return 0;
+}
+
+int mpr_os_child_reap_any(pid_t *pid, int *code)
+{
+    siginfo_t info;
+    if (wait_id(P_ALL, 0, &info) != 0) {
+        return MPROC_ECHILD;
+    }
+    if (info.si_pid == 0) {
+        return MPROC_EAGAIN;
+    }
+    *pid = info.si_pid;
+    *code = code_of(&info);
+    return 0;
+}
+
+bool mpr_os_has_ended(pid_t pid, int pidfd, int64_t since_boot_ns)
+{
+    struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+    if (pidfd >= 0 && ppoll(&ended, 1, &(struct timespec){0}, NULL) >= 0 &&
+        !(ended.revents & POLLNVAL)) {
+        return ended.revents != 0;
+    }
+    return mpr_os_process_gone(pid, since_boot_ns);
 }
 
 static void look_later(mproc_deadline until)
@@ -185,22 +226,53 @@ static void look_later(mproc_deadline until)
     mpr_os_wait(&never, 0, mpr_deadline_earlier(look, until));
 }
 
+void mpr_os_await_single_thread(void)
+{
+    while (!mpr_os_single_threaded()) {
+        look_later(MPROC_FOREVER);
+    }
+}
+
+static struct timespec time_left(mproc_deadline until)
+{
+    struct timespec left = {0};
+    int64_t now = mpr_os_now();
+    if (now < until.at_ns) {
+        left.tv_sec = (time_t)((until.at_ns - now) / 1000000000);
+        left.tv_nsec = (long)((until.at_ns - now) % 1000000000);
+    }
+    return left;
+}
+
 static bool wait_readable(int fd, mproc_deadline until)
 {
     struct pollfd ended = {.fd = fd, .events = POLLIN};
+    bool forever = mpr_deadline_is_forever(until);
     for (;;) {
-        struct timespec left = {0};
-        int64_t now = mpr_os_now();
-        if (now < until.at_ns) {
-            left.tv_sec = (time_t)((until.at_ns - now) / 1000000000);
-            left.tv_nsec = (long)((until.at_ns - now) % 1000000000);
-        }
-        bool forever = mpr_deadline_is_forever(until);
+        struct timespec left = time_left(until);
         int n = ppoll(&ended, 1, forever ? NULL : &left, NULL);
         if (n >= 0 || errno != EINTR) {
             return n == 1 && (ended.revents & POLLIN);
         }
     }
+}
+
+void mpr_os_await_any(const int *fds, unsigned count, bool writable,
+                      mproc_deadline until)
+{
+    enum { MOST = 4 };
+    struct pollfd poll[MOST];
+    struct timespec left = time_left(until);
+    bool forever = mpr_deadline_is_forever(until);
+    int cancel;
+    for (unsigned i = 0; i < count && i < MOST; i++) {
+        bool both = i == 0 && writable;
+        poll[i] = (struct pollfd){.fd = fds[i],
+                                  .events = both ? POLLIN | POLLOUT : POLLIN};
+    }
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    ppoll(poll, count, forever ? NULL : &left, NULL);
+    pthread_setcancelstate(cancel, NULL);
 }
 
 int mpr_os_child_wait(int pidfd, mproc_deadline until)

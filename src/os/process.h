@@ -3,8 +3,16 @@
 #ifndef MPR_OS_PROCESS_H
 #define MPR_OS_PROCESS_H
 
+#include <stdbool.h>
+
 /* Threads of this process that the library made and that touch no stdio. */
 unsigned mpr_os_helper_threads(void);
+
+/* Move a descriptor off the numbers of the standard streams. EMFILE. */
+int mpr_os_beyond_standard(int *fd);
+
+/* Is there no thread of the user's beside the caller? */
+bool mpr_os_single_threaded(void);
 
 /* Drop what stdout and stderr have buffered. */
 void mpr_os_stdio_forget(void);

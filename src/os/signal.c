@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "os/os.h"
 
@@ -60,4 +63,39 @@ void mpr_os_on_child_end(_Atomic uint32_t *bell)
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
     pthread_sigmask(SIG_UNBLOCK, &child, NULL);
+}
+
+int mpr_os_child_news(void)
+{
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    mpr_os_signal_default(SIGCHLD); /* ignored it would reap by itself */
+    pthread_sigmask(SIG_BLOCK, &child, NULL);
+    int fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd >= 0 ? fd : mpr_os_error();
+}
+
+void mpr_os_child_news_read(int fd)
+{
+    struct signalfd_siginfo info;
+    while (syscall(SYS_read, fd, &info, sizeof info) > 0) {
+    }
+}
+
+void mpr_os_signals_block(void)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+}
+
+void mpr_os_signal_keep(int sig, struct mpr_os_disposition *out)
+{
+    sigaction(sig, NULL, &out->action);
+}
+
+void mpr_os_signal_put_back(int sig, const struct mpr_os_disposition *kept)
+{
+    sigaction(sig, &kept->action, NULL);
 }

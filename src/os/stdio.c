@@ -19,7 +19,7 @@
 #endif
 
 /* By the links of a directory that has one entry a thread. */
-static bool single_threaded(void)
+bool mpr_os_single_threaded(void)
 {
     struct stat tasks;
     unsigned links = 3 + mpr_os_helper_threads();
@@ -39,7 +39,7 @@ void mpr_os_stdio_flush(void)
 {
     int cancel; /* writing is a cancellation point */
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-    if (single_threaded()) {
+    if (mpr_os_single_threaded()) {
         fflush(NULL);
     } else {
         flush_if_idle(stdout);

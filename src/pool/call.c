@@ -44,14 +44,32 @@ static int copy_arg(struct mpr_thread *self, struct mpr_task *task,
     return 0;
 }
 
-static int submit_call(mproc_pool *pool, struct mpr_thread *self,
-                       const mproc_call *call, struct mproc_result *result)
-{
+/* What a submission is about. */
+struct submission {
+    mproc_pool *pool;
+    uint64_t tag; /* another: the pool is gone */
+    struct mpr_thread *self;
+    mproc_call call;
+    mproc_deadline until;
     struct mpr_entry entry;
-    int err = mpr_pool_take_task(pool, self, &entry);
+};
+
+static int attempt_take(void *user)
+{
+    struct submission *s = user;
+    return mpr_pool_take_task(s->pool, s->tag, s->self, &s->entry);
+}
+
+static int submit_call(struct submission *s, struct mproc_result *result)
+{
+    const mproc_call *call = &s->call;
+    mproc_pool *pool = s->pool;
+    int err =
+        mpr_sleep_until(&pool->room, s->until, MPROC_EFULL, attempt_take, s);
     if (err < 0) {
         return err;
     }
+    struct mpr_entry entry = s->entry;
     struct mpr_task *task = entry.task;
     task->fn = call->fn;
     task->callback = call->callback;
@@ -62,29 +80,28 @@ static int submit_call(mproc_pool *pool, struct mpr_thread *self,
     if (result != NULL) {
         result->entry = entry;
     }
-    err = copy_arg(self, task, call);
+    err = copy_arg(s->self, task, call);
     if (err < 0) {
-        mpr_pool_drop_task(pool, self, &entry);
+        mpr_pool_drop_task(pool, s->self, &entry);
         return err;
     }
-    return mpr_pool_submit(pool, self, &entry);
+    return mpr_pool_submit(pool, s->self, &entry);
 }
 
 /* The result is the caller's before a callback can look for it there. */
-static int submit_with_result(mproc_pool *pool, struct mpr_thread *self,
-                              const mproc_call *call, struct mproc_result **out)
+static int submit_with_result(struct submission *s, struct mproc_result **out)
 {
     struct mproc_result *result, *before = *out;
-    int err = mpr_result_new(pool, self, &result);
+    int err = mpr_result_new(s->pool, s->self, &result);
     if (err < 0) {
         return err;
     }
     *out = result;
-    err = submit_call(pool, self, call, result);
+    err = submit_call(s, result);
     if (err < 0) {
         *out = before;
-        mpr_result_release(self, result);
-        mpr_result_release(self, result);
+        mpr_result_release(s->self, result);
+        mpr_result_release(s->self, result);
     }
     return err;
 }
@@ -93,17 +110,15 @@ int mproc_pool_apply_async_sized(mproc_pool *p, const mproc_call *theirs,
                                  size_t size, mproc_result **out,
                                  mproc_deadline until)
 {
-    mproc_call call;
-    struct mpr_thread *self;
-    (void)until; /* there is always room */
-    int err = mpr_pool_check(p, &self);
-    if (err != 0 || (err = read_call(&call, theirs, size)) != 0) {
+    struct submission s = {
+        .pool = p, .tag = mpr_object_tag(p, MPR_POOL), .until = until};
+    int err = mpr_pool_check(p, &s.self);
+    if (err != 0 || (err = read_call(&s.call, theirs, size)) != 0) {
         return err;
     }
-    uintptr_t outer = mpr_op_begin(self, p);
-    err = out != NULL ? submit_with_result(p, self, &call, out)
-                      : submit_call(p, self, &call, NULL);
-    mpr_op_end(self, outer);
+    uintptr_t outer = mpr_op_begin(s.self, p);
+    err = out != NULL ? submit_with_result(&s, out) : submit_call(&s, NULL);
+    mpr_op_end(s.self, outer);
     return err;
 }
 
@@ -125,7 +140,7 @@ int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
         err = mproc_pool_apply_async_sized(p, call, call_size, &result, until);
     }
     if (err != 0 || result == NULL) {
-        return err;
+        return err == MPROC_EFULL ? MPROC_ETIMEDOUT : err;
     }
     err = mproc_result_wait(result, until);
     if (err == MPROC_ETIMEDOUT && !mpr_result_cancel(result, self)) {

@@ -26,6 +26,7 @@ struct collector {
 enum work {
     WORK_ENTRY,
     WORK_SWEEP,
+    WORK_FEED,
     WORK_LEAVING,
     WORK_NURSERY,
     WORK_END,
@@ -80,14 +81,12 @@ static void move_to_result(struct mproc_result *result, struct mpr_task *task,
     task->error = NULL;
 }
 
-static void call_back(const mproc_pool *pool, const struct mpr_task *task,
-                      const mproc_outcome *outcome)
+void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
+                        const mproc_outcome *outcome, void *user)
 {
-    mproc_done_fn *fn =
-        outcome->status == MPROC_OK ? task->callback : task->error_callback;
     if (fn != NULL && !pool->mine->silent) {
         mpr_pool_in_callback = pool;
-        fn(outcome, task->user);
+        fn(outcome, user);
         mpr_pool_in_callback = NULL;
     }
 }
@@ -97,26 +96,43 @@ static void collect_single(mproc_pool *pool, struct mpr_thread *self,
 {
     mproc_outcome outcome = outcome_of(task, state);
     struct mproc_result *result = task->result;
+    mpr_pool_lock();
+    mpr_pool_count(pool, outcome.status);
+    mpr_pool_unlock();
     if (result != NULL) {
         move_to_result(result, task, &outcome);
         outcome = result->outcome;
         mpr_result_set_ended(result);
     }
-    call_back(pool, task, &outcome);
+    mproc_done_fn *fn =
+        outcome.status == MPROC_OK ? task->callback : task->error_callback;
+    mpr_pool_call_back(pool, fn, &outcome, task->user);
     if (result != NULL) {
         mpr_result_release(self, result);
     }
 }
 
-static void collect_chunk(struct mpr_thread *self, struct mpr_task *task,
+/* Once its record is given back there may be room for more of the batch. */
+static void collect_chunk(mproc_pool *pool, struct mpr_thread *self,
+                          const struct mpr_entry *entry,
                           enum mpr_task_state state)
 {
-    struct mproc_result *result = task->result;
-    mproc_outcome outcome = outcome_of(task, state);
-    if (mpr_batch_collect(self, result, task, &outcome)) {
-        mpr_result_set_ended(result);
-        mpr_result_release(self, result);
+    struct mproc_result *result = entry->task->result;
+    int status = outcome_of(entry->task, state).status;
+    bool more = mpr_batch_collect(pool, self, entry->task, status);
+    mpr_pool_drop_task(pool, self, entry);
+    if (more) {
+        mpr_batch_feed(pool, self, result);
     }
+}
+
+void mpr_pool_count(mproc_pool *pool, int status)
+{
+    mproc_pool_info *ended = &pool->mine->ended;
+    size_t *count = status == MPROC_OK            ? &ended->done
+                    : status == MPROC_EWORKERLOST ? &ended->lost
+                                                  : &ended->failed;
+    ++*count;
 }
 
 void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
@@ -135,11 +151,11 @@ void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
         return;
     }
     if (entry->task->chunk != NULL) {
-        collect_chunk(self, entry->task, mpr_task_state(word));
+        collect_chunk(pool, self, entry, mpr_task_state(word));
     } else {
         collect_single(pool, self, entry->task, mpr_task_state(word));
+        mpr_pool_drop_task(pool, self, entry);
     }
-    mpr_pool_drop_task(pool, self, entry);
 }
 
 static void collect_each(const struct mpr_entry *entry, void *user)
@@ -204,43 +220,6 @@ static int nursery_work(struct collector *c)
                                                    : MPROC_EEMPTY;
 }
 
-/*
- * A nursery that was killed: its workers are dead, or dying. Their slots tell,
- * and the sleep below is ended by their deaths.
- */
-bool mpr_pool_workers_gone(const mproc_pool *pool)
-{
-    const struct mpr_table *table = atomic_load(&pool->table);
-    for (uint32_t i = 0; i < table->count; i++) {
-        mpr_id id = atomic_load(&table->worker[i].id);
-        if (id != 0 && !mpr_id_is_dead(id)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
-{
-    size_t size =
-        sizeof(struct mpr_table) + pool->workers * sizeof(struct mpr_worker);
-    struct mpr_table *table = mpr_heap_alloc(self, size, MPR_HAND_BLOCK);
-    if (table == NULL) {
-        return MPROC_ENOMEM;
-    }
-    memset(table, 0, size);
-    table->count = pool->workers;
-    for (uint32_t i = 0; i < table->count; i++) {
-        table->worker[i].index = i;
-    }
-    mpr_guard_lock(&pool->replies, self, self);
-    table->older = atomic_load(&pool->table);
-    atomic_store(&pool->table, table);
-    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
-    mpr_guard_unlock(&pool->replies, self);
-    return 0;
-}
-
 static bool start_another(struct collector *c)
 {
     mproc_pool *pool = c->pool;
@@ -263,9 +242,10 @@ static void take_over(struct collector *c)
 {
     mproc_pool *pool = c->pool;
     struct mpr_table *table = atomic_load(&pool->table);
-    for (uint32_t i = 0; i < table->count; i++) {
-        mpr_nursery_settle(pool, c->self, &table->worker[i], -SIGKILL);
-        atomic_store(&table->worker[i].pid, 0);
+    struct mpr_worker *worker;
+    for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
+        mpr_worker_settle(pool, c->self, worker, -SIGKILL);
+        atomic_store(&worker->pid, 0);
     }
     bool over = atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||
                 atomic_load(&pool->broken) || mpr_log_closed(&pool->todo);
@@ -281,7 +261,7 @@ static void take_over(struct collector *c)
 static bool nothing_pending(const mproc_pool *pool)
 {
     mpr_pool_lock();
-    bool nothing = pool->mine->pending == 0;
+    bool nothing = mpr_pool_is_done(pool);
     mpr_pool_unlock();
     return nothing;
 }
@@ -300,6 +280,9 @@ static int attempt(void *user)
     }
     if (atomic_exchange(&pool->sweep, 0)) {
         return WORK_SWEEP;
+    }
+    if (atomic_exchange(&pool->mine->attend, false)) {
+        return WORK_FEED;
     }
     if (!c->unserved) {
         return nursery_work(c);
@@ -344,11 +327,15 @@ static void collect_all(struct collector *c)
         case WORK_SWEEP:
             mpr_pool_each_task(c->pool, collect_each, c);
             break;
+        case WORK_FEED:
+            mpr_batch_feed_all(c->pool, c->self);
+            break;
         case WORK_NURSERY:
             take_over(c);
             break;
         case WORK_END:
             mpr_pool_each_task(c->pool, end_each, c);
+            mpr_batch_feed_all(c->pool, c->self); /* nothing: they end too */
             break;
         case WORK_OVER:
             return;

@@ -17,179 +17,11 @@ struct nursery {
     struct mpr_thread *self;
     struct mpr_table *table;
     const sigset_t *mask;
+    uint64_t wanted;        /* as the pool told it last */
     uint32_t begun;         /* as the pool told it last */
     unsigned failed_starts; /* since a worker became ready */
     unsigned failed_forks;  /* since one went through */
 };
-
-/* ---- how the task of a dead worker ended ------------------------------ */
-
-/* Of a worker, and so of what it ran. */
-struct death {
-    pid_t pid;
-    int status; /* of the task or item */
-    int code;
-};
-
-static struct death death_of(const struct mpr_worker *worker, int code)
-{
-    bool over = atomic_load(&worker->limit) == MPR_OVERTIME;
-    return (struct death){
-        .pid = atomic_load(&worker->pid),
-        .status = over ? MPROC_EOVERTIME : MPROC_EWORKERLOST,
-        .code = over ? 0 : code,
-    };
-}
-
-static void tell_error(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_task *task, const struct death *death)
-{
-    char text[96];
-    long pid = death->pid;
-    int length, code = death->code;
-    if (death->status == MPROC_EOVERTIME) {
-        length = snprintf(text, sizeof text,
-                          "worker %ld ended: its task ran longer than %g s",
-                          pid, (double)task->limit_ns / 1e9);
-    } else if (code < 0) {
-        length =
-            snprintf(text, sizeof text, "worker %ld killed by signal %d (%s)",
-                     pid, -code, mpr_os_signal_name(-code));
-    } else {
-        length = snprintf(text, sizeof text, "worker %ld exited with status %d",
-                          pid, code);
-    }
-    char *block = mpr_heap_alloc(self, (size_t)length + 1, MPR_HAND_BLOCK);
-    if (block != NULL) {
-        snprintf(block, (size_t)length + 1, "%s", text);
-        mpr_worker_adopt(pool, self, task, (void **)&task->error);
-    }
-}
-
-/* A lost one, if it may. A run is counted once, however often it is asked. */
-static bool runs_again(const mproc_pool *pool, struct mpr_task *task,
-                       const struct death *death)
-{
-    if (death->status != MPROC_EWORKERLOST) {
-        return false;
-    }
-    if ((task->losses & 1) == 0) {
-        task->losses += 3;
-    }
-    return task->losses >> 1 <= pool->retries;
-}
-
-/*
- * The item that ran is lost: `lost` says which, so that a nursery that goes on
- * with another's work does not take the next one for it. True when it is to be
- * run again, or there are others left.
- */
-static bool settle_chunk(mproc_pool *pool, struct mpr_thread *self,
-                         struct mpr_task *task, const struct death *death)
-{
-    struct mpr_chunk *chunk = task->chunk;
-    if (chunk->lost == 0) {
-        chunk->lost = atomic_load(&chunk->at) + 1;
-    }
-    size_t at = chunk->lost - 1;
-    if (at < chunk->count && chunk->status[at] == MPR_ITEM_PENDING) {
-        if (runs_again(pool, task, death)) {
-            return true;
-        }
-        if (chunk->bad == chunk->count || chunk->bad == at) {
-            tell_error(pool, self, task, death);
-            chunk->bad_code = death->code;
-            chunk->bad_worker = death->pid;
-            chunk->bad = at;
-        }
-        chunk->status[at] = death->status;
-    }
-    task->losses = 0;
-    if (at < chunk->count) {
-        atomic_store(&chunk->at, at + 1);
-    }
-    return at + 1 < chunk->count;
-}
-
-static void requeue(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry)
-{
-    if (mpr_pool_post(&pool->todo, self, entry) < 0 &&
-        mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_UNSERVED)) {
-        mpr_pool_tell_ended(pool, self, entry);
-    }
-}
-
-static void settle_running(mproc_pool *pool, struct mpr_thread *self,
-                           const struct mpr_worker *worker, int code)
-{
-    const struct mpr_entry *entry = &worker->current;
-    struct mpr_task *task = entry->task;
-    struct death death = death_of(worker, code);
-    enum mpr_task_state to = MPR_TASK_ENDED;
-    if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
-        to = MPR_TASK_CANCELED;
-    } else if (task->chunk != NULL) {
-        if (settle_chunk(pool, self, task, &death)) {
-            to = MPR_TASK_QUEUED;
-        }
-    } else if (runs_again(pool, task, &death)) {
-        to = MPR_TASK_QUEUED;
-    } else {
-        task->status = death.status;
-        task->code = death.code;
-        task->worker = death.pid;
-        tell_error(pool, self, task, &death);
-    }
-    if (!mpr_task_move(entry, worker->index, MPR_TASK_RUNNING, to)) {
-        /* cancelled meanwhile */
-        mpr_task_move(entry, worker->index, MPR_TASK_CANCELLING,
-                      MPR_TASK_CANCELED);
-    }
-}
-
-/*
- * A worker that died in mpr_worker_adopt may have in hand what its task has. It
- * must not any more when the task ends: what is freed with the task would be
- * freed with the hand once more.
- */
-static void settle_hands(mproc_pool *pool, struct mpr_thread *self)
-{
-    mpr_guard_lock(&pool->replies, self, self);
-    mpr_guard_unlock(&pool->replies, self);
-}
-
-void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_worker *worker, int code)
-{
-    struct mpr_entry entry = worker->current;
-    uint32_t index = worker->index;
-    if (entry.task == NULL) {
-        return;
-    }
-    settle_hands(pool, self);
-    uint64_t word = atomic_load(&entry.task->word);
-    if (word >> 32 != (uint32_t)entry.serial) {
-        return;
-    }
-    if (word == mpr_task_word_by(&entry, index, MPR_TASK_RUNNING)) {
-        settle_running(pool, self, worker, code);
-    } else if (word == mpr_task_word_by(&entry, index, MPR_TASK_CANCELLING)) {
-        mpr_task_move(&entry, index, MPR_TASK_CANCELLING, MPR_TASK_CANCELED);
-    }
-    switch (mpr_task_state(atomic_load(&entry.task->word))) {
-    case MPR_TASK_QUEUED: /* taken, perhaps, but not begun; or to be gone on */
-        requeue(pool, self, &entry);
-        break;
-    case MPR_TASK_ENDED: /* told, perhaps */
-    case MPR_TASK_CANCELED:
-    case MPR_TASK_UNSERVED:
-        mpr_pool_tell_ended(pool, self, &entry);
-        break;
-    default:
-        break;
-    }
-}
 
 /* ---- workers ---------------------------------------------------------- */
 
@@ -200,6 +32,10 @@ static int spawn(struct nursery *n, struct mpr_worker *worker)
     worker->current = (struct mpr_entry){0};
     atomic_store(&worker->limit, 0);
     worker->end_at = 0;
+    atomic_store(&worker->leave, 0);
+    atomic_store(&worker->ready_since, 0);
+    atomic_store(&worker->idle_since, 0);
+    atomic_store(&worker->idle_ns, 0);
     atomic_store(&worker->id, 0);
     atomic_store(&worker->state, MPR_WORKER_STARTING);
     int err = mpr_child_fork(MPR_CHILD_ENDS_WITH_PARENT, &child);
@@ -220,6 +56,10 @@ static int spawn(struct nursery *n, struct mpr_worker *worker)
     }
     mpr_os_close(child.pidfd);
     atomic_store(&worker->pid, child.pid);
+    if (worker->owed) {
+        atomic_fetch_add(&n->pool->respawned, 1);
+        worker->owed = false;
+    }
     return 0;
 }
 
@@ -233,8 +73,9 @@ static void kill_worker(const struct mpr_worker *worker)
 
 static void kill_all(struct nursery *n)
 {
-    for (uint32_t i = 0; i < n->table->count; i++) {
-        kill_worker(&n->table->worker[i]);
+    struct mpr_worker *worker;
+    for (uint32_t i = 0; (worker = mpr_worker_at(n->table, i)) != NULL; i++) {
+        kill_worker(worker);
     }
 }
 
@@ -285,8 +126,8 @@ static int64_t end_what_must(struct nursery *n)
 {
     int64_t now = mpr_os_now(), next = INT64_MAX;
     atomic_store(&n->pool->looks_at, INT64_MAX);
-    for (uint32_t i = 0; i < n->table->count; i++) {
-        struct mpr_worker *worker = &n->table->worker[i];
+    struct mpr_worker *worker;
+    for (uint32_t i = 0; (worker = mpr_worker_at(n->table, i)) != NULL; i++) {
         if (atomic_load(&worker->pid) != 0) {
             int64_t at = end_in_time(n, worker, now);
             next = at < next ? at : next;
@@ -296,24 +137,27 @@ static int64_t end_what_must(struct nursery *n)
     return next;
 }
 
-static uint32_t alive(const struct nursery *n)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < n->table->count; i++) {
-        count += atomic_load(&n->table->worker[i].pid) != 0;
-    }
-    return count;
-}
+/* What a look at all rows counts. */
+struct census {
+    uint32_t alive;
+    uint32_t staying; /* of those, who were not told to leave */
+    uint32_t ready;   /* of those, who began to work */
+};
 
-static bool all_ready(const struct nursery *n)
+static struct census census(const struct nursery *n)
 {
-    for (uint32_t i = 0; i < n->table->count; i++) {
-        uint32_t state = atomic_load(&n->table->worker[i].state);
-        if (state != MPR_WORKER_READY && state != MPR_WORKER_RETIRED) {
-            return false;
-        }
+    struct census c = {0};
+    struct mpr_worker *worker;
+    for (uint32_t i = 0; (worker = mpr_worker_at(n->table, i)) != NULL; i++) {
+        uint32_t state = atomic_load(&worker->state);
+        bool alive = atomic_load(&worker->pid) != 0;
+        bool stays = alive && !atomic_load(&worker->leave);
+        c.alive += alive;
+        c.staying += stays;
+        c.ready +=
+            stays && (state == MPR_WORKER_READY || state == MPR_WORKER_RETIRED);
     }
-    return true;
+    return c;
 }
 
 /* What the start of a worker came to; 0: it began to work. */
@@ -351,7 +195,8 @@ static void bury(struct nursery *n, struct mpr_worker *worker, int code)
         n->failed_starts++;
         report(n->pool, err);
     }
-    mpr_nursery_settle(n->pool, n->self, worker, code);
+    mpr_worker_settle(n->pool, n->self, worker, code);
+    worker->owed = !atomic_load(&worker->leave);
     atomic_store(&worker->state, MPR_WORKER_NONE);
     atomic_store(&worker->pid, 0);
     mpr_slots_reap(n->self);
@@ -359,8 +204,8 @@ static void bury(struct nursery *n, struct mpr_worker *worker, int code)
 
 static void bury_the_dead(struct nursery *n)
 {
-    for (uint32_t i = 0; i < n->table->count; i++) {
-        struct mpr_worker *worker = &n->table->worker[i];
+    struct mpr_worker *worker;
+    for (uint32_t i = 0; (worker = mpr_worker_at(n->table, i)) != NULL; i++) {
         pid_t pid = atomic_load(&worker->pid);
         int code = 0;
         if (pid != 0 && mpr_os_child_reap(pid, -1, &code) != MPROC_EAGAIN) {
@@ -377,24 +222,86 @@ static bool wants_workers(const struct nursery *n)
     mproc_pool *pool = n->pool;
     return atomic_load(&pool->phase) != MPR_POOL_TERMINATED &&
            !mpr_log_closed(&pool->todo) && atomic_load(&pool->report) >= 0 &&
-           n->failed_starts < START_TRIES * pool->workers &&
+           n->failed_starts < START_TRIES * mpr_pool_wanted(pool) &&
            n->failed_forks < FORK_TRIES;
 }
 
-static void fill_up(struct nursery *n)
+/* What came of the last request. */
+static void answer(struct nursery *n, int err)
 {
-    for (uint32_t i = 0; i < n->table->count && wants_workers(n); i++) {
-        struct mpr_worker *worker = &n->table->worker[i];
+    uint64_t number = n->wanted >> 32;
+    if (atomic_load(&n->pool->resized) >> 32 != number) {
+        atomic_store(&n->pool->resized, number << 32 | (uint32_t)-err);
+        mpr_bell_ring(&n->pool->to_maker, INT_MAX);
+    }
+}
+
+/* Up to `count` of those who were told to leave may stay. */
+static uint32_t let_stay(struct nursery *n, uint32_t count)
+{
+    uint32_t stay = 0;
+    struct mpr_worker *worker;
+    for (uint32_t i = 0;
+         stay < count && (worker = mpr_worker_at(n->table, i)) != NULL; i++) {
+        uint32_t leave = 1;
+        stay += atomic_load(&worker->pid) != 0 &&
+                atomic_compare_exchange_strong(&worker->leave, &leave, 0);
+    }
+    return stay;
+}
+
+static void fill_up(struct nursery *n, uint32_t count)
+{
+    struct mpr_worker *worker;
+    for (uint32_t i = 0;
+         count > 0 && (worker = mpr_worker_at(n->table, i)) != NULL; i++) {
         if (atomic_load(&worker->pid) != 0) {
             continue;
         }
         int err = spawn(n, worker);
         if (err < 0) {
             report(n->pool, err);
-            n->failed_forks += alive(n) == 0;
+            answer(n, err);
+            n->failed_forks += census(n).alive == 0;
             return;
         }
         n->failed_forks = 0;
+        count--;
+    }
+}
+
+/* Tell so many to leave, after what they run, idle ones first. */
+static void let_go(struct nursery *n, uint32_t count)
+{
+    struct mpr_worker *worker;
+    for (int idle = 1; idle >= 0; idle--) {
+        for (uint32_t i = 0;
+             count > 0 && (worker = mpr_worker_at(n->table, i)) != NULL; i++) {
+            bool is_idle = atomic_load(&worker->idle_since) != 0 ||
+                           atomic_load(&worker->state) != MPR_WORKER_READY;
+            if (atomic_load(&worker->pid) == 0 || is_idle < idle ||
+                atomic_exchange(&worker->leave, 1)) {
+                continue;
+            }
+            count--;
+        }
+    }
+    mpr_bell_ring(&n->pool->todo.items, INT_MAX);
+}
+
+/* As many workers as are wanted. */
+static void keep_number(struct nursery *n)
+{
+    n->wanted = atomic_load(&n->pool->wanted);
+    uint32_t wanted = (uint32_t)n->wanted, staying = census(n).staying;
+    if (staying < wanted && wants_workers(n)) {
+        staying += let_stay(n, wanted - staying);
+        fill_up(n, wanted - staying);
+    } else if (staying > wanted) {
+        let_go(n, staying - wanted);
+    }
+    if (census(n).staying == wanted) {
+        answer(n, 0);
     }
 }
 
@@ -403,7 +310,7 @@ static void wait_for_news(struct nursery *n, uint32_t seen, int64_t next)
 {
     struct mpr_sleep sleep;
     mproc_deadline until = mproc_deadline_at_(next);
-    if (wants_workers(n) && alive(n) < n->table->count) {
+    if (wants_workers(n) && census(n).staying < (uint32_t)n->wanted) {
         until = mpr_deadline_earlier(until, mproc_in_ms(FORK_RETRY_MS));
     }
     mpr_sleep_begin(&sleep, until);
@@ -428,12 +335,14 @@ static void keep(struct nursery *n)
             atomic_load(&pool->report) < 0) {
             kill_all(n);
         }
-        fill_up(n);
-        if (atomic_load(&pool->report) == 0 && alive(n) == n->table->count &&
-            (pool->initializer == NULL || all_ready(n))) {
+        keep_number(n);
+        struct census now = census(n);
+        if (atomic_load(&pool->report) == 0 &&
+            (pool->initializer == NULL ? now.staying : now.ready) ==
+                (uint32_t)n->wanted) {
             report(pool, 1);
         }
-        if (alive(n) == 0 && !wants_workers(n)) {
+        if (now.alive == 0 && !wants_workers(n)) {
             return;
         }
         wait_for_news(n, seen, next);

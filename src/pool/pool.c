@@ -57,8 +57,12 @@ static bool end_one_block(mproc_pool *pool, struct mpr_thread *self,
     mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
     mpr_guard_lock(&pool->replies, self, whose);
     struct mpr_table *table = atomic_load(&pool->table);
+    struct mpr_table *more = table != NULL ? atomic_load(&table->more) : NULL;
     struct mpr_slab *slab = pool->slabs;
-    if (table != NULL) {
+    if (more != NULL) {
+        mpr_hand_set(whose, MPR_HAND_BLOCK, more);
+        atomic_store(&table->more, atomic_load(&more->more));
+    } else if (table != NULL) {
         mpr_hand_set(whose, MPR_HAND_BLOCK, table);
         atomic_store(&pool->table, table->older);
     } else if (slab != NULL) {
@@ -104,10 +108,13 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     pool->object.prepared = 1;
     pool->maker = mpr_self_id();
     pool->maker_pid = mpr_os_pid();
-    pool->workers = (uint32_t)opts->workers;
+    atomic_store(&pool->wanted, opts->workers);
+    atomic_store(&pool->resized, 0);
+    atomic_store(&pool->respawned, 0);
     pool->max_tasks = opts->max_tasks_per_child;
     pool->max_rss = opts->max_rss_per_child;
     pool->retries = opts->retries;
+    pool->max_pending = opts->max_pending != 0 ? opts->max_pending : SIZE_MAX;
     pool->grace_ns = mpr_pool_duration(opts->grace_s);
     pool->initializer = opts->initializer;
     pool->initializer_arg = opts->initializer_arg;
@@ -145,8 +152,7 @@ static int read_options(mproc_pool_opts *opts, const mproc_pool_opts *theirs,
     if (opts->start < MPROC_START_FORK || opts->start > MPROC_START_SPAWN) {
         return MPROC_EINVAL;
     }
-    if (opts->max_pending != 0 || opts->start != 0 ||
-        opts->manual_dispatch != 0) {
+    if (opts->start != 0 || opts->manual_dispatch != 0) {
         return MPROC_ENOTSUP;
     }
     if (!(opts->grace_s >= 0)) { /* NaN too */
@@ -332,6 +338,11 @@ static int make_pool(mproc_pool **out, struct mpr_thread *self,
     return 0;
 }
 
+size_t mpr_pool_most_workers(void)
+{
+    return mpr_family->slots_max - MAKER_AND_NURSERY;
+}
+
 int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
                          size_t size)
 {
@@ -344,7 +355,7 @@ int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
     if (err < 0 || (err = mpr_self(&self)) < 0) {
         return err;
     }
-    if (opts.workers > mpr_family->slots_max - MAKER_AND_NURSERY) {
+    if (opts.workers > mpr_pool_most_workers()) {
         return MPROC_EAGAIN; /* before thousands are forked in vain */
     }
     uintptr_t outer = mpr_op_begin(self, &opts);
@@ -367,15 +378,16 @@ int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self)
 
 /* ---- closing and ending ----------------------------------------------- */
 
+bool mpr_pool_is_done(const mproc_pool *pool)
+{
+    return pool->mine->pending == 0 && pool->mine->open == NULL;
+}
+
 void mpr_pool_close_if_done(mproc_pool *pool, struct mpr_thread *self)
 {
-    mpr_pool_lock();
-    bool done = pool->mine->pending == 0 &&
-                atomic_load(&pool->phase) != MPR_POOL_OPEN &&
-                !pool->mine->closed;
-    pool->mine->closed |= done;
-    mpr_pool_unlock();
-    if (done) {
+    if (mpr_pool_is_done(pool) && atomic_load(&pool->phase) != MPR_POOL_OPEN &&
+        !pool->mine->closed) {
+        pool->mine->closed = true;
         mpr_log_close(&pool->todo, self);
         mpr_bell_ring(&pool->to_nursery, INT_MAX);
         mpr_bell_ring(&pool->done.items, INT_MAX);
@@ -393,10 +405,11 @@ static int end_phase(mproc_pool *p, uint32_t to)
     if (atomic_load(&p->phase) < to) {
         atomic_store(&p->phase, to);
     }
-    mpr_pool_unlock();
     mpr_pool_close_if_done(p, self);
+    mpr_pool_unlock();
     mpr_bell_ring(&p->to_nursery, INT_MAX);
     mpr_bell_ring(&p->done.items, INT_MAX);
+    mpr_bell_ring(&p->room, INT_MAX);
     return 0;
 }
 
@@ -469,24 +482,4 @@ void mproc_pool_free(mproc_pool *p)
     }
     stop(p);
     mpr_pool_end(p, self);
-}
-
-size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out, size_t capacity)
-{
-    struct mpr_thread *self;
-    size_t count = 0;
-    if (mpr_pool_check(p, &self) < 0) {
-        return 0;
-    }
-    mpr_pool_lock();
-    const struct mpr_table *table = atomic_load(&p->table);
-    for (uint32_t i = 0; i < table->count; i++) {
-        pid_t pid = atomic_load(&table->worker[i].pid);
-        if (pid != 0 && count < capacity && out != NULL) {
-            out[count] = pid;
-        }
-        count += pid != 0;
-    }
-    mpr_pool_unlock();
-    return count;
 }

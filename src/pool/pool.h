@@ -22,6 +22,7 @@
 #include "shm/object.h"
 
 struct mpr_task;
+struct mpr_part;
 
 /* ---- tasks ------------------------------------------------------------ */
 
@@ -91,24 +92,53 @@ struct mpr_task {
 
 static_assert(sizeof(struct mpr_task) <= 192, "a pending task is small");
 
-/* Items of a batch that travel together; the data follow it in its block. */
+/*
+ * What is told of one item of a batch. Where it lies is the maker's, the rest
+ * who runs it, or settles its end. A reply and a text lie in the task's reply.
+ */
+struct mpr_item {
+    const char *in;
+    size_t in_size;
+    size_t data; /* where its reply begins, and its size */
+    size_t size;
+    size_t text; /* 1 + where its error text begins, 0: it has none */
+    int code;
+    pid_t worker;
+};
+
+/*
+ * Items of a batch that travel together; their data follow it in its block.
+ * An item has ended once its `status` says so; `at` comes after that.
+ */
 struct mpr_chunk {
     size_t first; /* index in the batch */
     size_t count;
-    const char *in;
+    const char *in; /* an array; NULL: each of `items` says where it lies */
     size_t in_size;
     char *item; /* NULL: items lie where they are used; else room for one */
-    char *out;  /* NULL: not wanted */
+    char *out;  /* NULL: not wanted, or kept in the task's reply */
     size_t out_size;
-    int *status;       /* one an item; MPR_ITEM_PENDING until it has ended */
+    int *status; /* one an item; MPR_ITEM_PENDING until it has ended */
+    struct mpr_item *items; /* one an item; NULL: only of the first bad one */
     _Atomic size_t at; /* the item that runs, the first that has not ended */
     size_t lost; /* 1 + the item whose worker was lost, 0 while one runs it */
     size_t bad;  /* the first bad item, count when there is none */
-    int bad_code;
-    pid_t bad_worker;
+    struct mpr_item first_bad; /* where there are no `items` */
+    size_t used; /* bytes of the task's reply that belong to ended items */
+    int64_t ns;  /* that its items have run */
+    struct mpr_part *part; /* the maker's */
 };
 
 enum { MPR_ITEM_PENDING = 0x7fffffff };
+
+/* What is told of item i, which has not ended or is the first bad one. */
+static inline struct mpr_item *mpr_chunk_item(struct mpr_chunk *chunk, size_t i)
+{
+    if (chunk->items != NULL) {
+        return &chunk->items[i];
+    }
+    return chunk->bad >= i ? &chunk->first_bad : NULL;
+}
 
 static inline uint64_t mpr_task_word(uint32_t serial, uint32_t worker,
                                      enum mpr_task_state state)
@@ -160,7 +190,11 @@ enum mpr_worker_state {
  * runs that has a limit. Worker: 0→time→0; nursery: time→MPR_OVERTIME. By
  * compare-and-swap where both may, which decides whether it ended in time. A
  * worker that lost answers nothing any more.
- * `end_at` is when the nursery ends the worker, 0: not yet; the nursery's own.
+ * `end_at` is when the nursery ends the worker, 0: not yet; `owed`: the next
+ * one here replaces another. The nursery's own.
+ * `leave` is the nursery's: one worker less is wanted, after its task.
+ * `ready_since`, `idle_since` (0: it does something) and `idle_ns` are times of
+ * the worker, who reads a clock only when it has nothing to do.
  */
 struct mpr_worker {
     alignas(MPR_LINE) _Atomic uint32_t state;
@@ -171,16 +205,36 @@ struct mpr_worker {
     int unfit;
     _Atomic int64_t limit;
     int64_t end_at;
+    _Atomic uint32_t leave;
+    bool owed;
+    alignas(MPR_LINE) _Atomic int64_t ready_since;
+    _Atomic int64_t idle_since;
+    _Atomic int64_t idle_ns;
 };
 
 enum { MPR_OVERTIME = -1 };
 
-/* The workers of one nursery; a new nursery makes a new table. */
+/*
+ * The workers of one nursery; a new nursery has a new table. `more` has further
+ * rows, stored once, by the maker.
+ */
 struct mpr_table {
     struct mpr_table *older;
+    struct mpr_table *_Atomic more;
     uint32_t count;
     struct mpr_worker worker[];
 };
+
+/* The row of that number, NULL: there are not so many. */
+static inline struct mpr_worker *mpr_worker_at(struct mpr_table *table,
+                                               uint32_t i)
+{
+    while (table != NULL && i >= table->count) {
+        i -= table->count;
+        table = atomic_load(&table->more);
+    }
+    return table != NULL ? &table->worker[i] : NULL;
+}
 
 /* ---- the pool --------------------------------------------------------- */
 
@@ -198,13 +252,16 @@ struct mpr_pool_private;
  * there is none; `idle` is set by a nursery that leaves with no worker left.
  * `ended` is the collector's last word: no task, no worker, no callback is
  * left.
+ * `wanted` is {number of the request:32 | workers:32}, the maker's; `resized`
+ * is {request:32 | minus the error:32}, what the nursery says of the last one.
  * `sweep` is set when a task ended whose entry could not be put into `done` for
  * lack of memory: the collector then looks at all tasks.
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
- * `to_nursery` and `to_maker` are bells; the collector sleeps on the bell of
- * `done`. `looks_at` is when the nursery looks at limits next, whether the bell
- * rings or not: who sets an earlier limit rings.
+ * `to_nursery`, `to_maker` and `room` are bells: `room` for who waits to
+ * submit; the collector sleeps on the bell of `done`. `looks_at` is when the
+ * nursery looks at limits next, whether the bell rings or not: who sets an
+ * earlier limit rings.
  * Locks: `replies`, and the logs' own. Publishes: each word for itself.
  * Survives: workers hold nothing but a guard for some instructions; a nursery's
  * work is taken up by the next one, from the workers' `current`. `slabs` and
@@ -214,11 +271,12 @@ struct mproc_pool {
     struct mpr_object object;
     mpr_id maker;
     pid_t maker_pid;
-    uint32_t workers;
+    uint32_t reserved;
     struct mpr_pool_private *mine;
     size_t max_tasks;
     size_t max_rss;
     size_t retries;
+    size_t max_pending; /* SIZE_MAX: no limit */
     int64_t grace_ns;
     mproc_main_fn *initializer;
     void *initializer_arg;
@@ -234,8 +292,12 @@ struct mproc_pool {
     _Atomic mpr_id nursery;
     struct mpr_table *_Atomic table;
     _Atomic uint32_t begun; /* workers that ever became READY */
+    _Atomic uint32_t respawned;
+    _Atomic uint64_t wanted;
+    _Atomic uint64_t resized;
     _Atomic uint32_t to_nursery;
     _Atomic uint32_t to_maker;
+    _Atomic uint32_t room;
     _Atomic int64_t looks_at;
 
     alignas(MPR_LINE) struct mpr_guard replies;
@@ -244,6 +306,12 @@ struct mproc_pool {
     struct mpr_log todo;
     struct mpr_log done;
 };
+
+/* How many workers there are to be. */
+static inline uint32_t mpr_pool_wanted(const mproc_pool *pool)
+{
+    return (uint32_t)atomic_load(&((mproc_pool *)pool)->wanted);
+}
 
 /* Records of tasks, in one block. */
 struct mpr_slab {
@@ -280,14 +348,19 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
  * A worker is dead, by `code` (exit code, or minus the signal): say how its
  * task ended. Everything may be repeated.
  */
-void mpr_nursery_settle(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_worker *worker, int code);
+void mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
+                       struct mpr_worker *worker, int code);
 
 /*
  * When what the worker runs will be over its time, or INT64_MAX. MPR_OVERTIME:
  * it is, by this look or an earlier one.
  */
 int64_t mpr_nursery_time_out(struct mpr_worker *worker, int64_t now);
+
+/* What became of a worker, and so of what it ran, in words. Returns `text`. */
+enum { MPR_LOSS_TEXT = 96 };
+const char *mpr_loss_text(char text[MPR_LOSS_TEXT], pid_t pid, int status,
+                          int code);
 
 /*
  * Fork the nursery; returns its pid, or an error. Workers begin with the signal

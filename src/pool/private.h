@@ -5,16 +5,54 @@
 
 #include "pool/pool.h"
 
-/* A batch under way, part of its result. Its arrays are the caller's. */
+/* A chunk under way. `older`: in flight; once it is told, the next one. */
+struct mpr_part {
+    struct mpr_part *older, *newer;
+    struct mpr_entry entry;
+    size_t items;
+};
+
+/* Items that do not lie in an array, side by side as a chunk has them. */
+struct mpr_staged {
+    char *bytes;
+    size_t size, room;
+    struct {
+        size_t at, size;
+    } * items;
+    size_t count, items_room;
+};
+
+/*
+ * A batch under way, part of its result. The arrays are the caller's.
+ * `open`: items are still to come, and the pool has it in its list; it has
+ * ended when it is neither open nor has parts in flight. `feeding`: the thread
+ * that made it sends the first ones; later ones are the collector's to send.
+ * `stop`: why the rest is not to be sent. `forgotten`: its callback has freed
+ * it, and nothing of the caller's is to be touched any more.
+ * `bad`: the first bad item so far, else count. `item_ns`, `largest`: how long
+ * an item ran lately, and the largest chunk of which that is known.
+ * `is`, `count`, `tells_items`, `spare` do not change. `sent`, `staged` belong
+ * to who sends, `bad` to who collects; the rest is under mpr_pool_lock.
+ */
 struct mpr_batch_state {
-    size_t left; /* chunks that have not ended, under mpr_pool_lock */
+    mproc_batch is;
     size_t count;
-    char *out;
-    size_t out_size;
-    int *status;
-    size_t bad; /* index of the first bad item; count: none */
-    size_t chunks;
-    struct mpr_entry chunk[];
+    bool tells_items;
+    bool forgotten;
+    bool open;
+    bool feeding;
+    int stop;
+    size_t sent;
+    size_t bad;
+    char *spare; /* room for one reply and its NUL */
+    struct mpr_staged *staged;
+    struct mpr_part *newest;
+    size_t parts;
+    size_t ahead; /* items in flight */
+    double item_ns;
+    size_t largest;
+    unsigned round;
+    struct mproc_result *next_open;
 };
 
 /*
@@ -40,8 +78,9 @@ struct mproc_result {
 };
 
 /*
- * `pending`: tasks accepted and not yet collected. `free_tasks`: records to be
- * used again. Under mpr_pool_lock.
+ * `pending`: tasks, and items of chunks, accepted and not yet collected.
+ * `free_tasks`: records to be used again. `open`, `round`: for pool/batch.c.
+ * Under mpr_pool_lock.
  */
 struct mpr_pool_private {
     mproc_pool *pool;
@@ -56,7 +95,11 @@ struct mpr_pool_private {
     pid_t nursery_pid;                /* 0: reaped. Under mpr_pool_lock */
     _Atomic int32_t collector_report; /* 1: it runs; or why it cannot */
     size_t pending;
+    mproc_pool_info ended; /* those collected: done, failed, lost */
     struct mpr_task *free_tasks;
+    struct mproc_result *open; /* batches that have items to come */
+    _Atomic bool attend;       /* one of them wants the collector */
+    unsigned round;
 };
 
 /* In nanoseconds; too many are INT64_MAX. */
@@ -87,9 +130,26 @@ extern _Thread_local const mproc_pool *mpr_pool_in_callback;
 /* 0, EINVAL, EPERM: may this process use the pool? Claims the thread. */
 int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self);
 
-/* A record, FREE, counted as pending. ESHUTDOWN, EBROKEN, ENOMEM. */
-int mpr_pool_take_task(mproc_pool *pool, struct mpr_thread *self,
+/*
+ * A record, FREE, counted as pending. EFULL, but not in a callback; ESHUTDOWN,
+ * EBROKEN, ENOMEM; EINVAL: the pool is not the one with that tag any more.
+ */
+int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
                        struct mpr_entry *entry);
+
+/*
+ * The same for the items of a part of an open batch, also of a closed pool,
+ * which may be gone once the batch is not open. EFULL, ECANCELED, EBROKEN,
+ * ENOMEM.
+ */
+int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
+                       struct mpr_part *part);
+
+/* Locked. So many more tasks may be accepted. */
+size_t mpr_pool_room(const mproc_pool *pool);
+
+/* Locked. One task or item more has ended so. */
+void mpr_pool_count(mproc_pool *pool, int status);
 
 /* Give a record back, with all blocks it owns; no longer pending. */
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
@@ -117,8 +177,15 @@ void mpr_pool_each_task(mproc_pool *pool,
                         void (*fn)(const struct mpr_entry *entry, void *user),
                         void *user);
 
-/* The pool has no task left and is closed: let the workers go. */
+/* The pool has no task left and is closed: let the workers go. Locked. */
 void mpr_pool_close_if_done(mproc_pool *pool, struct mpr_thread *self);
+
+/* No task is left, and none is to come. Locked. */
+bool mpr_pool_is_done(const mproc_pool *pool);
+
+/* Run a callback, unless the process ends. */
+void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
+                        const mproc_outcome *outcome, void *user);
 
 /* A result of `pool` with one user more than the caller. ENOMEM. */
 int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
@@ -132,12 +199,37 @@ void mpr_result_set_ended(struct mproc_result *result);
 
 int mpr_result_await(struct mproc_result *result, mproc_deadline until);
 
+/* ---- batches ---------------------------------------------------------- */
+
 /*
- * A chunk has ended: its outcome goes to the arrays of its batch. True when it
- * was the last one.
+ * A chunk of `count` items from item `first` on, in the hand MPR_HAND_BLOCK.
+ * NULL: no memory.
  */
-bool mpr_batch_collect(struct mpr_thread *self, struct mproc_result *result,
-                       struct mpr_task *task, const mproc_outcome *outcome);
+struct mpr_chunk *mpr_chunk_new(struct mpr_thread *self,
+                                const struct mpr_batch_state *batch,
+                                size_t first, size_t count);
+
+/*
+ * Items that never ended have the status of the task that carried them. Returns
+ * the first bad item, or their count.
+ */
+size_t mpr_chunk_end(struct mpr_chunk *chunk, int status);
+
+/* How item i ended; a text may be made in `text`. */
+mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
+                                size_t i, char text[MPR_LOSS_TEXT]);
+
+/* To the caller's arrays, where it has not been written there. */
+void mpr_chunk_copy_out(const struct mpr_chunk *chunk, const mproc_batch *to);
+
+/* A chunk has ended. True when its batch has more to send: feed it. */
+bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
+                       struct mpr_task *task, int status);
+
+/* Send what there is room for, of one batch or of all that are open. */
+void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
+                    struct mproc_result *result);
+void mpr_batch_feed_all(mproc_pool *pool, struct mpr_thread *self);
 
 /*
  * Cancel what has not ended, of one task or of a batch: false if nothing is
@@ -146,11 +238,14 @@ bool mpr_batch_collect(struct mpr_thread *self, struct mproc_result *result,
 bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
 
 /*
- * Cancel a batch; returns once its arrays are no longer touched. In a callback,
- * which cannot wait, only those in the shared heap still are, by the workers
- * that run an item.
+ * Cancel a batch; returns once nothing of the caller's is touched any more,
+ * also in a callback.
  */
 void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
+
+/* As many as the family has room for processes. */
+size_t mpr_pool_most_workers(void);
+void mpr_batch_free(struct mpr_batch_state *batch);
 
 /* A new table of workers for the pool's next nursery. ENOMEM. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);

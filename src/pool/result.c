@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#include <stdlib.h>
 #include <string.h>
 
 #include "pool/private.h"
@@ -61,7 +60,7 @@ void mpr_result_release(struct mpr_thread *self, struct mproc_result *result)
         if (error != NULL) {
             mpr_heap_free(self, error);
         }
-        free(batch);
+        mpr_batch_free(batch);
     }
 }
 
@@ -180,21 +179,36 @@ int mproc_result_get(mproc_result *r, void *buf, size_t capacity, size_t *size,
 /* ---- cancelling ------------------------------------------------------- */
 
 /*
+ * Locked. The newest first, or the worker of a cancelled chunk would begin the
+ * next one.
+ */
+static bool cancel_batch(struct mproc_result *result, struct mpr_thread *self)
+{
+    mproc_pool *pool = (mproc_pool *)result->pool;
+    struct mpr_batch_state *batch = result->batch;
+    bool any = batch->open;
+    for (struct mpr_part *part = batch->newest; part; part = part->older) {
+        any |= mpr_pool_cancel(pool, self, &part->entry);
+    }
+    if (batch->open && batch->stop == 0) {
+        batch->stop = MPROC_ECANCELED;
+        atomic_store(&pool->mine->attend, true);
+        mpr_bell_ring(&pool->done.items, INT_MAX);
+    }
+    return any;
+}
+
+/*
  * What has not ended is pending, and while the lock keeps it so the pool lives.
- * The last first, or the worker of a cancelled chunk would begin the next one.
  */
 bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self)
 {
     bool any = false;
     mpr_pool_lock();
-    mproc_pool *pool = has_ended(result) ? NULL : (mproc_pool *)result->pool;
-    const struct mpr_batch_state *batch = result->batch;
-    size_t count = batch != NULL ? batch->chunks : 1;
-    const struct mpr_entry *entries =
-        batch != NULL ? batch->chunk : &result->entry;
-    for (size_t i = count; pool != NULL && i-- > 0;) {
-        any |=
-            entries[i].task != NULL && mpr_pool_cancel(pool, self, &entries[i]);
+    if (result->batch != NULL) {
+        any = cancel_batch(result, self);
+    } else if (!has_ended(result) && result->entry.task != NULL) {
+        any = mpr_pool_cancel((mproc_pool *)result->pool, self, &result->entry);
     }
     mpr_pool_unlock();
     return any;

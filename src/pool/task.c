@@ -80,21 +80,60 @@ static void begin_task(struct mpr_task *task)
     task->limit_ns = 0;
 }
 
-int mpr_pool_take_task(mproc_pool *pool, struct mpr_thread *self,
+size_t mpr_pool_room(const mproc_pool *pool)
+{
+    size_t pending = pool->mine->pending, most = pool->max_pending;
+    return pending < most ? most - pending : 0;
+}
+
+/* Locked. */
+static int take(mproc_pool *pool, struct mpr_thread *self,
+                struct mpr_entry *entry, size_t items)
+{
+    if (pool->mine->free_tasks == NULL && !add_slab(pool, self)) {
+        return MPROC_ENOMEM;
+    }
+    struct mpr_task *task = pool->mine->free_tasks;
+    pool->mine->free_tasks = task->user;
+    pool->mine->pending += items;
+    entry->task = task;
+    entry->serial = atomic_load(&task->word) >> 32;
+    begin_task(task);
+    return 0;
+}
+
+/* A callback is not to wait for room that it makes itself. */
+int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
                        struct mpr_entry *entry)
 {
     mpr_pool_lock();
-    int err = mpr_pool_may_submit(pool);
-    if (err == 0 && pool->mine->free_tasks == NULL && !add_slab(pool, self)) {
-        err = MPROC_ENOMEM;
+    int err = mpr_object_unchanged(pool, tag) ? mpr_pool_may_submit(pool)
+                                              : MPROC_EINVAL;
+    if (err == 0 && mpr_pool_room(pool) == 0 && mpr_pool_in_callback != pool) {
+        err = MPROC_EFULL;
     }
     if (err == 0) {
-        struct mpr_task *task = pool->mine->free_tasks;
-        pool->mine->free_tasks = task->user;
-        pool->mine->pending++;
-        entry->task = task;
-        entry->serial = atomic_load(&task->word) >> 32;
-        begin_task(task);
+        err = take(pool, self, entry, 1);
+    }
+    mpr_pool_unlock();
+    return err;
+}
+
+int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
+                       struct mpr_part *part)
+{
+    mproc_pool *pool = (mproc_pool *)result->pool;
+    mpr_pool_lock();
+    int err = result->batch->open ? result->batch->stop : MPROC_ECANCELED;
+    if (err == 0 && atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
+        err = MPROC_ECANCELED;
+    } else if (err == 0 && atomic_load(&pool->broken)) {
+        err = MPROC_EBROKEN;
+    } else if (err == 0 && mpr_pool_room(pool) < part->items) {
+        err = MPROC_EFULL;
+    }
+    if (err == 0) {
+        err = take(pool, self, &part->entry, part->items);
     }
     mpr_pool_unlock();
     return err;
@@ -112,6 +151,7 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
     struct mpr_task *task = entry->task;
+    size_t items = task->chunk != NULL ? task->chunk->count : 1;
     free_block(self, (void *)task->arg, task->inline_arg);
     free_block(self, task->reply, task->inline_reply);
     free_block(self, task->error, NULL);
@@ -121,9 +161,15 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
     mpr_pool_lock();
     task->user = pool->mine->free_tasks;
     pool->mine->free_tasks = task;
-    pool->mine->pending--;
-    mpr_pool_unlock();
+    pool->mine->pending -= items;
+    if (pool->max_pending != SIZE_MAX) {
+        if (pool->mine->open != NULL) {
+            atomic_store(&pool->mine->attend, true);
+        }
+        mpr_bell_ring(&pool->room, items < INT_MAX ? (int)items : INT_MAX);
+    }
     mpr_pool_close_if_done(pool, self);
+    mpr_pool_unlock();
 }
 
 /*

@@ -21,6 +21,7 @@ struct mproc_reply {
     int code;
     char *scratch;
     size_t scratch_capacity;
+    char *text; /* why the item failed; private until it has ended */
     size_t ran;
 };
 
@@ -32,7 +33,11 @@ static struct mproc_reply *running;
 static bool is_the_pools(const mproc_pool *pool, const void *block)
 {
     const struct mpr_task *task = atomic_load(&pool->adopting);
-    return block == pool->slabs || block == atomic_load(&pool->table) ||
+    const struct mpr_table *part = atomic_load(&pool->table);
+    while (part != NULL && part != block) {
+        part = atomic_load(&((struct mpr_table *)part)->more);
+    }
+    return block == pool->slabs || part == block ||
            (task != NULL && (block == task->reply || block == task->error));
 }
 
@@ -70,6 +75,49 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
     mpr_heap_free_hand(self, self, MPR_HAND_SECOND);
 }
 
+/*
+ * What a chunk's items leave lies one behind the other in the task's reply.
+ * Room for `size` bytes at `offset` there, behind what the items before have
+ * left; the last of the bytes it has are in *end.
+ */
+static char *chunk_room(mproc_reply *reply, size_t offset, size_t size,
+                        size_t *end)
+{
+    struct mpr_task *task = reply->entry.task;
+    *end = task->reply != NULL ? mpr_heap_block_size(task->reply) : 0;
+    if (offset + size > *end) {
+        size_t wanted = offset + size > 2 * *end ? offset + size : 2 * *end;
+        char *block = mpr_heap_alloc(reply->self, wanted, MPR_HAND_BLOCK);
+        if (block == NULL) {
+            return NULL;
+        }
+        if (task->reply != NULL) {
+            memcpy(block, task->reply, task->chunk->used);
+        }
+        mpr_worker_adopt(reply->pool, reply->self, task, &task->reply);
+        *end = mpr_heap_block_size(block);
+    }
+    return (char *)task->reply + offset;
+}
+
+static size_t aligned(size_t offset)
+{
+    const size_t to = alignof(max_align_t);
+    return (offset + to - 1) / to * to;
+}
+
+static bool reserve_in_chunk(mproc_reply *reply, size_t size)
+{
+    size_t offset = aligned(reply->entry.task->chunk->used), end;
+    char *memory = chunk_room(reply, offset, size + 1, &end);
+    if (memory == NULL) {
+        return false;
+    }
+    reply->memory = memory;
+    reply->capacity = end - offset - 1;
+    return true;
+}
+
 /* Replies of a batch's items are private until they are known to fit. */
 static bool reserve_scratch(mproc_reply *reply, size_t size)
 {
@@ -105,15 +153,21 @@ static bool reserve_in_task(mproc_reply *reply, size_t size)
     return true;
 }
 
+static bool keeps_replies(const struct mpr_chunk *chunk)
+{
+    return chunk->items != NULL && chunk->out == NULL;
+}
+
 void *mproc_reply_reserve(mproc_reply *reply, size_t size)
 {
     if (reply == NULL || size >= SIZE_MAX / 2) {
         return NULL;
     }
     if (reply->memory == NULL || size > reply->capacity) {
-        bool had = reply->entry.task->chunk != NULL
-                       ? reserve_scratch(reply, size)
-                       : reserve_in_task(reply, size);
+        const struct mpr_chunk *chunk = reply->entry.task->chunk;
+        bool had = chunk == NULL          ? reserve_in_task(reply, size)
+                   : keeps_replies(chunk) ? reserve_in_chunk(reply, size)
+                                          : reserve_scratch(reply, size);
         if (!had) {
             return NULL;
         }
@@ -138,30 +192,24 @@ int mproc_reply_set(mproc_reply *reply, const void *data, size_t size)
     return 0;
 }
 
-/* The first text stays: of a batch's chunk it is the first bad item's. */
 int mproc_reply_fail(mproc_reply *reply, int code, const char *fmt, ...)
 {
     va_list args;
     if (reply == NULL) {
         return code;
     }
-    struct mpr_task *task = reply->entry.task;
-    bool first = task->chunk == NULL || task->chunk->bad == task->chunk->count;
     reply->failed = true;
     reply->code = code;
     va_start(args, fmt);
     int length = fmt != NULL ? vsnprintf(NULL, 0, fmt, args) : -1;
     va_end(args);
-    if (length < 0 || !first) {
-        return code;
-    }
-    char *text =
-        mpr_heap_alloc(reply->self, (size_t)length + 1, MPR_HAND_BLOCK);
+    char *text = length >= 0 ? malloc((size_t)length + 1) : NULL;
     if (text != NULL) {
         va_start(args, fmt);
         vsnprintf(text, (size_t)length + 1, fmt, args);
         va_end(args);
-        mpr_worker_adopt(reply->pool, reply->self, task, (void **)&task->error);
+        free(reply->text);
+        reply->text = text;
     }
     return code;
 }
@@ -231,6 +279,8 @@ static bool call(mproc_reply *reply, const void *arg, size_t size, int *status)
     reply->size = 0;
     reply->capacity = 0;
     reply->failed = false;
+    free(reply->text);
+    reply->text = NULL;
     begin_time(reply);
     int code = reply->entry.task->fn(arg, size, reply);
     if (!end_time(reply)) {
@@ -245,13 +295,14 @@ static bool call(mproc_reply *reply, const void *arg, size_t size, int *status)
 }
 
 /*
- * This worker is to be replaced: after its first task at the earliest, or
- * nothing would ever run.
+ * This worker is to leave: to be replaced, after its first task at the
+ * earliest, or nothing would ever run; or since there are to be fewer.
  */
 static bool is_worn_out(const mproc_reply *reply)
 {
     const mproc_pool *pool = reply->pool;
-    return (pool->max_tasks != 0 && reply->ran >= pool->max_tasks) ||
+    return atomic_load(&reply->worker->leave) ||
+           (pool->max_tasks != 0 && reply->ran >= pool->max_tasks) ||
            (pool->max_rss != 0 && reply->ran > 0 &&
             mpr_os_own_memory() > pool->max_rss);
 }
@@ -263,6 +314,17 @@ enum ran {
     RAN_OVERTIME
 };
 
+static void give_text(mproc_reply *reply)
+{
+    struct mpr_task *task = reply->entry.task;
+    size_t size = strlen(reply->text) + 1;
+    char *block = mpr_heap_alloc(reply->self, size, MPR_HAND_BLOCK);
+    if (block != NULL) {
+        memcpy(block, reply->text, size);
+        mpr_worker_adopt(reply->pool, reply->self, task, (void **)&task->error);
+    }
+}
+
 static enum ran run_single(mproc_reply *reply)
 {
     struct mpr_task *task = reply->entry.task;
@@ -273,15 +335,23 @@ static enum ran run_single(mproc_reply *reply)
     task->status = status;
     task->code = status == MPROC_ETASK ? reply->code : 0;
     task->reply_size = reply->size;
+    if (reply->text != NULL) {
+        give_text(reply);
+    }
     return RAN_TO_THE_END;
 }
 
 /*
- * Items that the library carried lie packed: each is copied to where any type
- * may lie, with a NUL behind it.
+ * Items of an array that the library carried lie packed: each is copied to
+ * where any type may lie, with a NUL behind it.
  */
-static const void *item_of(const struct mpr_chunk *chunk, size_t i)
+static const void *item_of(const struct mpr_chunk *chunk, size_t i,
+                           size_t *size)
 {
+    *size = chunk->in != NULL ? chunk->in_size : chunk->items[i].in_size;
+    if (chunk->in == NULL) {
+        return chunk->items[i].in;
+    }
     const char *item = chunk->in + i * chunk->in_size;
     if (chunk->item == NULL) {
         return item;
@@ -305,33 +375,90 @@ static int hand_out(const mproc_reply *reply, struct mpr_chunk *chunk, size_t i)
     return MPROC_OK;
 }
 
-static enum ran run_chunk(mproc_reply *reply)
+/* As call. */
+static bool run_item(mproc_reply *reply, struct mpr_chunk *chunk, size_t i,
+                     int *status)
+{
+    size_t size;
+    const void *arg = item_of(chunk, i, &size);
+    bool in_time = call(reply, arg, size, status);
+    if (in_time && *status == MPROC_OK) {
+        *status = hand_out(reply, chunk, i);
+    }
+    return in_time;
+}
+
+static void tell_reply(const mproc_reply *reply, struct mpr_item *item)
 {
     struct mpr_task *task = reply->entry.task;
-    struct mpr_chunk *chunk = task->chunk;
+    if (keeps_replies(task->chunk) && reply->memory != NULL) {
+        item->data = (size_t)(reply->memory - (char *)task->reply);
+        item->size = reply->size;
+        task->chunk->used = item->data + item->size + 1;
+    }
+}
+
+static void tell_text(mproc_reply *reply, struct mpr_item *item)
+{
+    struct mpr_chunk *chunk = reply->entry.task->chunk;
+    size_t size = strlen(reply->text) + 1, end;
+    char *text = chunk_room(reply, chunk->used, size, &end);
+    if (text != NULL) {
+        memcpy(text, reply->text, size);
+        item->text = chunk->used + 1;
+        chunk->used += size;
+    }
+}
+
+/* How item i ended, as far as that is to be known. */
+static void tell_item(mproc_reply *reply, struct mpr_chunk *chunk, size_t i,
+                      int status)
+{
+    struct mpr_item *item = mpr_chunk_item(chunk, i);
+    if (item == NULL || (status == MPROC_OK && chunk->items == NULL)) {
+        return;
+    }
+    item->worker = mpr_os_pid();
+    item->code = status == MPROC_ETASK ? reply->code : 0;
+    item->text = 0;
+    if (status == MPROC_OK) {
+        tell_reply(reply, item);
+    } else if (status == MPROC_ETASK && reply->text != NULL) {
+        tell_text(reply, item);
+    }
+    if (status != MPROC_OK && chunk->bad == chunk->count) {
+        chunk->bad = i;
+    }
+}
+
+static enum ran run_items(mproc_reply *reply, struct mpr_chunk *chunk)
+{
+    struct mpr_task *task = reply->entry.task;
     size_t i = atomic_load(&chunk->at);
     chunk->lost = 0;
     for (; i < chunk->count && still_ours(reply); i++) {
+        int status;
         if (is_worn_out(reply)) {
             return RAN_IN_PART;
         }
-        int status;
-        if (!call(reply, item_of(chunk, i), chunk->in_size, &status)) {
+        if (!run_item(reply, chunk, i, &status)) {
             return RAN_OVERTIME;
         }
-        if (status == MPROC_OK) {
-            status = hand_out(reply, chunk, i);
-        }
-        if (status != MPROC_OK && chunk->bad == chunk->count) {
-            chunk->bad_code = status == MPROC_ETASK ? reply->code : 0;
-            chunk->bad_worker = mpr_os_pid();
-            chunk->bad = i;
-        }
+        tell_item(reply, chunk, i, status);
         chunk->status[i] = status;
         task->losses = 0;
         atomic_store_explicit(&chunk->at, i + 1, memory_order_release);
     }
     return RAN_TO_THE_END;
+}
+
+static enum ran run_chunk(mproc_reply *reply)
+{
+    struct mpr_chunk *chunk = reply->entry.task->chunk;
+    int64_t begun = mpr_os_now();
+    enum ran ran = run_items(reply, chunk);
+    chunk->ns += mpr_os_now() - begun;
+    return ran;
 }
 
 /* The rest of a chunk goes to another worker. */
@@ -383,16 +510,44 @@ static int attempt_take(void *user)
                               .data = &reply->worker->current,
                               .capacity = sizeof(struct mpr_entry),
                               .until = MPROC_FOREVER};
+    if (atomic_load(&reply->worker->leave)) {
+        return MPROC_ESHUTDOWN;
+    }
     bool closed = mpr_log_closed(todo);
     int err = mpr_log_get(&get);
     return err == MPROC_EEMPTY && closed ? MPROC_ESHUTDOWN : err;
 }
 
+static void be_idle(struct mpr_worker *worker)
+{
+    if (atomic_load_explicit(&worker->idle_since, memory_order_relaxed) != 0) {
+        return;
+    }
+    atomic_store_explicit(&worker->idle_since, mpr_os_now(),
+                          memory_order_relaxed);
+}
+
+static void be_busy(struct mpr_worker *worker)
+{
+    int64_t since =
+        atomic_load_explicit(&worker->idle_since, memory_order_relaxed);
+    if (since != 0) {
+        int64_t idle = atomic_load(&worker->idle_ns) + mpr_os_now() - since;
+        atomic_store(&worker->idle_since, 0);
+        atomic_store(&worker->idle_ns, idle);
+    }
+}
+
 static bool take(mproc_reply *reply)
 {
     uintptr_t outer = mpr_op_begin(reply->self, reply->pool);
-    int err = mpr_sleep_until(&reply->pool->todo.items, MPROC_FOREVER,
+    int err = attempt_take(reply);
+    if (err == MPROC_EEMPTY) {
+        be_idle(reply->worker);
+        err = mpr_sleep_until(&reply->pool->todo.items, MPROC_FOREVER,
                               MPROC_EEMPTY, attempt_take, reply);
+    }
+    be_busy(reply->worker);
     mpr_op_end(reply->self, outer);
     reply->entry = reply->worker->current;
     return err == 0;
@@ -410,6 +565,7 @@ void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
         }
     }
     free(reply.scratch);
+    free(reply.text);
 }
 
 /* ---- the life of a worker --------------------------------------------- */
@@ -453,6 +609,8 @@ void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery)
         mpr_child_leave(1);
     }
     atomic_fetch_add(&pool->begun, 1);
+    be_idle(worker);
+    atomic_store(&worker->ready_since, atomic_load(&worker->idle_since));
     set_state(pool, worker, MPR_WORKER_READY);
     mpr_worker_work(pool, self, worker);
     set_state(pool, worker, MPR_WORKER_RETIRED);

@@ -40,7 +40,7 @@ void mpr_child_leave(int status)
  * Registered once: a fork inherits what is registered, and in a forked child
  * there are no children to end but its own.
  */
-static int end_children_at_exit(void)
+int mpr_child_end_at_exit(void)
 {
     static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     static bool registered;
@@ -71,7 +71,7 @@ int mpr_child_fork(enum mpr_child_bond bond, struct mpr_child *out)
 {
     struct mpr_os_parent parent = {.pid = mpr_os_pid()};
     parent.main_thread = parent.pid == mpr_os_tid();
-    int err = end_children_at_exit();
+    int err = mpr_child_end_at_exit();
     if (err < 0) {
         return err;
     }

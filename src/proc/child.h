@@ -48,6 +48,9 @@ int mpr_child_fork(enum mpr_child_bond bond, struct mpr_child *out);
 /* In the child, before user code runs: let signals in. */
 void mpr_child_ready(const struct mpr_child *child);
 
+/* See that the children of this process are ended when it exits. ENOMEM. */
+int mpr_child_end_at_exit(void);
+
 /*
  * End the calling process the way a child of the library ends: run what was
  * registered by mpr_child_on_end, end its own children, flush stdio, and leave

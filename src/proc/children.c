@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "proc/children.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/deadline.h"
+#include "proc/server.h"
 
 enum { GRACE_S = 2 }; /* between asking a daemonic child to end and ending it */
 
@@ -20,8 +22,7 @@ static struct {
     struct list running; /* by start */
     struct list others;
     unsigned found_dead;
-    mpr_id
-        dead; /* the last of these; 0: it is not known which process it was */
+    mpr_id dead; /* the last of these; 0: unknown */
 } mine = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static void lock(void)
@@ -135,6 +136,7 @@ struct mpr_child_record *mpr_children_record(const void *arg, size_t arg_size)
             return NULL;
         }
         memcpy(child->arg, arg, arg_size);
+        child->arg_size = arg_size;
     }
     return child;
 }
@@ -144,10 +146,14 @@ void mpr_children_add(struct mpr_child_record *child)
     append(&mine.others, child);
 }
 
-void mpr_children_runs(struct mpr_child_record *child, pid_t pid, int pidfd)
+void mpr_children_runs(struct mpr_child_record *child,
+                       const struct mpr_born *born)
 {
-    child->pid = pid;
-    child->pidfd = pidfd;
+    child->kind = born->serial != 0 ? MPR_CHILD_SERVED : MPR_CHILD_PROCESS;
+    child->pid = born->pid;
+    child->pidfd = born->pidfd;
+    child->serial = born->serial;
+    child->since_boot_ns = mpr_os_boot_now();
     move(child, true);
 }
 
@@ -184,23 +190,31 @@ struct mpr_child_record *mpr_children_first(void)
 
 /* ---- their ends ------------------------------------------------------- */
 
-bool mpr_children_collect(struct mpr_child_record *child)
+static void has_ended(struct mpr_child_record *child, int err, int code)
 {
-    int code = 0;
-    if (!child->running) {
-        return true;
-    }
-    int err = mpr_os_child_reap(child->pid, child->pidfd, &code);
-    if (err == MPROC_EAGAIN) {
-        return false;
-    }
-    mine.found_dead++;
-    mine.dead = child->handle != NULL ? atomic_load(&child->handle->id) : 0;
     move(child, false);
     if (child->handle != NULL) {
         mpr_process_has_ended(child->handle, err, code);
     }
     close_unused(child);
+}
+
+bool mpr_children_collect(struct mpr_child_record *child)
+{
+    int code = 0;
+    if (!child->running || child->kind == MPR_CHILD_THREAD) {
+        return !child->running; /* a thread tells of its end itself */
+    }
+    int err = child->kind == MPR_CHILD_SERVED
+                  ? mpr_server_reap(child, &code)
+                  : mpr_os_child_reap(child->pid, child->pidfd, &code);
+    if (err == MPROC_EAGAIN) {
+        return false;
+    }
+    bool known = child->kind == MPR_CHILD_PROCESS && child->handle != NULL;
+    mine.found_dead++;
+    mine.dead = known ? atomic_load(&child->handle->id) : 0;
+    has_ended(child, err, code);
     return true;
 }
 
@@ -234,7 +248,10 @@ static bool await(struct mpr_child_record *child, mproc_deadline until)
         }
         int pidfd = ask_pidfd ? child->pidfd : -1;
         unlock();
-        expired = mpr_os_child_wait(pidfd, until) == MPROC_ETIMEDOUT;
+        int err = child->kind == MPR_CHILD_THREAD
+                      ? mpr_os_wait(&child->thread_ended, 0, until)
+                      : mpr_os_child_wait(pidfd, until);
+        expired = err == MPROC_ETIMEDOUT;
         lock();
         ask_pidfd = expired;
     }
@@ -251,6 +268,9 @@ bool mpr_children_await(struct mpr_child_record *child, mproc_deadline until)
 
 int mpr_children_signal(struct mpr_child_record *child, int sig)
 {
+    if (child->kind == MPR_CHILD_THREAD) {
+        return MPROC_ENOTSUP;
+    }
     if (mpr_children_collect(child)) {
         return 0;
     }
@@ -262,7 +282,9 @@ int mpr_children_fd(struct mpr_child_record *child)
 {
     if (child->pidfd < 0) {
         bool ended = mpr_children_collect(child);
-        int fd = ended ? mpr_os_readable() : mpr_os_pidfd(child->pid);
+        int fd = ended || child->kind == MPR_CHILD_THREAD
+                     ? mpr_os_flag(ended)
+                     : mpr_os_pidfd(child->pid);
         if (fd < 0) {
             return fd;
         }
@@ -272,13 +294,54 @@ int mpr_children_fd(struct mpr_child_record *child)
     return child->pidfd;
 }
 
+/* ---- threads ---------------------------------------------------------- */
+
+static _Thread_local const struct mpr_child_record *thread_is;
+
+void mpr_children_be_thread(struct mpr_child_record *child)
+{
+    thread_is = child;
+}
+
+bool mpr_children_is_caller(const struct mpr_child_record *child)
+{
+    return child == thread_is && child->kind == MPR_CHILD_THREAD;
+}
+
+void mpr_children_thread_runs(struct mpr_child_record *child)
+{
+    const struct mpr_born born = {.pid = mpr_os_pid(), .pidfd = -1};
+    mpr_children_runs(child, &born);
+    child->kind = MPR_CHILD_THREAD;
+    child->users++;
+}
+
+void mpr_children_thread_ended(struct mpr_child_record *child, int code)
+{
+    lock();
+    thread_is = NULL;
+    mpr_os_raise_flag(child->pidfd);
+    has_ended(child, 0, code);
+    atomic_store(&child->thread_ended, 1);
+    mpr_os_wake(&child->thread_ended, INT_MAX);
+    mpr_children_release(child);
+    unlock();
+}
+
 /* ---- the end of this process ------------------------------------------ */
 
-static struct mpr_child_record *first_daemon(void)
+/*
+ * The first that this process has to wait for: of the daemonic processes, or of
+ * all but daemonic threads.
+ */
+static struct mpr_child_record *first_to_end(bool daemons)
 {
     struct mpr_child_record *c = mine.running.first;
-    while (c != NULL && !c->daemon) {
-        c = c->next;
+    for (; c != NULL; c = c->next) {
+        bool thread = c->kind == MPR_CHILD_THREAD;
+        if (c->daemon ? !thread : !daemons && !mpr_children_is_caller(c)) {
+            break;
+        }
     }
     return c;
 }
@@ -287,7 +350,7 @@ static void signal_daemons(int sig)
 {
     for (struct mpr_child_record *c = mine.running.first; c != NULL;
          c = c->next) {
-        if (c->daemon) {
+        if (c->daemon && c->kind != MPR_CHILD_THREAD) {
             mpr_os_child_signal(c->pid, c->pidfd, sig);
         }
     }
@@ -298,24 +361,26 @@ static void end_daemons(void)
     struct mpr_child_record *c;
     mproc_deadline grace = mpr_deadline_after(mpr_os_now(), GRACE_S, 1e9);
     signal_daemons(SIGTERM);
-    while ((c = first_daemon()) != NULL && mpr_children_await(c, grace)) {
+    while ((c = first_to_end(true)) != NULL && mpr_children_await(c, grace)) {
     }
     signal_daemons(SIGKILL);
-    while ((c = first_daemon()) != NULL) {
+    while ((c = first_to_end(true)) != NULL) {
         mpr_children_await(c, MPROC_FOREVER);
     }
 }
 
 void mpr_children_end(void)
 {
+    struct mpr_child_record *c;
     mpr_children_enter();
-    while (mine.running.first != NULL) {
-        if (first_daemon() != NULL) {
+    while ((c = first_to_end(false)) != NULL) {
+        if (first_to_end(true) != NULL) {
             end_daemons();
         } else {
-            mpr_children_await(mine.running.first, MPROC_FOREVER);
+            mpr_children_await(c, MPROC_FOREVER);
         }
     }
+    mpr_server_end();
     mpr_children_leave();
 }
 
@@ -337,6 +402,7 @@ void mpr_children_forget(void)
     if (mine.pid != mpr_os_pid()) {
         forget(&mine.running);
         forget(&mine.others);
+        mpr_server_forget();
         disown();
     }
     unlock();

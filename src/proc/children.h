@@ -13,18 +13,41 @@
 
 #include "proc/process.h"
 
-/* Fields change only under the mutex; `pid`, `daemon` not once it runs. */
+enum mpr_child_kind {
+    MPR_CHILD_PROCESS, /* a child of this process for the system too */
+    MPR_CHILD_SERVED,  /* a child of its forkserver */
+    MPR_CHILD_THREAD
+};
+
+/* What comes of the start of a process. */
+struct mpr_born {
+    pid_t pid;
+    int pidfd;       /* -1: none */
+    int channel;     /* it awaits the go by (errand.h); -1: it runs */
+    uint64_t serial; /* a forkserver's child; else 0 */
+};
+
+/*
+ * Fields change only under the mutex; `kind`, `pid`, `daemon` not once it runs.
+ */
 struct mpr_child_record {
     struct mpr_child_record *next; /* in one of the lists */
     struct mpr_child_record *prev;
     struct mproc_process *handle; /* NULL: freed */
     void *arg;                    /* the copy of the argument, or NULL */
-    unsigned users;               /* threads that use it unlocked */
-    pid_t pid;                    /* 0: not started */
-    int pidfd;                    /* -1: none, or no longer */
+    size_t arg_size;
+    unsigned users; /* threads that use it unlocked */
+    enum mpr_child_kind kind;
+    _Atomic uint32_t thread_ended; /* those who wait for a thread sleep on it */
+    pid_t pid;                     /* 0: not started */
+    int pidfd; /* -1: none, or no longer; a thread's: raised at its end */
     bool daemon;
     bool running;
-    bool shown; /* the user was told the pidfd */
+    bool shown;      /* the user was told the pidfd */
+    bool told;       /* its server has told the code */
+    int code;        /* if told */
+    uint64_t serial; /* as its server knows it */
+    int64_t since_boot_ns;
 };
 
 /*
@@ -45,7 +68,14 @@ bool mpr_children_mine(const struct mproc_process *p);
 void mpr_children_add(struct mpr_child_record *child);
 
 /* Set the child's start in its record and put it among those that run. */
-void mpr_children_runs(struct mpr_child_record *child, pid_t pid, int pidfd);
+void mpr_children_runs(struct mpr_child_record *child,
+                       const struct mpr_born *born);
+
+/* As above, of a thread of this process. It is a user of the record. */
+void mpr_children_thread_runs(struct mpr_child_record *child);
+
+/* Is the caller this thread? */
+bool mpr_children_is_caller(const struct mpr_child_record *child);
 
 /* True once it has ended: reaps it, and writes its end into the handle. */
 bool mpr_children_collect(struct mpr_child_record *child);
@@ -62,7 +92,7 @@ bool mpr_children_collect_all(bool orphans);
  */
 bool mpr_children_await(struct mpr_child_record *child, mproc_deadline until);
 
-/* MPROC_ESRCH counts as sent. */
+/* MPROC_ESRCH counts as sent. MPROC_ENOTSUP: a thread. */
 int mpr_children_signal(struct mpr_child_record *child, int sig);
 
 /* A descriptor to show to the user. EMFILE, ENFILE, ENOMEM, ENOTSUP. */
@@ -83,7 +113,14 @@ struct mpr_child_record *mpr_children_first(void);
 struct mpr_child_record *mpr_children_record(const void *arg, size_t arg_size);
 void mpr_children_free_record(struct mpr_child_record *child);
 
-/* Terminate the daemonic ones, then wait for all. */
+/* By a thread, when it begins, and as the last it does with its record. */
+void mpr_children_be_thread(struct mpr_child_record *child);
+void mpr_children_thread_ended(struct mpr_child_record *child, int code);
+
+/*
+ * Terminate the daemonic ones, then wait for all; but not for daemonic threads,
+ * which end with the process, nor for the caller. Last ends the forkserver.
+ */
 void mpr_children_end(void);
 
 /* In a new child: close and forget what its parent knew of its children. */

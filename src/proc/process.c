@@ -4,7 +4,6 @@
 #include <stdio.h>
 
 #include "base/options.h"
-#include "proc/child.h"
 #include "proc/children.h"
 #include "proc/who.h"
 
@@ -51,6 +50,21 @@ void mpr_process_runs(struct mproc_process *p, pid_t pid)
     atomic_compare_exchange_strong(&p->state, &starting, MPR_PROCESS_RUNS);
 }
 
+void mpr_process_not_started(struct mproc_process *p)
+{
+    atomic_store(&p->state, MPR_PROCESS_MADE);
+    atomic_store(&p->id, 0);
+    atomic_store(&p->pid, 0);
+}
+
+void mpr_role_begins(const struct mpr_role *role, mpr_id id)
+{
+    if (mpr_object_unchanged(role->handle, role->tag)) {
+        atomic_store(&role->handle->id, id);
+        mpr_process_runs(role->handle, mpr_os_pid());
+    }
+}
+
 /* ---- making one ------------------------------------------------------- */
 
 static void name_it(struct mproc_process *p, const char *name)
@@ -69,10 +83,11 @@ static int check_options(mproc_main_fn *fn, const void *arg,
 {
     bool absurd =
         opts->start < MPROC_START_FORK || opts->start > MPROC_START_SPAWN;
-    if (fn == NULL || absurd || (arg == NULL && opts->arg_size > 0)) {
-        return MPROC_EINVAL;
-    }
-    return opts->start == MPROC_START_FORK ? 0 : MPROC_ENOTSUP;
+    bool elsewhere = opts->start == MPROC_START_SPAWN ||
+                     opts->start == MPROC_START_FORKSERVER;
+    bool half =
+        arg == NULL ? opts->arg_size > 0 : elsewhere && opts->arg_size == 0;
+    return fn == NULL || absurd || half ? MPROC_EINVAL : 0;
 }
 
 static void give_record(struct mproc_process *p,
@@ -80,9 +95,7 @@ static void give_record(struct mproc_process *p,
 {
     p->maker = mpr_process_page_->id;
     p->record = record;
-    atomic_store(&p->state, MPR_PROCESS_MADE);
-    atomic_store(&p->id, 0);
-    atomic_store(&p->pid, 0);
+    mpr_process_not_started(p);
     record->handle = p;
     record->daemon = p->daemon != 0;
     mpr_children_enter();
@@ -118,6 +131,7 @@ int mproc_process_new_sized(mproc_process **out, mproc_main_fn *fn, void *arg,
     p->fn = fn;
     p->arg = record->arg != NULL ? record->arg : arg;
     p->daemon = opts.daemon != 0;
+    p->start = (uint32_t)opts.start;
     name_it(p, opts.name);
     give_record(p, record);
     mpr_object_publish(self, p);
@@ -125,11 +139,7 @@ int mproc_process_new_sized(mproc_process **out, mproc_main_fn *fn, void *arg,
     return 0;
 }
 
-/*
- * Lock, for a call that is the maker's: EINVAL, EPERM: not locked. The handle
- * stays live until mpr_children_leave.
- */
-static int enter_mine(const mproc_process *p)
+int mpr_process_enter(const mproc_process *p)
 {
     struct mpr_thread *self;
     int err = MPROC_EINVAL;
@@ -157,7 +167,7 @@ static int enter_mine(const mproc_process *p)
  */
 static int enter_started(const mproc_process *p)
 {
-    int err = enter_mine(p);
+    int err = mpr_process_enter(p);
     if (err == 0 && p->record->pid == 0) {
         mpr_children_leave();
         err = MPROC_EINVAL;
@@ -175,7 +185,7 @@ void mproc_process_free(mproc_process *p)
     if (!mpr_object_is(p, MPR_PROCESS) || mpr_self(&self) < 0) {
         return;
     }
-    switch (enter_mine(p)) {
+    switch (mpr_process_enter(p)) {
     case 0:
         mpr_children_orphan(p->record);
         p->record = NULL; /* another thread may have got here too */
@@ -192,110 +202,6 @@ void mproc_process_free(mproc_process *p)
     mpr_object_end(self, p, MPR_PROCESS);
 }
 
-/* ---- starting --------------------------------------------------------- */
-
-struct plan {
-    struct mproc_process *handle; /* which may be freed any time: */
-    uint64_t tag;                 /* then it has not this tag any more */
-    mproc_main_fn *fn;
-    void *arg;
-};
-
-_Noreturn static void run(const struct plan *plan,
-                          const struct mpr_child *child)
-{
-    struct mpr_thread *self;
-    struct mproc_process *p = plan->handle;
-    mpr_who_become(p, plan->tag);
-    bool entered = mpr_self(&self) == 0;
-    if (mpr_object_unchanged(p, plan->tag)) {
-        atomic_store(&p->id, entered ? mpr_self_id() : 0);
-        mpr_process_runs(p, mpr_os_pid());
-    }
-    mpr_child_ready(child);
-    mpr_child_leave(plan->fn(plan->arg));
-}
-
-static int try_fork(bool daemon, struct mpr_child *child)
-{
-    struct mpr_thread *self;
-    int err = mpr_self(&self);
-    if (err < 0) {
-        return err;
-    }
-    if (!mpr_slots_room(self)) {
-        return MPROC_EAGAIN;
-    }
-    return mpr_child_fork(
-        daemon ? MPR_CHILD_ENDS_WITH_PARENT : MPR_CHILD_OUTLIVES, child);
-}
-
-/* Refused for want of processes or descriptors: ended children have some. */
-static int fork_child(bool daemon, struct mpr_child *child)
-{
-    int err = try_fork(daemon, child);
-    if (err == MPROC_EAGAIN || err == MPROC_EMFILE || err == MPROC_ENFILE) {
-        mpr_children_enter();
-        bool again = mpr_children_collect_all(false);
-        mpr_children_leave();
-        if (again) {
-            err = try_fork(daemon, child);
-        }
-    }
-    return err;
-}
-
-/* The record has this thread as its user, so it stays. */
-static int start(const struct plan *plan, struct mpr_child_record *record)
-{
-    struct mpr_child child;
-    int err = fork_child(record->daemon, &child);
-    if (err == 0 && child.pid == 0) {
-        run(plan, &child);
-    }
-    mpr_children_enter();
-    struct mproc_process *p = record->handle;
-    if (err == 0) {
-        mpr_children_runs(record, child.pid, child.pidfd);
-        if (p != NULL) {
-            mpr_process_runs(p, child.pid);
-        }
-    } else if (p != NULL) {
-        atomic_store(&p->state, MPR_PROCESS_MADE);
-    }
-    mpr_children_release(record);
-    mpr_children_leave();
-    return err;
-}
-
-/* Locked. From here on nobody else starts it. */
-static int begin_start(struct mproc_process *p)
-{
-    if (mpr_process_phase(p) != MPR_PROCESS_MADE) {
-        return MPROC_EINVAL;
-    }
-    if (mpr_who_is_daemonic()) {
-        return MPROC_EPERM;
-    }
-    p->record->users++;
-    atomic_store(&p->state, MPR_PROCESS_STARTING);
-    return 0;
-}
-
-int mproc_process_start(mproc_process *p)
-{
-    int err = enter_mine(p);
-    if (err < 0) {
-        return err;
-    }
-    mpr_children_collect_all(true);
-    err = begin_start(p);
-    struct mpr_child_record *record = p->record;
-    struct plan plan = {p, mpr_object_tag(p, MPR_PROCESS), p->fn, p->arg};
-    mpr_children_leave();
-    return err < 0 ? err : start(&plan, record);
-}
-
 /* ---- its end ---------------------------------------------------------- */
 
 int mproc_process_join(mproc_process *p, mproc_deadline until)
@@ -305,9 +211,13 @@ int mproc_process_join(mproc_process *p, mproc_deadline until)
         bool myself = err == MPROC_EPERM && p == mproc_process_current();
         return myself ? MPROC_EDEADLK : err;
     }
-    bool ended = mpr_children_await(p->record, until);
+    if (mpr_children_is_caller(p->record)) {
+        err = MPROC_EDEADLK;
+    } else if (!mpr_children_await(p->record, until)) {
+        err = MPROC_ETIMEDOUT;
+    }
     mpr_children_leave();
-    return ended ? 0 : MPROC_ETIMEDOUT;
+    return err;
 }
 
 /* Asked by another than the maker, or of a process whose maker has died. */

@@ -30,7 +30,7 @@ enum mpr_process_phase {
  * elsewhere.
  * `state`: by the maker, under its children's mutex. `pid`, `since_boot_ns` and
  * RUNS are written by the maker and by the child, who ever is first, with like
- * values; `id` by the child.
+ * values; `id` by the child. That of a thread is its process's.
  * Publishes: `state`, after `pid` and `since_boot_ns`. Survives: a maker killed
  * while STARTING leaves what the child writes; one killed later leaves RUNS for
  * ever, so others ask the system whether the process lives.
@@ -42,6 +42,7 @@ struct mproc_process {
     void *arg;
     struct mpr_child_record *record;
     uint32_t daemon;
+    uint32_t start; /* an MPROC_START_… */
     _Atomic uint32_t state;
     _Atomic mpr_id id;
     _Atomic int64_t since_boot_ns;
@@ -56,10 +57,33 @@ mpr_process_phase(const struct mproc_process *p)
     return (enum mpr_process_phase)(atomic_load(&p->state) & 0xff);
 }
 
+/* What a child knows of itself: its handle may be freed any time. */
+struct mpr_role {
+    struct mproc_process *handle;
+    uint64_t tag; /* of the handle, while that is live */
+    mproc_main_fn *fn;
+    void *arg;
+    uint32_t daemon;
+    char path[MPR_PATH_SIZE];
+    char name[MPR_NAME_SIZE];
+};
+
+/*
+ * Lock (children.h), for a call that is the maker's: EINVAL, EPERM: not locked.
+ * The handle stays live until mpr_children_leave.
+ */
+int mpr_process_enter(const struct mproc_process *p);
+
 /* `err` is what mpr_os_child_reap answered: 0, or ECHILD. */
 void mpr_process_has_ended(struct mproc_process *p, int err, int code);
 
+/* In a live handle: its start has failed; it may be started still. */
+void mpr_process_not_started(struct mproc_process *p);
+
 /* In a live handle: this is its pid, and it runs. */
 void mpr_process_runs(struct mproc_process *p, pid_t pid);
+
+/* By the process itself: as above, in its handle, if that is still live. */
+void mpr_role_begins(const struct mpr_role *role, mpr_id id);
 
 #endif

@@ -20,10 +20,18 @@ static struct {
     _Atomic unsigned children;
 } me;
 
+/* Of a thread that has a role of its own. */
+static _Thread_local struct {
+    pid_t pid; /* of the process it is a thread of; not of a fork of it */
+    struct mproc_process *shown;
+    struct mproc_process *handle;
+    uint64_t tag;
+} thread;
+
 static void describe(struct mproc_process *p)
 {
     atomic_store(&p->since_boot_ns, mpr_os_boot_now());
-    atomic_store(&p->pid, me.pid);
+    atomic_store(&p->pid, mpr_os_pid());
     atomic_store(&p->state, MPR_PROCESS_RUNS);
 }
 
@@ -65,21 +73,31 @@ static void look(void)
     }
 }
 
+/* The caller is a thread with a role. */
+static bool is_thread(void)
+{
+    return thread.pid == me.pid && thread.pid != 0;
+}
+
+static const struct mproc_process *shown(void)
+{
+    look();
+    return is_thread() ? thread.shown : me.shown;
+}
+
 bool mpr_who_is_static(const mproc_process *p)
 {
-    return p == &first || p == &own;
+    return p == &first || p == &own || (p == shown() && p != NULL);
 }
 
 bool mpr_who_is_daemonic(void)
 {
-    look();
-    return me.shown->daemon != 0;
+    return shown()->daemon != 0 || me.shown->daemon != 0;
 }
 
 void mpr_who_next_path(char path[static MPR_PATH_SIZE])
 {
-    look();
-    const char *mine = me.shown->path;
+    const char *mine = shown()->path;
     snprintf(path, MPR_PATH_SIZE, "%.*s%s%u", MPR_PATH_SIZE - 12, mine,
              *mine != '\0' ? ":" : "", atomic_fetch_add(&me.children, 1) + 1);
 }
@@ -97,22 +115,54 @@ void mpr_who_copy_name(char out[static MPR_NAME_SIZE], const char *name)
     memset(out + size, 0, MPR_NAME_SIZE - size);
 }
 
+/* A name, and nothing else. */
+static void take_name(struct mproc_process *p, const char *name)
+{
+    mpr_who_copy_name(p->name, name);
+    memset(p->path, 0, sizeof p->path);
+    p->daemon = 0;
+}
+
+static void take_role(struct mproc_process *p, const struct mpr_role *role)
+{
+    take_name(p, role->name);
+    memcpy(p->path, role->path, sizeof p->path);
+    p->daemon = role->daemon;
+}
+
 void mpr_who_become_named(const char *name)
 {
     look();
-    mpr_who_copy_name(own.name, name);
-    memset(own.path, 0, sizeof own.path);
-    own.daemon = 0;
+    take_name(&own, name);
     atomic_store(&me.children, 0);
 }
 
-void mpr_who_become(struct mproc_process *p, uint64_t tag)
+void mpr_who_become(const struct mpr_role *role)
 {
-    mpr_who_become_named(p->name);
-    memcpy(own.path, p->path, sizeof own.path);
-    own.daemon = p->daemon;
-    me.handle = p;
-    me.tag = tag;
+    look();
+    take_role(&own, role);
+    describe(&own);
+    me.shown = &own;
+    atomic_store(&me.children, 0);
+    me.handle = role->handle;
+    me.tag = role->tag;
+}
+
+void mpr_who_be_thread(const struct mpr_role *role, struct mproc_process *p)
+{
+    look();
+    memset(p, 0, sizeof *p);
+    take_role(p, role);
+    describe(p);
+    thread.shown = p;
+    thread.handle = role->handle;
+    thread.tag = role->tag;
+    thread.pid = me.pid;
+}
+
+void mpr_who_end_thread(void)
+{
+    thread.pid = 0;
 }
 
 void mpr_who_set_parent(pid_t pid)
@@ -124,12 +174,14 @@ void mpr_who_set_parent(pid_t pid)
 mproc_process *mproc_process_current(void)
 {
     look();
-    bool live = me.handle != NULL && mpr_object_unchanged(me.handle, me.tag);
-    return live ? me.handle : me.shown;
+    mproc_process *handle = is_thread() ? thread.handle : me.handle;
+    uint64_t tag = is_thread() ? thread.tag : me.tag;
+    bool live = handle != NULL && mpr_object_unchanged(handle, tag);
+    return live ? handle : is_thread() ? thread.shown : me.shown;
 }
 
 pid_t mproc_process_parent_pid(void)
 {
     look();
-    return me.parent;
+    return is_thread() ? me.pid : me.parent;
 }

@@ -15,18 +15,26 @@
 /* Handles that are no objects: the first process, or one forked plainly. */
 bool mpr_who_is_static(const mproc_process *p);
 
-/* May the calling process start children? */
+/* May the caller start no children? */
 bool mpr_who_is_daemonic(void);
 
 /* The ordinals of the caller's next child, "2" or "1:2:2". */
 void mpr_who_next_path(char path[static MPR_PATH_SIZE]);
 
 /*
- * In a forked child: from now on it is the process that `p` started, or, with
- * NULL, one with the name alone. Copies what it needs: `p` may end.
+ * In a new process: from now on it has this role, or the name alone. Copies
+ * what it needs.
  */
-void mpr_who_become(struct mproc_process *p, uint64_t tag);
+void mpr_who_become(const struct mpr_role *role);
 void mpr_who_become_named(const char *name);
+
+/*
+ * In a new thread: from now on it, and it alone, has this role; its parent is
+ * the process whose thread it is. `shown` lasts until mpr_who_end_thread.
+ */
+void mpr_who_be_thread(const struct mpr_role *role,
+                       struct mproc_process *shown);
+void mpr_who_end_thread(void);
 
 /* In a forked child: who its parent is to be for the user. */
 void mpr_who_set_parent(pid_t pid);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "shm/family.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -166,6 +167,60 @@ static int make_page(void)
 }
 
 static bool forks_hooked;
+static int joined;
+
+static int prepare_private(void)
+{
+    static bool threads_hooked;
+    if (!forks_hooked) {
+        return MPROC_ENOMEM;
+    }
+    int err = threads_hooked ? 0 : mpr_slots_hook_threads();
+    if (err < 0) {
+        return err;
+    }
+    threads_hooked = true;
+    return make_page();
+}
+
+/* In a program started anew: the family of who started it. */
+static int join(const struct mpr_os_seed *seed)
+{
+    struct mpr_os_place here;
+    struct mpr_os_region region;
+    mpr_os_place_of((mpr_os_fn *)mpr_family_joined, &here);
+    if (here.module != seed->library) {
+        return MPROC_ENOENT;
+    }
+    int err = prepare_private();
+    if (err == 0) {
+        err = mpr_os_region_join(&region, seed->region,
+                                 offsetof(struct mpr_family, region));
+    }
+    if (err == 0) {
+        mpr_family = region.base;
+        MPR_CHECK(mpr_family->magic == MPR_FAMILY_MAGIC);
+    }
+    return err;
+}
+
+int mpr_family_joined(void)
+{
+    return joined;
+}
+
+/* What lies at the region's address is there by chance, or not at all. */
+static void join_if_started_anew(void)
+{
+    enum { TRIES = 8 };
+    struct mpr_os_seed seed;
+    if (mpr_os_seed(&seed)) {
+        joined = join(&seed);
+        if (joined == MPROC_EADDRINUSE && seed.tries < TRIES) {
+            mpr_os_start_again(seed);
+        }
+    }
+}
 
 /*
  * Before main, since a fork beside the first call would leave the child with a
@@ -175,23 +230,15 @@ static bool forks_hooked;
 __attribute__((constructor(101))) static void hook_forks(void)
 {
     forks_hooked = pthread_atfork(before_fork, after_fork, forget_parent) == 0;
+    join_if_started_anew();
 }
 
 static int use_locked(void)
 {
-    static bool threads_hooked;
     if (mpr_family != NULL) {
         return 0;
     }
-    if (!forks_hooked) {
-        return MPROC_ENOMEM;
-    }
-    int err = threads_hooked ? 0 : mpr_slots_hook_threads();
-    if (err < 0) {
-        return err;
-    }
-    threads_hooked = true;
-    err = make_page();
+    int err = prepare_private();
     return err < 0 ? err : make_family(&mpr_family);
 }
 

@@ -89,6 +89,14 @@ extern struct mpr_family *mpr_family;
  */
 int mpr_family_use(void);
 
+/*
+ * In a program started anew (os.h): why it has no part in the family of who
+ * started it. 0: it has, since before other constructors than those of the
+ * earliest priority were run. ENOENT: the library is another than there;
+ * EADDRINUSE.
+ */
+int mpr_family_joined(void);
+
 /* True when all `size` bytes at p lie in the region. */
 static inline bool mpr_family_holds(const void *p, size_t size)
 {

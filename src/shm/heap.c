@@ -22,6 +22,11 @@ void mpr_heap_init(struct mpr_heap *h, char *first_span, size_t spans)
     mpr_class_init(h->classes);
 }
 
+size_t mpr_heap_limit(void)
+{
+    return mpr_heap()->limit * MPR_SPAN_SIZE;
+}
+
 size_t mpr_heap_block_size(const void *p)
 {
     uint32_t span;

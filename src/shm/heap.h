@@ -34,6 +34,9 @@ void mpr_heap_free_hand(struct mpr_thread *self, struct mpr_thread *whose,
  */
 bool mpr_heap_free(struct mpr_thread *self, void *block);
 
+/* No block can ever be larger, in bytes. */
+size_t mpr_heap_limit(void);
+
 /* Bytes that the block may be used for; 0 when it is no block in use. */
 size_t mpr_heap_block_size(const void *block);
 

@@ -71,6 +71,18 @@ static inline int nothing_is_left(void **state)
     return 0;
 }
 
+#define CLEAN(test) \
+    cmocka_unit_test_setup_teardown(test, note_what_is, nothing_is_left)
+
+/* ---- pools and tasks -------------------------------------------------- */
+
+static inline int squares(const void *arg, size_t size, mproc_reply *reply)
+{
+    int n = *(const int *)arg * *(const int *)arg;
+    (void)size;
+    return mproc_reply_set(reply, &n, sizeof n);
+}
+
 static inline mproc_pool *pool_with(mproc_pool_opts opts)
 {
     mproc_pool *p;

@@ -327,6 +327,7 @@ static void refuse_pool(void *h)
 {
     int out = 1234, in = 1, status = 5678;
     pid_t pid = 5;
+    mproc_pool_info info;
     mproc_result *result = NULL;
     const mproc_call call = {.fn = reply_seven};
     const mproc_batch batch = {.fn = reply_seven,
@@ -343,6 +344,9 @@ static void refuse_pool(void *h)
     assert_err(mproc_pool_map(h, &batch, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_pool_map_async(h, &batch, &result), MPROC_EINVAL);
     assert_err(mproc_pool_close(h), MPROC_EINVAL);
+    assert_err(mproc_pool_resize(h, 2), MPROC_EINVAL);
+    assert_err(mproc_pool_stats(h, &info), MPROC_EINVAL);
+    assert_int_equal(mproc_pool_worker_stats(h, NULL, 0), 0);
     assert_err(mproc_pool_terminate(h), MPROC_EINVAL);
     assert_err(mproc_pool_join(h, MPROC_FOREVER), MPROC_EINVAL);
     assert_int_equal(mproc_pool_worker_pids(h, &pid, 1), 0);
@@ -468,6 +472,7 @@ static int use_as_a_stranger(void *user)
     void *const *h = all->handle;
     int code = 1234, out = 5;
     pid_t pid = 6;
+    mproc_pool_info info;
     mproc_result *result = NULL;
     const mproc_call call = {.fn = reply_seven};
     const mproc_batch batch = {.fn = reply_seven};
@@ -485,6 +490,9 @@ static int use_as_a_stranger(void *user)
     assert_err(mproc_pool_map(h[POOL], &batch, MPROC_FOREVER), MPROC_EPERM);
     assert_err(mproc_pool_map_async(h[POOL], &batch, &result), MPROC_EPERM);
     assert_err(mproc_pool_close(h[POOL]), MPROC_EPERM);
+    assert_err(mproc_pool_resize(h[POOL], 2), MPROC_EPERM);
+    assert_err(mproc_pool_stats(h[POOL], &info), MPROC_EPERM);
+    assert_int_equal(mproc_pool_worker_stats(h[POOL], NULL, 0), 0);
     assert_err(mproc_pool_terminate(h[POOL]), MPROC_EPERM);
     assert_err(mproc_pool_join(h[POOL], MPROC_FOREVER), MPROC_EPERM);
     assert_int_equal(mproc_pool_worker_pids(h[POOL], &pid, 1), 0);

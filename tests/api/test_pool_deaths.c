@@ -68,13 +68,6 @@ static pid_t nursery_of(mproc_pool *p)
 
 /* ---- tasks ------------------------------------------------------------ */
 
-static int squares(const void *arg, size_t size, mproc_reply *reply)
-{
-    int n = *(const int *)arg * *(const int *)arg;
-    (void)size;
-    return mproc_reply_set(reply, &n, sizeof n);
-}
-
 static int tells_pid(const void *arg, size_t size, mproc_reply *reply)
 {
     pid_t pid = getpid();
@@ -677,9 +670,6 @@ static void an_initializer_that_fails_later_breaks_the_pool(void **state)
 }
 
 /* ---- main ------------------------------------------------------------- */
-
-#define CLEAN(test) \
-    cmocka_unit_test_setup_teardown(test, note_what_is, nothing_is_left)
 
 int main(void)
 {

@@ -5,21 +5,50 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+/*
+ * Every test is run for every start method. Children get what they need in
+ * their argument, which is copied, and answer in memory of the shared heap.
+ */
+static int how;
+
+static bool by_thread(void)
+{
+    return how == MPROC_START_THREAD;
+}
+
+/* Known to the system as a child of this process. */
+static bool by_own_process(void)
+{
+    return how == MPROC_START_FORK || how == MPROC_START_SPAWN;
+}
+
 /* ---- what children do ------------------------------------------------- */
+
+/* What is passed to most children. */
+struct note {
+    int number;
+    pid_t pid;
+    mproc_event *event;
+    mproc_process *process[3];
+    _Atomic int *count; /* the rest lies in the shared heap */
+    char *text;
+};
+
+static struct note nothing;
 
 static int ends_with(void *arg)
 {
-    return *(const int *)arg;
+    return ((const struct note *)arg)->number;
 }
 
 static int ends_at_once(void *arg)
@@ -28,20 +57,41 @@ static int ends_at_once(void *arg)
     return 0;
 }
 
+static mproc_event *stop; /* what the longest-lived wait for */
+
 static int never_ends(void *arg)
 {
-    (void)arg;
-    while (pause() != 0) {
+    const struct note *note = arg;
+    while (mproc_event_wait(note->event, MPROC_FOREVER) != 0) {
     }
     return 0;
 }
 
-static mproc_process *started(mproc_main_fn *fn, void *arg)
+/* A failed assertion in a child must not go on with the tests there. */
+static void be_strict(void)
+{
+    setenv("CMOCKA_TEST_ABORT", "1", 1);
+}
+
+static mproc_process *made(mproc_main_fn *fn, const struct note *note)
 {
     mproc_process *p;
-    assert_ok(mproc_process_new(&p, fn, arg, NULL));
+    mproc_process_opts opts = {.start = how, .arg_size = sizeof *note};
+    assert_ok(mproc_process_new(&p, fn, (void *)note, &opts));
+    return p;
+}
+
+static mproc_process *started(mproc_main_fn *fn, const struct note *note)
+{
+    mproc_process *p = made(fn, note);
     assert_ok(mproc_process_start(p));
     return p;
+}
+
+static mproc_process *started_endless(void)
+{
+    struct note note = {.event = stop};
+    return started(never_ends, &note);
 }
 
 static void joined(mproc_process *p)
@@ -58,63 +108,66 @@ static int code_of(mproc_process *p)
     return code;
 }
 
-/* The exit code of a new process that runs fn(arg). */
-static int run(mproc_main_fn *fn, void *arg)
+/* The exit code of a new process that runs fn. */
+static int run(mproc_main_fn *fn, const struct note *note)
 {
-    mproc_process *p = started(fn, arg);
+    mproc_process *p = started(fn, note);
     int code = code_of(p);
     mproc_process_free(p);
     return code;
 }
 
-static void end(mproc_process *p)
+/* Make an endless one end. */
+static void stop_it(mproc_process *p)
 {
-    assert_ok(mproc_process_kill(p));
-    joined(p);
+    if (!by_thread()) {
+        assert_ok(mproc_process_kill(p));
+        assert_ok(mproc_process_join(p, TEST_BOUND));
+    } else if (mproc_process_is_alive(p)) {
+        assert_ok(mproc_event_set(stop));
+        assert_ok(mproc_process_join(p, TEST_BOUND));
+        assert_ok(mproc_event_clear(stop));
+    }
 }
 
-/* Memory that children share with the test. */
-static void *shared_page(void)
+static void end(mproc_process *p)
 {
-    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    assert_ptr_not_equal(page, MAP_FAILED);
-    return page;
+    stop_it(p);
+    mproc_process_free(p);
 }
 
 /* ---- a life ----------------------------------------------------------- */
 
 static int tells_its_pid(void *arg)
 {
-    *(pid_t *)arg = getpid();
+    *((const struct note *)arg)->count = getpid();
     return 0;
 }
 
 static void a_process_runs_the_function_elsewhere(void **state)
 {
     (void)state;
-    pid_t *pid = shared_page();
-    mproc_process *p;
-    assert_ok(mproc_process_new(&p, tells_its_pid, pid, NULL));
+    struct note note = {.count = mproc_calloc(1, sizeof(int))};
+    mproc_process *p = made(tells_its_pid, &note);
     assert_int_equal(mproc_process_pid(p), 0);
     assert_false(mproc_process_is_alive(p));
     assert_ok(mproc_process_start(p));
-    assert_int_not_equal(mproc_process_pid(p), getpid());
+    assert_int_equal(mproc_process_pid(p) == getpid(), by_thread());
     assert_int_equal(code_of(p), 0);
-    assert_int_equal(*pid, mproc_process_pid(p));
+    assert_int_equal(*note.count, mproc_process_pid(p));
     assert_false(mproc_process_is_alive(p));
     mproc_process_free(p);
-    munmap(pid, 4096);
+    mproc_free((void *)note.count);
 }
 
 static int exits(void *arg)
 {
-    exit(*(const int *)arg);
+    exit(((const struct note *)arg)->number);
 }
 
 static int dies(void *arg)
 {
-    raise(*(const int *)arg);
+    raise(((const struct note *)arg)->number);
     return 1;
 }
 
@@ -126,7 +179,7 @@ static int aborts(void *arg)
 
 static void *exits_in_a_thread(void *arg)
 {
-    exit(*(const int *)arg);
+    exit(((const struct note *)arg)->number);
 }
 
 static int exits_by_another_thread(void *arg)
@@ -158,26 +211,30 @@ static void the_exit_code_tells_how_it_ended(void **state)
         {ends_with, 256, 0},
         {ends_with, 300, 44},
         {ends_with, -1, 255},
-        {exits, 5, 5},
-        {exits, 300, 44},
-        {exits_by_another_thread, 9, 9},
 #ifndef __SANITIZE_THREAD__
         {ends_its_only_thread, 3, 0},
 #endif
+        /* no thread */
+        {exits, 5, 5},
+        {exits, 300, 44},
+        {exits_by_another_thread, 9, 9},
         {dies, SIGKILL, -SIGKILL},
         {dies, SIGTERM, -SIGTERM},
         {aborts, 0, -SIGABRT},
     };
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
-        int arg = ends[i].arg;
-        assert_int_equal(run(ends[i].fn, &arg), ends[i].code);
+        struct note note = {.number = ends[i].arg};
+        if (by_thread() && ends[i].fn == exits) {
+            break;
+        }
+        assert_int_equal(run(ends[i].fn, &note), ends[i].code);
     }
 }
 
 static void join_may_be_repeated(void **state)
 {
     (void)state;
-    mproc_process *p = started(ends_at_once, NULL);
+    mproc_process *p = started(ends_at_once, &nothing);
     assert_ok(mproc_process_join(p, MPROC_FOREVER));
     assert_ok(mproc_process_join(p, MPROC_NOWAIT));
     assert_int_equal(code_of(p), 0);
@@ -188,7 +245,7 @@ static void join_gives_up_at_its_deadline(void **state)
 {
     (void)state;
     int code = 99;
-    mproc_process *p = started(never_ends, NULL);
+    mproc_process *p = started_endless();
     assert_err(mproc_process_join(p, MPROC_NOWAIT), MPROC_ETIMEDOUT);
     assert_err(mproc_process_join(p, mproc_in_ms(20)), MPROC_ETIMEDOUT);
     assert_err(mproc_process_join(p, mproc_in_ms(-1)), MPROC_ETIMEDOUT);
@@ -209,7 +266,7 @@ static void count_alarm(int sig)
 static int ends_after_ten_alarms(void *arg)
 {
     struct timespec moment = {.tv_nsec = 1000000};
-    while (*(_Atomic int *)arg < 10) {
+    while (*((const struct note *)arg)->count < 10) {
         nanosleep(&moment, NULL);
     }
     return 0;
@@ -220,16 +277,17 @@ static void signals_do_not_end_a_join(void **state)
     (void)state;
     struct sigaction act = {.sa_handler = count_alarm}, before;
     struct itimerval each = {{0, 2000}, {0, 2000}}, none = {{0, 0}, {0, 0}};
-    alarms = shared_page();
+    struct note note = {.count = mproc_calloc(1, sizeof(int))};
+    alarms = note.count;
     sigaction(SIGALRM, &act, &before);
-    mproc_process *p = started(ends_after_ten_alarms, (void *)alarms);
+    mproc_process *p = started(ends_after_ten_alarms, &note);
     setitimer(ITIMER_REAL, &each, NULL);
     assert_ok(mproc_process_join(p, TEST_BOUND));
     setitimer(ITIMER_REAL, &none, NULL);
     assert_true(*alarms >= 10);
     sigaction(SIGALRM, &before, NULL);
     mproc_process_free(p);
-    munmap((void *)alarms, 4096);
+    mproc_free((void *)note.count);
 }
 
 static void signals_sent_to_a_process_end_it(void **state)
@@ -243,8 +301,11 @@ static void signals_sent_to_a_process_end_it(void **state)
         {mproc_process_kill, -SIGKILL},
         {mproc_process_interrupt, -SIGINT},
     };
+    if (by_thread()) {
+        skip();
+    }
     for (size_t i = 0; i < 3; i++) {
-        mproc_process *p = started(never_ends, NULL);
+        mproc_process *p = started_endless();
         assert_ok(ways[i].send(p));
         assert_int_equal(code_of(p), ways[i].code);
         assert_ok(ways[i].send(p));
@@ -259,8 +320,7 @@ static void calls_before_the_start_are_refused(void **state)
 {
     (void)state;
     int code;
-    mproc_process *p;
-    assert_ok(mproc_process_new(&p, ends_at_once, NULL, NULL));
+    mproc_process *p = made(ends_at_once, &nothing);
     assert_err(mproc_process_join(p, MPROC_NOWAIT), MPROC_EINVAL);
     assert_err(mproc_process_exitcode(p, &code), MPROC_EINVAL);
     assert_err(mproc_process_terminate(p), MPROC_EINVAL);
@@ -275,7 +335,7 @@ static void calls_before_the_start_are_refused(void **state)
 static void a_process_is_started_once(void **state)
 {
     (void)state;
-    mproc_process *p = started(ends_at_once, NULL);
+    mproc_process *p = started(ends_at_once, &nothing);
     assert_err(mproc_process_start(p), MPROC_EINVAL);
     assert_int_equal(code_of(p), 0);
     assert_err(mproc_process_start(p), MPROC_EINVAL);
@@ -305,7 +365,7 @@ static void what_is_no_handle_is_told(void **state)
     char foreign[512] = "";
     expect_no_handle(NULL);
     expect_no_handle((mproc_process *)foreign);
-    mproc_process *p = started(ends_at_once, NULL);
+    mproc_process *p = started(ends_at_once, &nothing);
     joined(p);
     expect_no_handle(p);
 }
@@ -318,15 +378,17 @@ static void new_refuses_what_it_cannot_make(void **state)
         mproc_process_opts known;
         int later;
     } future = {.later = 1};
-    mproc_process_opts sized = {.arg_size = 4};
+    mproc_process_opts sized = {.arg_size = 4, .start = how};
     assert_err(mproc_process_new(NULL, ends_at_once, NULL, NULL), MPROC_EINVAL);
     assert_err(mproc_process_new(&p, NULL, NULL, NULL), MPROC_EINVAL);
     assert_err(mproc_process_new(&p, ends_at_once, NULL, &sized), MPROC_EINVAL);
-    for (int how = MPROC_START_THREAD; how <= MPROC_START_SPAWN; how++) {
-        mproc_process_opts opts = {.start = how};
-        assert_err(mproc_process_new(&p, ends_at_once, NULL, &opts),
-                   MPROC_ENOTSUP);
+    mproc_process_opts unsized = {.start = how}, absurd = {.start = 4};
+    if (how == MPROC_START_SPAWN || how == MPROC_START_FORKSERVER) {
+        assert_err(mproc_process_new(&p, ends_at_once, &p, &unsized),
+                   MPROC_EINVAL);
     }
+    assert_err(mproc_process_new(&p, ends_at_once, NULL, &absurd),
+               MPROC_EINVAL);
     assert_err(mproc_process_new_sized(&p, ends_at_once, NULL, &future.known,
                                        sizeof future),
                MPROC_ENOTSUP);
@@ -336,17 +398,18 @@ static void new_refuses_what_it_cannot_make(void **state)
 
 /* ---- names and arguments ---------------------------------------------- */
 
-static char *name_page;
+enum { TEXT_SIZE = 1024 };
 
 static int tells_default_names(void *arg)
 {
+    const struct note *note = arg;
     mproc_process *first, *second;
-    (void)arg;
+    be_strict();
     assert_ok(mproc_process_new(&first, ends_at_once, NULL, NULL));
     assert_ok(mproc_process_new(&second, ends_at_once, NULL, NULL));
-    snprintf(name_page, 1024, "%s %s %s",
-             mproc_process_name(mproc_process_current()),
-             mproc_process_name(first), mproc_process_name(second));
+    const char *mine = mproc_process_name(mproc_process_current());
+    snprintf(note->text, TEXT_SIZE, "%s %s %s", mine, mproc_process_name(first),
+             strrchr(mproc_process_name(second), ':'));
     mproc_process_free(first);
     mproc_process_free(second);
     return 0;
@@ -362,21 +425,22 @@ static unsigned ordinal_of(const mproc_process *p)
 static void names_count_the_children(void **state)
 {
     (void)state;
-    char expected[1024];
-    mproc_process *a, *b;
-    name_page = shared_page();
-    assert_ok(mproc_process_new(&a, tells_default_names, NULL, NULL));
-    assert_ok(mproc_process_new(&b, ends_at_once, NULL, NULL));
+    char expected[TEXT_SIZE];
+    struct note note = {.text = mproc_calloc(1, TEXT_SIZE)};
+    mproc_process *a = made(tells_default_names, &note);
+    mproc_process *b = made(ends_at_once, &nothing);
     unsigned n = ordinal_of(a);
     assert_int_equal(ordinal_of(b), n + 1);
     assert_ok(mproc_process_start(a));
     assert_int_equal(code_of(a), 0);
-    snprintf(expected, sizeof expected, "Process-%u Process-%u:1 Process-%u:2",
-             n, n, n);
-    assert_string_equal(name_page, expected);
+    /* threads count on with their process */
+    if (!by_thread()) {
+        snprintf(expected, sizeof expected, "Process-%u Process-%u:1 :2", n, n);
+        assert_string_equal(note.text, expected);
+    }
     mproc_process_free(a);
     mproc_process_free(b);
-    munmap(name_page, 4096);
+    mproc_free(note.text);
 }
 
 static void a_name_is_copied_and_cut_between_characters(void **state)
@@ -384,7 +448,7 @@ static void a_name_is_copied_and_cut_between_characters(void **state)
     (void)state;
     char name[100];
     mproc_process *p;
-    mproc_process_opts opts = {.name = name};
+    mproc_process_opts opts = {.name = name, .start = how};
     strcpy(name, "baker");
     assert_ok(mproc_process_new(&p, ends_at_once, NULL, &opts));
     strcpy(name, "other");
@@ -408,28 +472,68 @@ static void a_name_is_copied_and_cut_between_characters(void **state)
 static void an_argument_with_a_size_is_copied_when_made(void **state)
 {
     (void)state;
-    int arg = 21;
-    mproc_process *p;
-    mproc_process_opts opts = {.arg_size = sizeof arg};
-    assert_ok(mproc_process_new(&p, ends_with, &arg, &opts));
-    arg = 22;
+    struct note note = {.number = 21};
+    mproc_process *p = made(ends_with, &note);
+    note.number = 22;
     assert_ok(mproc_process_start(p));
     assert_int_equal(code_of(p), 21);
     mproc_process_free(p);
 }
 
-/* ---- who one is ------------------------------------------------------- */
+enum { LARGE = 3000001 };
 
-static mproc_process *subject;
+static int sums_up(void *arg)
+{
+    const unsigned char *byte = arg;
+    unsigned sum = 0;
+    for (int i = 0; i < LARGE; i++) {
+        sum += byte[i];
+    }
+    return sum == 200U * LARGE ? 17 : 18;
+}
+
+static void an_argument_may_be_large(void **state)
+{
+    (void)state;
+    mproc_process *p;
+    mproc_process_opts opts = {.start = how, .arg_size = LARGE};
+    char *arg = malloc(LARGE);
+    memset(arg, 200, LARGE);
+    assert_ok(mproc_process_new(&p, sums_up, arg, &opts));
+    free(arg);
+    assert_ok(mproc_process_start(p));
+    assert_int_equal(code_of(p), 17);
+    mproc_process_free(p);
+}
+
+static int expects_no_argument(void *arg)
+{
+    return arg == NULL ? 17 : 18;
+}
+
+static void no_argument_is_none(void **state)
+{
+    (void)state;
+    mproc_process *p;
+    mproc_process_opts opts = {.start = how};
+    assert_ok(mproc_process_new(&p, expects_no_argument, NULL, &opts));
+    assert_ok(mproc_process_start(p));
+    assert_int_equal(code_of(p), 17);
+    mproc_process_free(p);
+}
+
+/* ---- who one is ------------------------------------------------------- */
 
 static int knows_itself(void *arg)
 {
-    const pid_t *parent = arg;
+    const struct note *note = arg;
     int code;
+    be_strict();
+    assert_ok(mproc_event_wait(note->event, TEST_BOUND));
     mproc_process *me = mproc_process_current();
-    assert_ptr_equal(me, subject);
+    assert_ptr_equal(me, *(mproc_process **)note->text);
     assert_int_equal(mproc_process_pid(me), getpid());
-    assert_int_equal(mproc_process_parent_pid(), *parent);
+    assert_int_equal(mproc_process_parent_pid(), note->pid);
     assert_string_equal(mproc_process_name(me), "myself");
     assert_false(mproc_process_daemon(me));
     assert_true(mproc_process_is_alive(me));
@@ -443,25 +547,25 @@ static int knows_itself(void *arg)
     return 17;
 }
 
-/* A failed assertion in a child must not go on with the tests there. */
-static int (*checked_fn)(void *arg);
-
-static int checked(void *arg)
-{
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    return checked_fn(arg);
-}
-
 static void a_child_knows_itself_and_its_parent(void **state)
 {
     (void)state;
-    pid_t me = getpid();
-    mproc_process_opts opts = {.name = "myself"};
-    checked_fn = knows_itself;
-    assert_ok(mproc_process_new(&subject, checked, &me, &opts));
-    assert_ok(mproc_process_start(subject));
-    assert_int_equal(code_of(subject), 17);
-    mproc_process_free(subject);
+    if (by_thread()) {
+        skip(); /* see test_process_thread.c */
+    }
+    struct note note = {.pid = getpid(), .text = mproc_calloc(1, 64)};
+    mproc_process_opts opts = {
+        .name = "myself", .start = how, .arg_size = sizeof note};
+    mproc_process *p;
+    assert_ok(mproc_event_new(&note.event));
+    assert_ok(mproc_process_new(&p, knows_itself, &note, &opts));
+    *(mproc_process **)note.text = p;
+    assert_ok(mproc_process_start(p));
+    assert_ok(mproc_event_set(note.event));
+    assert_int_equal(code_of(p), 17);
+    mproc_process_free(p);
+    mproc_event_free(note.event);
+    mproc_free(note.text);
 }
 
 static int forks_plainly(void *arg)
@@ -475,7 +579,7 @@ static int forks_plainly(void *arg)
     assert_int_equal(mproc_process_pid(arg), getppid());
     assert_err(mproc_process_join(arg, MPROC_NOWAIT), MPROC_EPERM);
     assert_true(mproc_process_is_alive(arg));
-    assert_int_equal(run(ends_at_once, NULL), 0);
+    assert_int_equal(run(ends_at_once, &nothing), 0);
     return 17;
 }
 
@@ -497,8 +601,9 @@ static void the_first_process_has_a_handle_too(void **state)
 
 static int is_a_stranger(void *arg)
 {
-    mproc_process **p = arg;
+    mproc_process *const *p = ((struct note *)arg)->process;
     int code;
+    be_strict();
     for (int i = 0; i < 3; i++) {
         bool begun = i > 0, runs = i == 1;
         assert_err(mproc_process_start(p[i]), MPROC_EPERM);
@@ -519,41 +624,46 @@ static int is_a_stranger(void *arg)
 static void strangers_may_look_but_not_touch(void **state)
 {
     (void)state;
-    mproc_process *p[3];
-    assert_ok(mproc_process_new(&p[0], ends_at_once, NULL, NULL));
-    p[1] = started(never_ends, NULL);
-    p[2] = started(ends_at_once, NULL);
-    assert_int_equal(code_of(p[2]), 0);
-    assert_int_equal(test_wait_exit(test_fork(is_a_stranger, p)), 17);
-    checked_fn = is_a_stranger;
-    assert_int_equal(run(checked, p), 17);
-    end(p[1]);
-    mproc_process_free(p[0]);
-    mproc_process_free(p[2]);
+    struct note note = {.number = 0};
+    note.process[0] = made(ends_at_once, &nothing);
+    note.process[1] = started_endless();
+    note.process[2] = started(ends_at_once, &nothing);
+    assert_int_equal(code_of(note.process[2]), 0);
+    assert_int_equal(test_wait_exit(test_fork(is_a_stranger, &note)), 17);
+    if (!by_thread()) {
+        assert_int_equal(run(is_a_stranger, &note), 17);
+    }
+    end(note.process[1]);
+    mproc_process_free(note.process[0]);
+    mproc_process_free(note.process[2]);
 }
-
-static mproc_process **left;
 
 static int leaves_a_handle(void *arg)
 {
-    (void)arg;
-    *left = started(ends_at_once, NULL);
-    assert_int_equal(code_of(*left), 0);
+    const struct note *note = arg;
+    be_strict();
+    how = note->number;
+    mproc_process *left = started(ends_at_once, &nothing);
+    *(mproc_process **)note->text = left;
+    assert_int_equal(code_of(left), 0);
     return 0;
 }
 
 static void a_handle_outlives_its_maker_until_it_is_freed(void **state)
 {
     (void)state;
-    left = shared_page();
-    checked_fn = leaves_a_handle;
-    assert_int_equal(run(checked, NULL), 0);
-    assert_true(mproc_process_pid(*left) > 0);
-    assert_false(mproc_process_is_alive(*left));
-    assert_err(mproc_process_join(*left, MPROC_NOWAIT), MPROC_EPERM);
-    mproc_process_free(*left);
-    expect_no_handle(*left);
-    munmap(left, 4096);
+    if (by_thread()) {
+        skip(); /* its maker is this process */
+    }
+    struct note note = {.number = how, .text = mproc_calloc(1, 64)};
+    assert_int_equal(run(leaves_a_handle, &note), 0);
+    mproc_process *left = *(mproc_process **)note.text;
+    assert_true(mproc_process_pid(left) > 0);
+    assert_false(mproc_process_is_alive(left));
+    assert_err(mproc_process_join(left, MPROC_NOWAIT), MPROC_EPERM);
+    mproc_process_free(left);
+    expect_no_handle(left);
+    mproc_free(note.text);
 }
 
 /* ---- many ------------------------------------------------------------- */
@@ -563,28 +673,28 @@ static void active_children_are_those_that_run(void **state)
     (void)state;
     mproc_process *p[3], *active[4] = {NULL};
     for (int i = 0; i < 3; i++) {
-        p[i] = started(never_ends, NULL);
+        p[i] = started_endless();
     }
     assert_int_equal(mproc_active_children(NULL, 0), 3);
     assert_int_equal(mproc_active_children(active, 1), 3);
     assert_null(active[1]);
     assert_int_equal(mproc_active_children(active, 4), 3);
     assert_memory_equal(active, p, sizeof p);
-    assert_ok(mproc_process_kill(p[1]));
-    assert_ok(mproc_process_join(p[1], TEST_BOUND));
-    assert_int_equal(mproc_active_children(active, 4), 2);
-    assert_ptr_equal(active[0], p[0]);
-    assert_ptr_equal(active[1], p[2]);
-    mproc_process_free(p[1]);
-    end(p[0]);
-    end(p[2]);
+    mproc_process *gone = started(ends_at_once, &nothing);
+    assert_ok(mproc_process_join(gone, TEST_BOUND));
+    assert_int_equal(mproc_active_children(active, 4), 3);
+    assert_memory_equal(active, p, sizeof p);
+    mproc_process_free(gone);
+    for (int i = 0; i < 3; i++) {
+        end(p[i]);
+    }
     assert_int_equal(mproc_active_children(active, 4), 0);
 }
 
 static void active_children_joins_those_that_have_ended(void **state)
 {
     (void)state;
-    mproc_process *p = started(ends_at_once, NULL);
+    mproc_process *p = started(ends_at_once, &nothing);
     struct pollfd ended = {.fd = mproc_process_fd(p), .events = POLLIN};
     assert_int_equal(poll(&ended, 1, 30000), 1);
     assert_int_equal(mproc_active_children(NULL, 0), 0);
@@ -611,10 +721,10 @@ static void all_who_join_know_the_exit_code(void **state)
 {
     (void)state;
     pthread_t threads[JOINERS];
-    int codes[JOINED], known[JOINERS] = {0}, sum = 0;
+    int known[JOINERS] = {0}, sum = 0;
     for (int i = 0; i < JOINED; i++) {
-        codes[i] = i;
-        crowd[i] = started(ends_with, &codes[i]);
+        struct note note = {.number = i};
+        crowd[i] = started(ends_with, &note);
     }
     for (int i = 0; i < JOINERS; i++) {
         assert_int_equal(
@@ -636,7 +746,9 @@ static void *starts_and_joins(void *arg)
     for (int i = 0; i < 20; i++) {
         mproc_process *p;
         int code;
-        *good += mproc_process_new(&p, ends_with, &i, NULL) == 0 &&
+        struct note note = {.number = i};
+        mproc_process_opts opts = {.start = how, .arg_size = sizeof note};
+        *good += mproc_process_new(&p, ends_with, &note, &opts) == 0 &&
                  mproc_process_start(p) == 0 &&
                  mproc_process_join(p, TEST_BOUND) == 0 &&
                  mproc_process_exitcode(p, &code) == 0 && code == i;
@@ -666,7 +778,10 @@ static void a_status_taken_by_another_wait_is_unknown(void **state)
 {
     (void)state;
     int code = 99;
-    mproc_process *p = started(ends_at_once, NULL);
+    if (!by_own_process()) {
+        skip(); /* nobody else can take it */
+    }
+    mproc_process *p = started(ends_at_once, &nothing);
     assert_int_equal(test_wait_exit(mproc_process_pid(p)), 0);
     assert_ok(mproc_process_join(p, TEST_BOUND));
     assert_false(mproc_process_is_alive(p));
@@ -678,13 +793,18 @@ static void a_status_taken_by_another_wait_is_unknown(void **state)
 
 static int ignores_its_children(void *arg)
 {
-    int code;
+    int code = 99;
     (void)arg;
     signal(SIGCHLD, SIG_IGN);
-    mproc_process *p = started(ends_at_once, NULL);
+    mproc_process *p = started(ends_at_once, &nothing);
     assert_ok(mproc_process_join(p, TEST_BOUND));
     assert_false(mproc_process_is_alive(p));
-    assert_err(mproc_process_exitcode(p, &code), MPROC_ECHILD);
+    if (by_own_process()) {
+        assert_err(mproc_process_exitcode(p, &code), MPROC_ECHILD);
+    } else {
+        assert_ok(mproc_process_exitcode(p, &code));
+        assert_int_equal(code, 0);
+    }
     mproc_process_free(p);
     return 17;
 }
@@ -700,17 +820,18 @@ static void join_works_where_children_are_ignored(void **state)
 static void the_descriptor_is_readable_once_it_has_ended(void **state)
 {
     (void)state;
-    mproc_process *p = started(never_ends, NULL);
+    mproc_process *p = started_endless();
     int fd = mproc_process_fd(p);
     struct pollfd ended = {.fd = fd, .events = POLLIN};
     assert_true(fd >= 0);
     assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
     assert_int_equal(poll(&ended, 1, 0), 0);
-    assert_ok(mproc_process_kill(p));
+    assert_ok(by_thread() ? mproc_event_set(stop) : mproc_process_kill(p));
     assert_int_equal(poll(&ended, 1, 30000), 1);
     assert_ok(mproc_process_join(p, TEST_BOUND));
     assert_int_equal(mproc_process_fd(p), fd);
     assert_int_equal(poll(&ended, 1, 0), 1);
+    assert_ok(mproc_event_clear(stop));
     mproc_process_free(p);
     assert_int_equal(fcntl(fd, F_GETFD), -1);
 }
@@ -718,7 +839,7 @@ static void the_descriptor_is_readable_once_it_has_ended(void **state)
 static void a_descriptor_asked_for_late_is_readable_too(void **state)
 {
     (void)state;
-    mproc_process *p = started(ends_at_once, NULL);
+    mproc_process *p = started(ends_at_once, &nothing);
     assert_int_equal(code_of(p), 0);
     struct pollfd ended = {.fd = mproc_process_fd(p), .events = POLLIN};
     assert_int_equal(poll(&ended, 1, 0), 1);
@@ -728,38 +849,40 @@ static void a_descriptor_asked_for_late_is_readable_too(void **state)
 
 static int counts_its_descriptors(void *arg)
 {
-    return test_open_fds() - *(const int *)arg;
+    return test_open_fds() - ((const struct note *)arg)->number;
 }
 
 static void processes_cost_one_descriptor_while_they_run(void **state)
 {
     (void)state;
     mproc_process *p[10];
-    int before = test_open_fds();
+    struct note note = {.number = test_open_fds()};
     for (int i = 0; i < 10; i++) {
-        p[i] = started(never_ends, NULL);
+        p[i] = started_endless();
     }
-    assert_true(test_open_fds() <= before + 10);
-    assert_int_equal(run(counts_its_descriptors, &before), 0);
+    assert_true(test_open_fds() <= note.number + 10);
+    if (how == MPROC_START_FORK) {
+        assert_int_equal(run(counts_its_descriptors, &note), 0);
+    }
     for (int i = 0; i < 10; i++) {
-        assert_ok(mproc_process_kill(p[i]));
-        assert_ok(mproc_process_join(p[i], TEST_BOUND));
+        stop_it(p[i]);
     }
-    assert_int_equal(test_open_fds(), before);
+    assert_int_equal(test_open_fds(), note.number);
     for (int i = 0; i < 10; i++) {
         mproc_process_free(p[i]);
     }
-    assert_int_equal(test_open_fds(), before);
-    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
-    assert_int_equal(errno, ECHILD);
+    assert_int_equal(test_open_fds(), note.number);
+    if (how <= MPROC_START_THREAD) { /* later the forkserver is there */
+        assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+        assert_int_equal(errno, ECHILD);
+    }
 }
 
 /* What the limit refuses leaves the process as it was: it starts later. */
 static void expect_start_refused(int resource, rlim_t limit, int expected)
 {
     struct rlimit before, now;
-    mproc_process *p;
-    assert_ok(mproc_process_new(&p, ends_at_once, NULL, NULL));
+    mproc_process *p = made(ends_at_once, &nothing);
     int fds = test_open_fds();
     getrlimit(resource, &before);
     now = before;
@@ -781,6 +904,9 @@ static void expect_start_refused(int resource, rlim_t limit, int expected)
 static void a_start_without_descriptors_is_refused(void **state)
 {
     (void)state;
+    if (by_thread()) {
+        skip(); /* it needs none */
+    }
     int lowest = dup(0);
     close(lowest);
     expect_start_refused(RLIMIT_NOFILE, (rlim_t)lowest, MPROC_EMFILE);
@@ -816,10 +942,15 @@ static int is_daemonic(void *arg)
 {
     mproc_process *p;
     (void)arg;
+    be_strict();
     assert_true(mproc_process_daemon(mproc_process_current()));
-    assert_ok(mproc_process_new(&p, ends_at_once, NULL, NULL));
-    assert_err(mproc_process_start(p), MPROC_EPERM);
-    mproc_process_free(p);
+    for (int by = MPROC_START_FORK; by <= MPROC_START_SPAWN; by++) {
+        mproc_process_opts opts = {.start = by};
+        assert_ok(mproc_process_new(&p, ends_at_once, NULL, &opts));
+        assert_err(mproc_process_start(p), MPROC_EPERM);
+        mproc_process_free(p);
+    }
+    assert_err(mproc_forkserver_start(), MPROC_EPERM);
     return 17;
 }
 
@@ -827,9 +958,8 @@ static void a_daemonic_process_may_not_start_children(void **state)
 {
     (void)state;
     mproc_process *p;
-    mproc_process_opts opts = {.daemon = 1};
-    checked_fn = is_daemonic;
-    assert_ok(mproc_process_new(&p, checked, NULL, &opts));
+    mproc_process_opts opts = {.daemon = 1, .start = how};
+    assert_ok(mproc_process_new(&p, is_daemonic, NULL, &opts));
     assert_true(mproc_process_daemon(p));
     assert_ok(mproc_process_start(p));
     assert_int_equal(code_of(p), 17);
@@ -838,38 +968,78 @@ static void a_daemonic_process_may_not_start_children(void **state)
 
 static int waits_and_looks(void *arg)
 {
-    int *pipe_ends = *(int **)arg;
-    char c;
-    close(pipe_ends[1]);
-    ssize_t got = read(pipe_ends[0], &c, 1);
+    const struct note *note = arg;
+    be_strict();
+    assert_ok(mproc_event_wait(note->event, TEST_BOUND));
     mproc_process *me = mproc_process_current();
-    assert_int_equal(got, 0);
     assert_string_equal(mproc_process_name(me), "runs on");
     assert_int_equal(mproc_process_pid(me), getpid());
     assert_true(mproc_process_is_alive(me));
-    assert_ptr_equal(*(int **)arg, pipe_ends);
+    assert_int_equal(note->number, 23);
+    *note->count = 17;
+    mproc_event_clear(note->event);
     return 17;
 }
 
 static void a_process_freed_while_it_runs_runs_on(void **state)
 {
     (void)state;
-    int ends[2];
-    int *arg = ends;
+    struct note note = {.number = 23, .count = mproc_calloc(1, sizeof(int))};
     mproc_process *p;
-    mproc_process_opts opts = {.name = "runs on", .arg_size = sizeof arg};
-    assert_int_equal(pipe(ends), 0);
-    checked_fn = waits_and_looks;
-    assert_ok(mproc_process_new(&p, checked, &arg, &opts));
+    mproc_process_opts opts = {
+        .name = "runs on", .start = how, .arg_size = sizeof note};
+    assert_ok(mproc_event_new(&note.event));
+    assert_ok(mproc_process_new(&p, waits_and_looks, &note, &opts));
     assert_ok(mproc_process_start(p));
-    pid_t pid = mproc_process_pid(p);
     mproc_process_free(p);
     expect_no_handle(p);
     assert_int_equal(mproc_active_children(NULL, 0), 0);
-    close(ends[0]);
-    close(ends[1]);
-    assert_int_equal(test_wait_exit(pid), 17);
-    joined(started(ends_at_once, NULL)); /* which forgets the other one */
+    assert_ok(mproc_event_set(note.event));
+    while (mproc_event_is_set(note.event)) {
+        sched_yield();
+    }
+    assert_int_equal(*note.count, 17);
+    joined(started(ends_at_once, &nothing)); /* which forgets the other one */
+    mproc_event_free(note.event);
+    mproc_free((void *)note.count);
+}
+
+static int makes_a_child(void *arg)
+{
+    const struct note *note = arg;
+    struct note less = {.number = note->number - 1, .count = note->count};
+    be_strict();
+    ++*note->count;
+    how = MPROC_START_FORK + note->number % 4;
+    return note->number == 0 ? 0 : run(makes_a_child, &less);
+}
+
+static void children_start_children_by_any_method(void **state)
+{
+    (void)state;
+    struct note note = {.number = 8, .count = mproc_calloc(1, sizeof(int))};
+    int before = how;
+    assert_int_equal(run(makes_a_child, &note), 0);
+    how = before; /* threads have changed it */
+    assert_int_equal(*note.count, 9);
+    mproc_free((void *)note.count);
+}
+
+static int prepare(void **state)
+{
+    (void)state;
+    int err = mproc_event_new(&stop);
+    if (err == 0 && how == MPROC_START_FORKSERVER) {
+        err = mproc_forkserver_start();
+    }
+    return err;
+}
+
+static int clean_up(void **state)
+{
+    (void)state;
+    mproc_event_free(stop);
+    return 0;
 }
 
 int main(void)
@@ -888,6 +1058,8 @@ int main(void)
         cmocka_unit_test(names_count_the_children),
         cmocka_unit_test(a_name_is_copied_and_cut_between_characters),
         cmocka_unit_test(an_argument_with_a_size_is_copied_when_made),
+        cmocka_unit_test(an_argument_may_be_large),
+        cmocka_unit_test(no_argument_is_none),
         cmocka_unit_test(a_child_knows_itself_and_its_parent),
         cmocka_unit_test(the_first_process_has_a_handle_too),
         cmocka_unit_test(strangers_may_look_but_not_touch),
@@ -905,6 +1077,14 @@ int main(void)
         cmocka_unit_test(a_start_without_processes_is_refused),
         cmocka_unit_test(a_daemonic_process_may_not_start_children),
         cmocka_unit_test(a_process_freed_while_it_runs_runs_on),
+        cmocka_unit_test(children_start_children_by_any_method),
     };
-    return cmocka_run_group_tests_name("process", tests, NULL, NULL);
+    const char *const names[] = {"process by fork", "process by thread",
+                                 "process by forkserver", "process by spawn"};
+    int failed = 0;
+    for (how = MPROC_START_FORK; how <= MPROC_START_SPAWN; how++) {
+        failed +=
+            cmocka_run_group_tests_name(names[how], tests, prepare, clean_up);
+    }
+    return failed;
 }

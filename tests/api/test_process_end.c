@@ -1,70 +1,54 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * How whole programs end that have started processes. Each is run anew from
- * this one: test_process_end <program>, with a pipe as its standard output. The
- * pipe is at its end once every process of the program has ended.
- */
-#include "test.h"
+/* How whole programs end that have started processes, by each method. */
+#include "program.h"
 
-#include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-/* The child's end of the pipe that tests speak to the program by. */
-enum { ORDERS = 3 };
 
 /* ---- in the programs -------------------------------------------------- */
 
-static void say(const char *text)
-{
-    if (write(STDOUT_FILENO, text, strlen(text)) < 0) {
-        _exit(99);
-    }
-}
+/* What a child gets. */
+struct note {
+    mproc_event *ready;
+    char text[24];
+};
 
-/* Waits until the test closes its end. */
-static void await_order(void)
-{
-    char c;
-    while (read(ORDERS, &c, 1) < 0 && errno == EINTR) {
-    }
-}
-
-static mproc_process *started(mproc_main_fn *fn, void *arg, int daemon)
+static mproc_process *started_by(int method, mproc_main_fn *fn,
+                                 const struct note *note, int daemon)
 {
     mproc_process *p;
-    mproc_process_opts opts = {.daemon = daemon};
-    if (mproc_process_new(&p, fn, arg, &opts) != 0 ||
+    mproc_process_opts opts = {
+        .daemon = daemon, .start = method, .arg_size = sizeof *note};
+    if (mproc_process_new(&p, fn, (void *)note, &opts) != 0 ||
         mproc_process_start(p) != 0) {
         _exit(98);
     }
     return p;
 }
 
-/* Start a daemon that closes what it gets once it is ready; wait for that. */
+static mproc_process *started(mproc_main_fn *fn, const char *text, int daemon)
+{
+    struct note note = {NULL, ""};
+    snprintf(note.text, sizeof note.text, "%s", text);
+    return started_by(how, fn, &note, daemon);
+}
+
+/* Start a daemon that sets the event once it is ready; wait for that. */
 static mproc_process *started_ready(mproc_main_fn *fn)
 {
-    int ready[2];
-    char c;
-    if (pipe(ready) != 0) {
+    struct note note = {NULL, ""};
+    if (mproc_event_new(&note.ready) != 0) {
         _exit(97);
     }
-    mproc_process *p = started(fn, &ready[1], 1);
-    close(ready[1]);
-    if (read(ready[0], &c, 1) != 0) {
+    mproc_process *p = started_by(how, fn, &note, 1);
+    if (mproc_event_wait(note.ready, TEST_BOUND) != 0) {
         _exit(96);
     }
-    close(ready[0]);
+    mproc_event_free(note.ready);
     return p;
 }
 
@@ -79,7 +63,7 @@ static int sleeps(void *arg)
 static int says_when_told(void *arg)
 {
     await_order();
-    say(arg);
+    say(((const struct note *)arg)->text);
     return 0;
 }
 
@@ -92,10 +76,53 @@ static int leaves_a_child_running(void)
     return alive ? 4 : 5;
 }
 
+static mproc_process *started_thread(mproc_main_fn *fn, const char *text,
+                                     int daemon)
+{
+    struct note note = {NULL, ""};
+    snprintf(note.text, sizeof note.text, "%s", text);
+    return started_by(MPROC_START_THREAD, fn, &note, daemon);
+}
+
+static int leaves_threads_running(void)
+{
+    started_thread(sleeps, "", 1); /* ends with the process */
+    started_thread(says_when_told, "thread ", 0);
+    say("main ");
+    return 4;
+}
+
+static int exits_when_told(void *arg)
+{
+    await_order();
+    exit(atoi(((const struct note *)arg)->text));
+}
+
+static int has_a_thread_that_exits(void)
+{
+    mproc_process *p = started_thread(exits_when_told, "4", 0);
+    say("main ");
+    mproc_process_join(p, MPROC_FOREVER);
+    return 5; /* not reached: the thread has ended the process */
+}
+
+static int has_a_thread(void *arg)
+{
+    started_thread(says_when_told, ((const struct note *)arg)->text, 0);
+    say("child ");
+    return 0;
+}
+
+static int has_a_child_with_a_thread(void)
+{
+    started(has_a_thread, "thread ", 0);
+    return 4;
+}
+
 static int is_obstinate(void *arg)
 {
     signal(SIGTERM, SIG_IGN);
-    close(*(int *)arg);
+    mproc_event_set(((const struct note *)arg)->ready);
     return sleeps(NULL);
 }
 
@@ -113,7 +140,7 @@ static int ends_when_asked(void *arg)
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
     sigprocmask(SIG_BLOCK, &term, &before);
-    close(*(int *)arg);
+    mproc_event_set(((const struct note *)arg)->ready);
     while (!was_asked) {
         sigsuspend(&before);
     }
@@ -123,7 +150,7 @@ static int ends_when_asked(void *arg)
 
 static int leaves_daemons(void)
 {
-    started(sleeps, NULL, 1);
+    started(sleeps, "", 1);
     started_ready(ends_when_asked);
     return 4;
 }
@@ -136,8 +163,8 @@ static int leaves_an_obstinate_daemon(void)
 
 static int has_a_daemon_and_a_child(void *arg)
 {
-    (void)arg;
-    started(sleeps, NULL, 1);
+    how = atoi(((const struct note *)arg)->text);
+    started(sleeps, "", 1);
     started(says_when_told, "grandchild ", 0);
     say("child ");
     return 0;
@@ -145,7 +172,8 @@ static int has_a_daemon_and_a_child(void *arg)
 
 static int leaves_a_family(void)
 {
-    started(has_a_daemon_and_a_child, NULL, 0);
+    char method[] = {(char)('0' + how), '\0'};
+    started(has_a_daemon_and_a_child, method, 0);
     return 4;
 }
 
@@ -153,7 +181,7 @@ static int leaves_a_family(void)
 
 static int is_killed(int daemon)
 {
-    started(sleeps, NULL, daemon);
+    started(sleeps, "", daemon);
     say("ready ");
     await_order();
     raise(SIGKILL);
@@ -176,7 +204,7 @@ static mproc_process *daemon_of_thread;
 
 static int sleeps_once_ready(void *arg)
 {
-    close(*(int *)arg);
+    mproc_event_set(((const struct note *)arg)->ready);
     return sleeps(NULL);
 }
 
@@ -210,13 +238,13 @@ static void says_goodbye(void)
 
 static int prints(void *arg)
 {
-    printf("%s", (const char *)arg);
+    printf("%s", ((const struct note *)arg)->text);
     return 0;
 }
 
 static int prints_and_exits(void *arg)
 {
-    printf("%s", (const char *)arg);
+    printf("%s", ((const struct note *)arg)->text);
     exit(6);
 }
 
@@ -249,7 +277,7 @@ static void *reads_orders(void *arg)
 static int prints_while_a_thread_reads(void)
 {
     pthread_t thread;
-    FILE *orders = fdopen(dup(ORDERS), "r");
+    FILE *orders = fdopen(dup(STDIN_FILENO), "r");
     if (pthread_create(&thread, NULL, reads_orders, orders) != 0) {
         return 97;
     }
@@ -275,7 +303,7 @@ static int prints_to_files(void)
 {
     FILE *file = fdopen(dup(STDOUT_FILENO), "w");
     fprintf(file, "file ");
-    int code = code_of(started(prints_to_a_file, NULL, 0));
+    int code = code_of(started(prints_to_a_file, "", 0));
     fclose(file);
     return code == 0 ? 4 : 5;
 }
@@ -303,12 +331,9 @@ static int prints_while_it_starts(void)
 
 /* ---- limits ----------------------------------------------------------- */
 
-static mproc_event *entered;
-
 static int enters_and_waits(void *arg)
 {
-    (void)arg;
-    mproc_event_set(entered); /* it has its slot now */
+    mproc_event_set(((const struct note *)arg)->ready); /* it has its slot */
     await_order();
     return 0;
 }
@@ -316,13 +341,15 @@ static int enters_and_waits(void *arg)
 static int may_have_two_processes(void)
 {
     mproc_process *p;
+    struct note note = {NULL, ""};
     mproc_config config = {.processes_max = 2};
-    if (mproc_configure(&config) != 0 || mproc_event_new(&entered) != 0) {
+    mproc_process_opts opts = {.start = how, .arg_size = sizeof note};
+    if (mproc_configure(&config) != 0 || mproc_event_new(&note.ready) != 0) {
         return 97;
     }
-    mproc_process *first = started(enters_and_waits, NULL, 0);
-    if (mproc_event_wait(entered, TEST_BOUND) != 0 ||
-        mproc_process_new(&p, prints, "second ", NULL) != 0) {
+    mproc_process *first = started_by(how, enters_and_waits, &note, 0);
+    if (mproc_event_wait(note.ready, TEST_BOUND) != 0 ||
+        mproc_process_new(&p, prints, &note, &opts) != 0) {
         return 98;
     }
     say(mproc_error_name(mproc_process_start(p)));
@@ -350,12 +377,12 @@ static int has_no_pidfds(void)
     if (!forbid_pidfds()) {
         return 77;
     }
-    mproc_process *p = started(sleeps, NULL, 0);
+    mproc_process *p = started(sleeps, "", 0);
     int fd = mproc_process_fd(p);
     int early = mproc_process_join(p, mproc_in_ms(20));
     int sent = mproc_process_terminate(p);
     int code = code_of(p);
-    started(sleeps, NULL, 1);
+    started(sleeps, "", 1);
     return fd == MPROC_ENOTSUP && early == MPROC_ETIMEDOUT && sent == 0 &&
                    code == -SIGTERM
                ? 4
@@ -378,15 +405,11 @@ static int asks_who_it_is_first(void)
                : 5;
 }
 
-static const struct program {
-    const char *name;
-    int (*main)(void);
-} programs[] = {
-#define PROGRAM(fn) \
-    {               \
-#fn, fn     \
-    }
+static const struct program programs[] = {
     PROGRAM(leaves_a_child_running),
+    PROGRAM(leaves_threads_running),
+    PROGRAM(has_a_thread_that_exits),
+    PROGRAM(has_a_child_with_a_thread),
     PROGRAM(leaves_daemons),
     PROGRAM(leaves_an_obstinate_daemon),
     PROGRAM(leaves_a_family),
@@ -405,96 +428,6 @@ static const struct program {
 
 /* ---- in the tests ----------------------------------------------------- */
 
-struct run {
-    pid_t pid;
-    int output;
-    int orders;
-    size_t size;
-    char text[1024];
-};
-
-static struct run run_program(const char *name)
-{
-    int output[2], orders[2];
-    struct run run = {0};
-    assert_int_equal(pipe(output), 0);
-    assert_int_equal(pipe(orders), 0);
-    fflush(stdout);
-    run.pid = fork();
-    assert_true(run.pid >= 0);
-    if (run.pid == 0) {
-        dup2(orders[0], 100);
-        dup2(output[1], STDOUT_FILENO);
-        for (int fd = 3; fd < 100; fd++) {
-            close(fd);
-        }
-        dup2(100, ORDERS);
-        close(100);
-        execl("/proc/self/exe", "program", name, (char *)NULL);
-        _exit(126);
-    }
-    close(output[1]);
-    close(orders[0]);
-    run.output = output[0];
-    run.orders = orders[1];
-    return run;
-}
-
-/* Read what is there, after waiting for it. False: the end. */
-static bool read_some(struct run *run)
-{
-    struct pollfd readable = {.fd = run->output, .events = POLLIN};
-    assert_int_equal(poll(&readable, 1, 30000), 1);
-    ssize_t got = read(run->output, run->text + run->size,
-                       sizeof run->text - 1 - run->size);
-    assert_true(got >= 0);
-    run->size += (size_t)got;
-    return got > 0;
-}
-
-static void expect_said(struct run *run, const char *text)
-{
-    while (run->size < strlen(text) && read_some(run)) {
-    }
-    assert_string_equal(run->text, text);
-}
-
-static void give_order(struct run *run)
-{
-    close(run->orders);
-    run->orders = -1;
-}
-
-static void end_of_all(struct run *run)
-{
-    if (run->orders >= 0) {
-        give_order(run);
-    }
-    while (read_some(run)) {
-    }
-    close(run->output);
-}
-
-/* All has ended: what was said, and how the program itself ended. */
-static void expect_end(struct run *run, const char *text, int code)
-{
-    end_of_all(run);
-    int ended = test_wait_exit(run->pid);
-    if (ended == 77) {
-        skip();
-    }
-    assert_string_equal(run->text, text);
-    assert_int_equal(ended, code);
-}
-
-static bool has_ended(pid_t pid)
-{
-    siginfo_t info = {0};
-    assert_int_equal(
-        waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
-    return info.si_pid == pid;
-}
-
 static void a_program_ends_after_its_children(void **state)
 {
     (void)state;
@@ -508,6 +441,32 @@ static void a_program_ends_after_its_children(void **state)
     assert_int_equal(run.size, strlen("main child freed "));
     assert_non_null(strstr(run.text, "child "));
     assert_non_null(strstr(run.text, "freed "));
+}
+
+static void a_program_ends_after_its_threads(void **state)
+{
+    (void)state;
+    struct run run = run_program("leaves_threads_running");
+    expect_said(&run, "main ");
+    assert_false(has_ended(run.pid));
+    expect_end(&run, "main thread ", 4);
+}
+
+static void a_thread_that_exits_ends_its_process(void **state)
+{
+    (void)state;
+    struct run run = run_program("has_a_thread_that_exits");
+    expect_said(&run, "main ");
+    expect_end(&run, "main ", 4);
+}
+
+static void a_child_ends_after_its_threads(void **state)
+{
+    (void)state;
+    struct run run = run_program("has_a_child_with_a_thread");
+    expect_said(&run, "child ");
+    assert_false(has_ended(run.pid));
+    expect_end(&run, "child thread ", 4);
 }
 
 static void a_program_asks_its_daemons_to_end(void **state)
@@ -623,14 +582,12 @@ static void who_one_is_may_be_asked_first_of_all(void **state)
 
 int main(int argc, char **argv)
 {
-    for (size_t i = 0; argc > 1 && i < sizeof programs / sizeof *programs;
-         i++) {
-        if (strcmp(argv[1], programs[i].name) == 0) {
-            return programs[i].main();
-        }
-    }
+    run_as_program(programs, argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_program_ends_after_its_children),
+        cmocka_unit_test(a_program_ends_after_its_threads),
+        cmocka_unit_test(a_thread_that_exits_ends_its_process),
+        cmocka_unit_test(a_child_ends_after_its_threads),
         cmocka_unit_test(a_program_asks_its_daemons_to_end),
         cmocka_unit_test(a_program_ends_daemons_that_do_not_listen),
         cmocka_unit_test(a_child_ends_its_own_children),
@@ -646,5 +603,17 @@ int main(int argc, char **argv)
         cmocka_unit_test(daemons_end_with_their_parent_without_pidfds),
         cmocka_unit_test(who_one_is_may_be_asked_first_of_all),
     };
-    return cmocka_run_group_tests_name("process_end", tests, NULL, NULL);
+    static const struct {
+        int how;
+        const char *name;
+    } groups[] = {{MPROC_START_FORK, "process_end by fork"},
+                  {MPROC_START_FORKSERVER, "process_end by forkserver"},
+                  {MPROC_START_SPAWN, "process_end by spawn"}};
+    int failed = 0;
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
+        how = groups[i].how;
+        failed +=
+            cmocka_run_group_tests_name(groups[i].name, tests, NULL, NULL);
+    }
+    return failed;
 }

@@ -69,12 +69,35 @@ static int put_number(struct crowd *crowd, int me, int number)
     struct message m = {me, number};
     memset(data, number, sizeof data);
     memcpy(data, &m, sizeof m);
-    int err = mproc_queue_put(crowd->q, data, size_of(number), MPROC_FOREVER);
+    int err =
+        crowd->q->log.order == MPROC_PRIORITY
+            ? mproc_queue_put_priority(crowd->q, 1 - number % 2, data,
+                                       size_of(number), MPROC_FOREVER)
+            : mproc_queue_put(crowd->q, data, size_of(number), MPROC_FOREVER);
     return good(crowd, err == 0, "put", err) ? 0 : err;
 }
 
-/* Takes one; false at the end. `last`: what was had of each producer. */
-static bool take(struct crowd *crowd, int last[THREADS])
+/* What may come next of each producer, of its even and of its odd numbers. */
+struct had {
+    int next[THREADS][2];
+};
+
+/* Those of one priority come in order, where the queue has one. */
+static bool in_order(int order, const struct had *had, const struct message *m)
+{
+    const int *next = had->next[m->producer];
+    switch (order) {
+    case MPROC_FIFO:
+        return m->number >= next[0] && m->number >= next[1];
+    case MPROC_PRIORITY:
+        return m->number >= next[m->number % 2];
+    default:
+        return true;
+    }
+}
+
+/* Takes one; false at the end. */
+static bool take(struct crowd *crowd, struct had *had)
 {
     char data[LARGE];
     struct message m;
@@ -89,8 +112,8 @@ static bool take(struct crowd *crowd, int last[THREADS])
     good(crowd, size == size_of(m.number), "size", 0);
     good(crowd, size == sizeof m || data[LARGE - 1] == (char)m.number, "data",
          0);
-    good(crowd, m.number > last[m.producer], "order", 0);
-    last[m.producer] = m.number;
+    good(crowd, in_order(crowd->q->log.order, had, &m), "order", 0);
+    had->next[m.producer][m.number % 2] = m.number + 1;
     atomic_fetch_add(&crowd->taken[m.producer][m.number], 1);
     return true;
 }
@@ -106,8 +129,8 @@ static void *produce(void *arg)
 
 static void *consume(void *arg)
 {
-    int last[THREADS] = {-1, -1, -1};
-    while (take(arg, last)) {
+    struct had had = {0};
+    while (take(arg, &had)) {
     }
     return NULL;
 }
@@ -115,8 +138,8 @@ static void *consume(void *arg)
 static void *consume_and_acknowledge(void *arg)
 {
     struct crowd *crowd = arg;
-    int last[THREADS] = {-1, -1, -1};
-    while (take(crowd, last)) {
+    struct had had = {0};
+    while (take(crowd, &had)) {
         int err = mproc_queue_task_done(crowd->q);
         good(crowd, err == 0, "task_done", err);
     }
@@ -126,8 +149,8 @@ static void *consume_and_acknowledge(void *arg)
 /* Ends, which is a death, with messages that it did not acknowledge. */
 static void *take_some_and_end(void *arg)
 {
-    int last[THREADS] = {-1, -1, -1};
-    for (int i = 0; i < 7 && take(arg, last); i++) {
+    struct had had = {0};
+    for (int i = 0; i < 7 && take(arg, &had); i++) {
     }
     return NULL;
 }
@@ -174,7 +197,7 @@ static void run_threads(struct crowd *crowd, void *(*consumer)(void *))
     for (int i = 0; i < THREADS; i++) {
         pthread_join(producers[i], NULL);
     }
-    if (crowd->q->log.leases != NULL) {
+    if (crowd->q->log.joinable) {
         assert_ok(mproc_queue_join(crowd->q, MPROC_FOREVER));
         assert_true(mproc_queue_empty(crowd->q));
     }
@@ -225,6 +248,23 @@ static void threads_share_an_unlimited_queue(void **state)
 {
     (void)state;
     use_among_threads(NULL, consume);
+}
+
+static void threads_share_a_stack(void **state)
+{
+    (void)state;
+    use_among_threads(&(mproc_queue_opts){.order = MPROC_LIFO}, consume);
+    use_among_threads(&(mproc_queue_opts){.order = MPROC_LIFO, .maxsize = 20},
+                      consume);
+}
+
+static void threads_share_a_queue_with_priorities(void **state)
+{
+    (void)state;
+    const mproc_queue_opts opts = {
+        .order = MPROC_PRIORITY, .maxsize = 20, .joinable = 1};
+    use_among_threads(&(mproc_queue_opts){.order = MPROC_PRIORITY}, consume);
+    use_among_threads(&opts, consume_and_acknowledge);
 }
 
 static void threads_acknowledge_and_one_joins(void **state)
@@ -441,6 +481,8 @@ int main(void)
         cmocka_unit_test(threads_share_a_queue_of_one_place),
         cmocka_unit_test(threads_share_a_bounded_queue),
         cmocka_unit_test(threads_share_an_unlimited_queue),
+        cmocka_unit_test(threads_share_a_stack),
+        cmocka_unit_test(threads_share_a_queue_with_priorities),
         cmocka_unit_test(threads_acknowledge_and_one_joins),
         cmocka_unit_test(join_ends_when_those_who_took_have_ended),
         cmocka_unit_test(it_is_full_or_empty_only_when_it_is),

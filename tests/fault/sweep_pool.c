@@ -301,8 +301,8 @@ static int settle(void *ctx)
     if (is.terminate) {
         atomic_store(&pool->phase, MPR_POOL_TERMINATED);
     }
-    mpr_nursery_settle(pool, self, &atomic_load(&pool->table)->worker[VICTIM],
-                       -SIGKILL);
+    mpr_worker_settle(pool, self, &atomic_load(&pool->table)->worker[VICTIM],
+                      -SIGKILL);
     return 0;
 }
 
@@ -366,7 +366,7 @@ static const char *check_single(const struct sweep_point *at)
                    ? NULL
                    : "lost otherwise";
     case MPROC_EOVERTIME:
-        return o->code == 0 && strstr(o->error, "longer than 3600 s") != NULL
+        return o->code == 0 && strstr(o->error, "ran too long") != NULL
                    ? NULL
                    : "over its time otherwise";
     case MPROC_ECANCELED:

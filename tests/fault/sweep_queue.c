@@ -65,6 +65,7 @@ struct journal {
     _Atomic uint32_t sleeper_done;
     _Atomic int32_t outcome;  /* of the sleeper */
     _Atomic uint32_t ballast; /* messages in it that are not told apart */
+    uint32_t rest;            /* what the round had got before the rest */
     struct doings of[WHO_COUNT];
 };
 
@@ -353,6 +354,11 @@ static void *table_is_spare(void)
                : NULL;
 }
 
+static void *large_two(void)
+{
+    return set_up_filled(&(struct scenario){.size = LARGE}, 2);
+}
+
 /* Enough for two levels of children. */
 static void *small_many(void)
 {
@@ -445,6 +451,28 @@ static const char *finish_if_unfinished(void *ctx)
     if (!mproc_queue_empty(j->q) && !is_done(j)) {
         if (get(j, ROUND, SOON) < 0 || mproc_queue_task_done(j->q) < 0) {
             return "nothing can be got and acknowledged";
+        }
+    }
+    return NULL;
+}
+
+/* What is freed too early is no longer what it was. */
+static const char *reap_and_scribble(void *ctx)
+{
+    static const size_t sizes[] = {16 * 96, 64 * 1024, 192 * 1024, LARGE + 1};
+    (void)ctx;
+    mpr_slots_reap(mpr_self_.thread);
+    for (int i = 0; i < 4; i++) {
+        void *block[3];
+        for (int k = 0; k < 3; k++) {
+            block[k] = mproc_alloc(sizes[i]);
+            if (block[k] == NULL) {
+                return "no memory";
+            }
+            memset(block[k], 0xee, sizes[i]);
+        }
+        for (int k = 0; k < 3; k++) {
+            mproc_free(block[k]);
         }
     }
     return NULL;
@@ -687,6 +715,17 @@ static bool in_order(struct journal *j)
     return true;
 }
 
+/* Gets that were killed, each of which may have had a message in hand. */
+static unsigned gets_cut(struct journal *j)
+{
+    unsigned cut = 0;
+    for (enum who who = 0; who < WHO_COUNT; who++) {
+        cut += atomic_load(&j->of[who].gets_begun) -
+               atomic_load(&j->of[who].gets_done);
+    }
+    return cut;
+}
+
 /* With nobody else putting or getting: may `b` come behind `a`? */
 static bool may_follow(const struct head *a, const struct head *b)
 {
@@ -700,15 +739,21 @@ static bool may_follow(const struct head *a, const struct head *b)
     }
 }
 
-/* Gets that were killed, each of which may have had a message in hand. */
-static unsigned gets_cut(struct journal *j)
+/* Who was killed with a message in hand had taken the first of them. */
+static bool was_first(struct journal *j, enum who by, uint32_t number)
 {
-    unsigned cut = 0;
-    for (enum who who = 0; who < WHO_COUNT; who++) {
-        cut += atomic_load(&j->of[who].gets_begun) -
-               atomic_load(&j->of[who].gets_done);
+    const struct head missing = {by, number};
+    uint32_t count;
+    struct head *got = all_got(j, ROUND, &count);
+    for (uint32_t i = j->rest; i < count; i++) {
+        bool equal = priority_of(&got[i]) == priority_of(&missing);
+        bool earlier = got[i].number < number && order != MPROC_LIFO &&
+                       (equal || order == MPROC_FIFO);
+        if (got[i].who == by && (earlier || !may_follow(&missing, &got[i]))) {
+            return false;
+        }
     }
-    return cut;
+    return true;
 }
 
 static const char *each_exactly_once(struct journal *j)
@@ -723,6 +768,9 @@ static const char *each_exactly_once(struct journal *j)
                 return "a message was got twice";
             }
             missing += times == 0 && number < done;
+            if (times == 0 && number < done && !was_first(j, by, number)) {
+                return "another message is lost than was taken";
+            }
         }
         if (times_got(j, by, begun) > 0) {
             return "a message was got that nobody put";
@@ -738,6 +786,7 @@ static const char *take_the_rest(struct journal *j)
     size_t said = mproc_queue_qsize(j->q), took = 0;
     struct head last, now;
     int err;
+    j->rest = atomic_load(&j->of[ROUND].got);
     for (; (err = get(j, ROUND, MPROC_NOWAIT)) == 0; took++, last = now) {
         memcpy(&now, in, sizeof now);
         if (took > 0 && !may_follow(&last, &now)) {
@@ -1008,6 +1057,24 @@ static const struct sweep_case cases[] = {
         .shared = region,
     },
     {
+        .name = "put 100 KiB, the dead reaped",
+        .setup = large_two,
+        .prepare = be_ready,
+        .operation = put_one,
+        .follow_up = reap_and_scribble,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "get 100 KiB, the dead reaped",
+        .setup = large_two,
+        .prepare = be_ready,
+        .operation = get_one,
+        .follow_up = reap_and_scribble,
+        .check = check_queue,
+        .shared = region,
+    },
+    {
         .name = "put, last place",
         .setup = one_place_left,
         .prepare = be_ready,
@@ -1183,6 +1250,7 @@ static const struct sweep_case array_cases[] = {
         .operation = put_one,
         .bystander = put_and_get_beside,
         .second = use_and_reap,
+        .follow_up = reap_and_scribble,
         .check = check_queue,
         .shared = region,
     },
@@ -1193,6 +1261,7 @@ static const struct sweep_case array_cases[] = {
         .operation = get_one,
         .bystander = put_and_get_beside,
         .second = use_and_reap,
+        .follow_up = reap_and_scribble,
         .check = check_queue,
         .shared = region,
     },
@@ -1223,6 +1292,7 @@ static const struct sweep_case array_cases[] = {
         .operation = put_one,
         .bystander = put_and_get_beside,
         .second = use_and_reap,
+        .follow_up = reap_and_scribble,
         .check = check_queue,
         .shared = region,
     },
@@ -1233,6 +1303,7 @@ static const struct sweep_case array_cases[] = {
         .operation = get_one,
         .bystander = put_and_get_beside,
         .second = use_and_reap,
+        .follow_up = reap_and_scribble,
         .check = check_queue,
         .shared = region,
     },

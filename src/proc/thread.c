@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+#include "proc/thread.h"
+
+#include <stdlib.h>
+
+#include "proc/child.h"
+#include "proc/who.h"
+
+struct life {
+    struct mpr_role role;
+    struct mpr_child_record *record;
+    pid_t pid; /* of the process whose thread it is */
+    int code;
+};
+
+/* Also where the function calls pthread_exit. */
+static void end(void *user)
+{
+    struct life *life = user;
+    if (life->pid == mpr_os_pid()) {
+        mpr_who_end_thread();
+        mpr_children_thread_ended(life->record, life->code & 0xff);
+    } /* else a fork of this thread has come to its end */
+    free(life);
+}
+
+static void *live(void *user)
+{
+    struct life *life = user;
+    struct mproc_process shown;
+    struct mpr_thread *self;
+    mpr_children_be_thread(life->record);
+    pthread_cleanup_push(end, life);
+    mpr_who_be_thread(&life->role, &shown);
+    mpr_role_begins(&life->role, mpr_self(&self) == 0 ? mpr_self_id() : 0);
+    life->code = life->role.fn(life->role.arg);
+    pthread_cleanup_pop(1);
+    return NULL;
+}
+
+/* Locked, so that it does not end before it is known to run. */
+static int make_thread(struct life *life)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    if (pthread_attr_init(&attr) != 0) {
+        return MPROC_ENOMEM;
+    }
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    int err = pthread_create(&thread, &attr, live, life);
+    pthread_attr_destroy(&attr);
+    if (err != 0) {
+        return -err;
+    }
+    mpr_children_thread_runs(life->record);
+    return 0;
+}
+
+int mpr_thread_start(const struct mpr_role *role,
+                     struct mpr_child_record *record)
+{
+    int err = mpr_child_end_at_exit();
+    struct life *life = malloc(sizeof *life);
+    mpr_children_enter();
+    if (err < 0 || life == NULL) {
+        free(life);
+        return MPROC_ENOMEM;
+    }
+    *life = (struct life){.role = *role, .record = record, .pid = mpr_os_pid()};
+    err = make_thread(life);
+    if (err < 0) {
+        free(life);
+    }
+    return err;
+}
