@@ -32,15 +32,38 @@ static int look(struct mpr_hold *hold, uint64_t flag, uint64_t *word)
     }
 }
 
+/*
+ * Since when at least `word` is what it is, with the flag. The first to say so
+ * is right; what is noted about an earlier word is replaced by who sets the
+ * flag. Not right for long, if at all, when the word has changed meanwhile.
+ */
+static void note_since(struct mpr_hold *hold, uint64_t word, bool first)
+{
+    mpr_id holder = holder_of(word);
+    uint64_t before = atomic_load(&hold->since);
+    if (!first && mpr_since_ns(before, holder) != 0) {
+        return;
+    }
+    uint64_t since = mpr_since_of(holder, mpr_os_now());
+    if (atomic_compare_exchange_strong(&hold->since, &before, since) &&
+        atomic_load(&hold->word) != word) {
+        atomic_compare_exchange_strong(&hold->since, &since, 0);
+    }
+}
+
 static bool set_flag(struct mpr_hold *hold, uint64_t *word)
 {
     if (*word & MPR_HOLD_WAITERS) {
+        note_since(hold, *word, false);
         return true;
     }
     bool set = atomic_compare_exchange_strong_explicit(
         &hold->word, word, *word | MPR_HOLD_WAITERS, memory_order_relaxed,
         memory_order_relaxed);
     *word |= MPR_HOLD_WAITERS;
+    if (set) {
+        note_since(hold, *word, true);
+    }
     return set;
 }
 
@@ -53,6 +76,9 @@ static int wait_for(const struct mpr_hold_of *of, mproc_deadline until)
     mpr_sleep_begin(&sleep, until);
     for (;;) {
         int err = look(hold, flag, &word);
+        if (err >= 0 && (flag || (word & MPR_HOLD_WAITERS))) {
+            note_since(hold, mpr_self_id() | MPR_HOLD_WAITERS, true);
+        }
         if (err != MPROC_EBUSY) {
             return err;
         }
@@ -113,6 +139,21 @@ bool mpr_hold_held(const struct mpr_hold *hold)
     uint64_t word = atomic_load_explicit(&hold->word, memory_order_acquire);
     return word != 0 && word != MPR_HOLD_ENDED &&
            !mpr_id_is_dead(holder_of(word));
+}
+
+void mpr_hold_holder(struct mpr_hold *hold, mpr_holder_fn *fn, void *user)
+{
+    uint64_t word, since;
+    do {
+        word = atomic_load(&hold->word);
+        since = atomic_load(&hold->since);
+    } while (atomic_load(&hold->word) != word);
+    mpr_id holder = holder_of(word);
+    if (word == 0 || word == MPR_HOLD_ENDED || mpr_id_is_dead(holder)) {
+        return;
+    }
+    bool told = word & MPR_HOLD_WAITERS;
+    fn(holder, told ? mpr_since_ns(since, holder) : 0, user);
 }
 
 void mpr_hold_end(struct mpr_hold *hold)
