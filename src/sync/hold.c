@@ -67,16 +67,17 @@ static bool set_flag(struct mpr_hold *hold, uint64_t *word)
     return set;
 }
 
-static int wait_for(const struct mpr_hold_of *of, mproc_deadline until)
+/* `*word` is what this has replaced. */
+static int wait_for(const struct mpr_hold_of *of, mproc_deadline until,
+                    uint64_t *word)
 {
     struct mpr_hold *hold = of->hold;
     struct mpr_sleep sleep;
     uint64_t flag = 0; /* MPR_HOLD_WAITERS once this has slept */
-    uint64_t word;
     mpr_sleep_begin(&sleep, until);
     for (;;) {
-        int err = look(hold, flag, &word);
-        if (err >= 0 && (flag || (word & MPR_HOLD_WAITERS))) {
+        int err = look(hold, flag, word);
+        if (err >= 0 && (flag || (*word & MPR_HOLD_WAITERS))) {
             note_since(hold, mpr_self_id() | MPR_HOLD_WAITERS, true);
         }
         if (err != MPROC_EBUSY) {
@@ -85,11 +86,11 @@ static int wait_for(const struct mpr_hold_of *of, mproc_deadline until)
         if (sleep.expired) { /* of itself: this sleep was not ended by a wake */
             return MPROC_ETIMEDOUT;
         }
-        if (mpr_sleep_spin(&sleep) || !set_flag(hold, &word)) {
+        if (mpr_sleep_spin(&sleep) || !set_flag(hold, word)) {
             continue;
         }
         mpr_sleep_on_holder(&sleep, mpr_os_low_half(&hold->word),
-                            (uint32_t)word, holder_of(word));
+                            (uint32_t)*word, holder_of(*word));
         flag = MPR_HOLD_WAITERS;
         if (!mpr_object_unchanged(of->object, of->tag)) {
             return MPROC_EINVAL;
@@ -97,16 +98,29 @@ static int wait_for(const struct mpr_hold_of *of, mproc_deadline until)
     }
 }
 
+/* The one who died still holds it: his death is for another to be told. */
+static void hand_back(struct mpr_hold *hold, mpr_id dead)
+{
+    uint64_t word = atomic_load(&hold->word);
+    while (holder_of(word) == mpr_self_id() &&
+           !atomic_compare_exchange_weak(&hold->word, &word,
+                                         dead | (word & MPR_HOLD_WAITERS))) {
+    }
+}
+
 /*
  * The memory of an ended lock may be another lock by now: what this took of
- * it, the lock itself or a wake-up, it gives back.
+ * it, the lock itself, after a death or not, or a wake-up, it gives back.
  */
 static int leave_ended(struct mpr_thread *self, const struct mpr_hold_of *of,
-                       bool holds)
+                       int err, uint64_t replaced)
 {
-    if (holds) {
+    if (err == 0) {
         (void)mpr_hold_release(self, of, true);
     } else {
+        if (err == MPROC_RECOVERED) {
+            hand_back(of->hold, holder_of(replaced));
+        }
         mpr_held_add(self, -1);
     }
     mpr_os_wake(mpr_os_low_half(&of->hold->word), INT_MAX);
@@ -117,11 +131,12 @@ int mpr_hold_wait_(struct mpr_thread *self, const struct mpr_hold_of *of,
                    mproc_deadline until)
 {
     uintptr_t outer = mpr_op_begin(self, of->object);
+    uint64_t replaced;
     mpr_held_add(self, 1);
-    int err = wait_for(of, until);
+    int err = wait_for(of, until, &replaced);
     bool ended = !mpr_object_unchanged(of->object, of->tag);
     if (ended || err == MPROC_EINVAL) {
-        err = leave_ended(self, of, err >= 0);
+        err = leave_ended(self, of, err, replaced);
     } else if (err < 0) {
         mpr_held_add(self, -1);
     }

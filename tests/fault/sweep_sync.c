@@ -201,6 +201,43 @@ static const char *check_stolen(void *ctx, const struct sweep_point *at)
     return lock_goes_on(s, outcome_of(VICTIM) != NOTHING_YET);
 }
 
+static int acquire_or_be_refused(void *ctx)
+{
+    (void)lock_acquire(ctx);
+    return 0;
+}
+
+/* Another lock in its place, whose holder is dead as well. */
+static int reuse(void *ctx)
+{
+    struct scene *s = ctx;
+    mproc_lock *old = s->lock, *new;
+    int status;
+    appear(BYSTANDER);
+    atomic_store(&s->paused, true);
+    mproc_lock_free(old);
+    if (mproc_lock_new(&new) < 0 || new != old) {
+        return 1;
+    }
+    pid_t pid = start(die_holding, s);
+    return waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status);
+}
+
+/* To the victim, who has ended holding it, or else to the round. */
+static const char *check_reused(void *ctx, const struct sweep_point *at)
+{
+    struct scene *s = ctx;
+    (void)at;
+    if (mproc_lock_acquire(s->lock, SOON) != MPROC_RECOVERED) {
+        return "who took part in another lock's end swallowed a death";
+    }
+    if (mproc_lock_release(s->lock) < 0) {
+        return "the lock is not as good as new";
+    }
+    mproc_lock_free(s->lock);
+    return nothing_left(s);
+}
+
 /* ---- rlock ------------------------------------------------------------ */
 
 static void *rlock_scene(void)
@@ -1220,6 +1257,14 @@ static const struct sweep_case cases[] = {
      .operation = lock_acquire,
      .bystander = lock_bystander,
      .check = check_stolen},
+    {.name = "lock of a dead one, reused",
+     COMMON,
+     .setup = orphan_scene,
+     .prepare = victim_appears,
+     .operation = acquire_or_be_refused,
+     .bystander = reuse,
+     .check = check_reused,
+     .pause_only = true},
     {.name = "rlock acquire x 3",
      COMMON,
      .setup = rlock_scene,
