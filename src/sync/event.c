@@ -195,7 +195,13 @@ int mproc_event_wait(mproc_event *e, mproc_deadline until)
         return 0;
     }
     int err = mpr_self(&self);
-    return err < 0 ? err : wait_since(e, tag, first, until);
+    if (err < 0) {
+        return err;
+    }
+    uintptr_t outer = mpr_op_begin(self, e);
+    err = wait_since(e, tag, first, until);
+    mpr_op_end(self, outer);
+    return err;
 }
 
 void mproc_event_free(mproc_event *e)
