@@ -578,7 +578,7 @@ void mpr_pipe_hold_in(const void *bytes, size_t size)
     struct call call;
     for (size_t at = 0; at + sizeof(void *) <= size; at += sizeof(void *)) {
         mproc_connection *c;
-        memcpy(&c, (const char *)bytes + at, sizeof c);
+        memcpy(&c, (const char *)bytes + at, sizeof(void *));
         if (begin(&call, c, soon, MPROC_EAGAIN) == 0) {
             end(&call, 0);
         }

@@ -227,6 +227,13 @@ void mpr_os_stdio_flush(void);
 int mpr_os_on_exit(void (*fn)(int status));
 
 /*
+ * Call run(user), then end(user): also where `run` ends its thread by
+ * pthread_exit, or another cancels it.
+ */
+void mpr_os_run_to_end(void (*run)(void *user), void (*end)(void *user),
+                       void *user);
+
+/*
  * Blocks while there are threads beside the caller and the library's own; looks
  * every few milliseconds.
  */
@@ -278,6 +285,20 @@ int mpr_os_poll(struct pollfd *fds, size_t count, mproc_deadline until);
  */
 int mpr_os_helper_start(void *(*fn)(void *), void *arg);
 
+struct mpr_os_thread {
+    pthread_t id;
+};
+
+/*
+ * Run fn(arg) in a thread in which all signals are blocked, so that handlers
+ * run in the user's threads; to be joined, or detached by whoever. EAGAIN: no
+ * thread left.
+ */
+int mpr_os_thread_start(struct mpr_os_thread *out, void *(*fn)(void *),
+                        void *arg);
+void mpr_os_thread_join(const struct mpr_os_thread *thread);
+void mpr_os_thread_detach(const struct mpr_os_thread *thread);
+
 /* ---- children --------------------------------------------------------- */
 
 /*
@@ -285,6 +306,15 @@ int mpr_os_helper_start(void *(*fn)(void *), void *arg);
  * has none, or forbids them.
  */
 int mpr_os_pidfd(pid_t pid);
+
+/*
+ * A descriptor that is readable while any of those is that were added. It
+ * forgets them only when it is told to, and none may be closed before that.
+ * EMFILE, ENFILE, ENOMEM; adding: ENOMEM, ENOSPC.
+ */
+int mpr_os_watch(void);
+int mpr_os_watch_add(int watch, int fd);
+void mpr_os_watch_remove(int watch, int fd);
 
 /*
  * These take a child's pidfd, or -1, and its pid. Without pidfd this process

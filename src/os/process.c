@@ -105,7 +105,7 @@ int mpr_os_pidfd(pid_t pid)
 {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (fd >= 0) {
-        return fd;
+        return mpr_os_beyond_standard(fd);
     }
     switch (errno) {
     case EMFILE:
@@ -179,6 +179,15 @@ static void look_later(mproc_deadline until)
     static _Atomic uint32_t never;
     mproc_deadline look = mpr_deadline_after(mpr_os_now(), LOOK_MS, 1e6);
     mpr_os_wait(&never, 0, mpr_deadline_earlier(look, until));
+}
+
+/* NOLINTNEXTLINE(readability-function-size): of what libc's macros make */
+void mpr_os_run_to_end(void (*run)(void *user), void (*end)(void *user),
+                       void *user)
+{
+    pthread_cleanup_push(end, user);
+    run(user);
+    pthread_cleanup_pop(1);
 }
 
 void mpr_os_await_single_thread(void)

@@ -39,6 +39,8 @@ int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
     }
     result->maker = mpr_self_id();
     result->pool = pool;
+    result->pool_tag = mpr_object_tag(pool, MPR_POOL);
+    result->manual = mpr_pool_is_manual(pool);
     result->users = 2;
     atomic_store(&result->freed, 0);
     atomic_store(&result->ended, 0);
@@ -97,16 +99,24 @@ static bool in_own_callback(const struct mproc_result *result)
     return mpr_pool_in_callback != NULL && mpr_pool_in_callback == result->pool;
 }
 
-int mpr_result_await(struct mproc_result *result, mproc_deadline until)
+int mpr_result_await(struct mproc_result *result, mproc_deadline until,
+                     bool calls)
 {
+    struct mpr_pool_wait wait = {.pool = (mproc_pool *)result->pool,
+                                 .tag = result->pool_tag,
+                                 .attempt = attempt,
+                                 .user = result,
+                                 .busy = MPROC_ETIMEDOUT,
+                                 .calls = calls,
+                                 .manual = result->manual};
     if (has_ended(result)) {
         return 0;
     }
     if (in_own_callback(result)) {
         return MPROC_EDEADLK;
     }
-    return mpr_sleep_until(&result->bell, until, MPROC_ETIMEDOUT, attempt,
-                           result);
+    int err = mpr_self(&wait.self);
+    return err < 0 ? err : mpr_pool_wait(&wait, &result->bell, until);
 }
 
 static int check(const mproc_result *result, struct mpr_thread **self)
@@ -140,7 +150,7 @@ static _Atomic uint32_t *bell(const void *handle)
     return &((struct mproc_result *)handle)->bell;
 }
 
-int mproc_result_wait(mproc_result *r, mproc_deadline until)
+int mpr_result_wait(mproc_result *r, mproc_deadline until, bool calls)
 {
     struct mpr_thread *self;
     int err = check(r, &self);
@@ -148,9 +158,14 @@ int mproc_result_wait(mproc_result *r, mproc_deadline until)
         return err;
     }
     uintptr_t outer = mpr_op_begin(self, r);
-    err = mpr_result_await(r, until);
+    err = mpr_result_await(r, until, calls);
     mpr_op_end(self, outer);
     return err;
+}
+
+int mproc_result_wait(mproc_result *r, mproc_deadline until)
+{
+    return mpr_result_wait(r, until, false);
 }
 
 bool mproc_result_ready(const mproc_result *r)

@@ -22,7 +22,7 @@ static struct {
     struct list running; /* by start */
     struct list others;
     unsigned found_dead;
-    mpr_id dead; /* the last of these; 0: which process it was is not known */
+    mpr_id dead; /* the last of these; 0: unknown */
 } mine = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static void lock(void)
@@ -215,8 +215,9 @@ bool mpr_children_collect(struct mpr_child_record *child)
     if (err == MPROC_EAGAIN) {
         return false;
     }
+    bool known = child->kind == MPR_CHILD_PROCESS && child->handle != NULL;
     mine.found_dead++;
-    mine.dead = child->handle != NULL ? atomic_load(&child->handle->id) : 0;
+    mine.dead = known ? atomic_load(&child->handle->id) : 0;
     has_ended(child, err, code);
     return true;
 }

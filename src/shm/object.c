@@ -189,6 +189,17 @@ void *mpr_object_new(struct mpr_thread *self, enum mpr_object_type type)
     return object;
 }
 
+int mpr_object_make(struct mpr_thread **self, enum mpr_object_type type,
+                    void **made)
+{
+    int err = mpr_self(self);
+    if (err < 0) {
+        return err;
+    }
+    *made = mpr_object_new(*self, type);
+    return *made == NULL ? MPROC_ENOMEM : 0;
+}
+
 void mpr_object_publish(struct mpr_thread *self, void *object)
 {
     set_state(object, MPR_OBJECT_LIVE);
@@ -260,6 +271,14 @@ bool mpr_object_end(struct mpr_thread *self, void *handle,
     return live != 0 && mpr_object_end_if(self, handle, live);
 }
 
+void mpr_object_free(void *handle, enum mpr_object_type type)
+{
+    struct mpr_thread *self;
+    if (mpr_object_tag(handle, type) != 0 && mpr_self(&self) == 0) {
+        (void)mpr_object_end(self, handle, type);
+    }
+}
+
 void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead)
 {
     if (mpr_hand(dead, MPR_HAND_OBJECT_NEW) != NULL) {
@@ -296,5 +315,13 @@ void mpr_object_each(enum mpr_object_type type,
     for (uint32_t at = atomic_load(&shelf_of(type)->spans); at != 0;
          at = mpr_heap()->spans[at - 1].next) {
         visit_span(at - 1, type, fn, user);
+    }
+}
+
+void mpr_object_holders(const void *handle, mpr_holder_fn *fn, void *user)
+{
+    enum mpr_object_type type = mpr_object_type_of(handle);
+    if (type < MPR_OBJECT_TYPES && classes[type]->holders != NULL) {
+        classes[type]->holders((struct mpr_object *)handle, fn, user);
     }
 }

@@ -161,6 +161,7 @@ static void forget_thread(struct mpr_thread *dead)
     atomic_store(&dead->op, 0);
     atomic_store(&dead->guard, 0);
     atomic_store(&dead->held, 0);
+    atomic_store(&dead->asleep_since, 0);
     for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
         mpr_hand_set(dead, (enum mpr_hand)hand, NULL);
     }
@@ -249,7 +250,9 @@ void mpr_id_reap(struct mpr_thread *self, mpr_id ended)
 {
     struct mpr_slot *slot = mpr_id_slot(ended);
     uint64_t word = atomic_load(&slot->state);
-    if (mpr_slot_id(slot, word) == ended &&
+    const _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
+    bool lives = life != NULL && is_owned(atomic_load(life));
+    if (!lives && mpr_slot_id(slot, word) == ended &&
         (mpr_slot_state_of(word) == MPR_SLOT_LIVE ||
          mpr_slot_state_of(word) == MPR_SLOT_DEAD)) {
         (void)mpr_slot_reap(self, slot, word);

@@ -98,6 +98,30 @@ bool tells()
     return good;
 }
 
+/* Loans, and values of a type, one by one and many at once. */
+bool hands_over(mproc_queue *q)
+{
+    mproc_message m = mproc_message();
+    item items[3], got[3] = {};
+    for (int i = 0; i < 3; i++) {
+        items[i].x = i;
+    }
+    bool good = mproc_queue_loan(q, &m, sizeof *items, MPROC_NOWAIT) == 0;
+    if (good) {
+        *static_cast<item *>(m.data) = items[2];
+    }
+    good = good && mproc_queue_send(q, &m) == 0 &&
+           mproc_queue_take(q, &m, MPROC_NOWAIT) == 0 &&
+           m.size == sizeof *items && static_cast<item *>(m.data)->x == 2;
+    mproc_message_release(&m);
+    return good && m.data == nullptr &&
+           mproc_queue_put_many(q, items, sizeof *items, 3, MPROC_NOWAIT) ==
+               3 &&
+           MPROC_GET(q, item, got) == 0 && got[0].x == 0 &&
+           mproc_queue_get_many(q, got, sizeof *got, 3, MPROC_NOWAIT) == 2 &&
+           got[1].x == 2;
+}
+
 bool works()
 {
     mproc_queue *q;
@@ -112,7 +136,7 @@ bool works()
     call.arg = &x;
     call.arg_size = sizeof x;
     bool good =
-        mproc_queue_new(&q, nullptr) == 0 &&
+        mproc_queue_new(&q, nullptr) == 0 && hands_over(q) &&
         mproc_process_new(&p, put_item, q, nullptr) == 0 &&
         mproc_process_start(p) == 0 && MPROC_GET(q, item, &it) == 0 &&
         it.x == 2 && mproc_process_join(p, MPROC_FOREVER) == 0 &&
