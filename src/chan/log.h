@@ -70,6 +70,8 @@ struct mpr_log_end {
  * word that changes at each message would cost each message a cache miss. They
  * count on when the memory serves another log: who was about to sleep on the
  * one that ended must not find them as they were.
+ * From `max_items` to `order` all is set once, before the log is anybody's; who
+ * still has a handle of the one before may read it then.
  * `leases`, under the head's guard: what was taken in place, and in a joinable
  * log also what was got and not acknowledged. With `redeliver` each message
  * lies in a block, which its lease keeps: what is READY there is first in line.
@@ -83,12 +85,12 @@ struct mpr_log {
     struct mpr_log_end head;
     alignas(MPR_LINE) _Atomic uint32_t space;
     alignas(MPR_LINE) _Atomic uint32_t items;
-    uint64_t max_items;         /* UINT64_MAX: no limit; set once */
-    uint64_t max_bytes;         /* beyond it only one message; set once */
-    uint32_t joinable;          /* set once */
-    _Atomic uint32_t redeliver; /* set once */
-    uint32_t inline_below;      /* others lie in blocks; set once */
-    _Atomic int order;          /* MPROC_FIFO, or that of `array`; set once */
+    _Atomic uint64_t max_items; /* UINT64_MAX: no limit */
+    _Atomic uint64_t max_bytes; /* beyond it only one message */
+    _Atomic uint32_t joinable;
+    _Atomic uint32_t redeliver;
+    _Atomic uint32_t inline_below; /* messages of other sizes lie in blocks */
+    _Atomic int order;             /* MPROC_FIFO, or that of `array` */
     alignas(MPR_LINE) struct mpr_leases leases;
     struct mpr_leases loans;
     union {

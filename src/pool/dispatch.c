@@ -146,6 +146,13 @@ int mpr_pool_wait(struct mpr_pool_wait *w, _Atomic uint32_t *bell,
     return err;
 }
 
+int mpr_pool_look(struct mpr_pool_wait *w)
+{
+    int err = attempt(w);
+    bool soon = err == w->busy && !mpr_deadline_is_forever(next_look(w));
+    return soon ? MPROC_EAGAIN : err;
+}
+
 /* It has ended, and no other thread is at it: nor will be. */
 static int attempt_end(void *user)
 {
@@ -230,7 +237,7 @@ void mpr_pool_hide(mproc_pool *pool)
     }
     if (!is_to_be_shown(pool)) {
         atomic_store(&pool->shown, (atomic_load(&pool->shown) | 1) + 1);
-        mpr_os_lower_flag(pool->flag);
+        mpr_os_flag_lower(pool->flag);
     }
     if (is_to_be_shown(pool)) {
         mpr_pool_show(pool);

@@ -78,7 +78,7 @@ void mpr_pool_show(mproc_pool *pool)
 {
     uint32_t shown = atomic_load(&pool->shown);
     if ((shown & 1) == 0) {
-        mpr_os_raise_flag(pool->flag);
+        mpr_os_flag_raise(pool->flag);
         atomic_compare_exchange_strong(&pool->shown, &shown, shown | 1);
     }
 }

@@ -315,6 +315,16 @@ int mpr_children_fd(struct mpr_child_record *child)
     return child->pidfd;
 }
 
+int mpr_children_hold(struct mpr_child_record *child)
+{
+    child->users++;
+    if (child->pidfd < 0 && child->kind == MPR_CHILD_THREAD) {
+        int fd = mpr_os_flag(!child->running);
+        child->pidfd = fd >= 0 ? fd : -1;
+    }
+    return child->pidfd;
+}
+
 /* ---- threads ---------------------------------------------------------- */
 
 static _Thread_local const struct mpr_child_record *thread_is;
@@ -343,7 +353,7 @@ void mpr_children_thread_ended(struct mpr_child_record *child, int code)
 {
     lock();
     thread_is = NULL;
-    mpr_os_raise_flag(child->pidfd);
+    mpr_os_flag_raise(child->pidfd);
     has_ended(child, 0, code);
     atomic_store(&child->thread_ended, 1);
     mpr_os_wake(&child->thread_ended, INT_MAX);

@@ -18,6 +18,11 @@ void mpr_object_register(const struct mpr_object_class *class)
     classes[class->type] = class;
 }
 
+const struct mpr_object_wait *mpr_object_wait_of(enum mpr_object_type type)
+{
+    return classes[type] != NULL ? classes[type]->wait : NULL;
+}
+
 static struct mpr_object_shelf *shelf_of(enum mpr_object_type type)
 {
     return &mpr_family->shelves[type];

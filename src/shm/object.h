@@ -48,15 +48,40 @@ struct mpr_object {
 };
 
 /*
+ * How a type is waited for among many things (chan/wait.h). It has a bell, or a
+ * descriptor to be polled instead.
+ */
+struct mpr_object_wait {
+    /*
+     * 0: ready. MPROC_ETIMEDOUT: not. MPROC_EAGAIN: it cannot be told now, look
+     * again soon. Else why it is not to be waited for; EINVAL also when the
+     * handle has not the tag any more. *moment is 0 at the first look of a
+     * wait, and then what this look keeps in it for the next ones.
+     */
+    int (*look)(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment);
+    /* Of a handle that a look has found to be one; memory that stays. */
+    _Atomic uint32_t *(*bell)(const void *handle);
+    /*
+     * The descriptor, -1: none, look again every few milliseconds. It stays
+     * until `release` is called with *hold, by the same process.
+     */
+    int (*hold)(const void *handle, void **hold);
+    void (*release)(void *hold);
+};
+
+/*
  * What a type is. `end` gives back all that the object owns and wakes all who
  * wait on it, using the hands of `whose`; it may run again, on behalf of
  * another, after its first runner was killed in it. NULL: nothing to do.
+ * `wait`: NULL where it cannot be waited for among many.
  */
 struct mpr_object_class {
     enum mpr_object_type type;
     size_t size;
     void (*end)(struct mpr_thread *self, struct mpr_thread *whose,
                 struct mpr_object *object);
+    const struct mpr_object_wait *wait;
 };
 
 /*
@@ -76,6 +101,9 @@ void mpr_object_shelves_init(struct mpr_object_shelf *shelves);
 
 /* Registered before main by each module that has objects. */
 void mpr_object_register(const struct mpr_object_class *class);
+
+/* NULL: none, or the type is not in this program. */
+const struct mpr_object_wait *mpr_object_wait_of(enum mpr_object_type type);
 
 #define MPR_OBJECT_MAGIC UINT32_C(0x4d500000)
 
