@@ -277,6 +277,15 @@ void mpr_os_close(int fd);
  */
 int mpr_os_poll(struct pollfd *fds, size_t count, mproc_deadline until);
 
+/*
+ * A descriptor that is readable while any of those is that were added. It
+ * forgets them only when it is told to, and none may be closed before that.
+ * EMFILE, ENFILE, ENOMEM; adding: ENOMEM, ENOSPC.
+ */
+int mpr_os_watch(void);
+int mpr_os_watch_add(int watch, int fd);
+void mpr_os_watch_remove(int watch, int fd);
+
 /* ---- threads of the library's own ------------------------------------- */
 
 /*
@@ -306,15 +315,6 @@ void mpr_os_thread_detach(const struct mpr_os_thread *thread);
  * has none, or forbids them.
  */
 int mpr_os_pidfd(pid_t pid);
-
-/*
- * A descriptor that is readable while any of those is that were added. It
- * forgets them only when it is told to, and none may be closed before that.
- * EMFILE, ENFILE, ENOMEM; adding: ENOMEM, ENOSPC.
- */
-int mpr_os_watch(void);
-int mpr_os_watch_add(int watch, int fd);
-void mpr_os_watch_remove(int watch, int fd);
 
 /*
  * These take a child's pidfd, or -1, and its pid. Without pidfd this process

@@ -269,6 +269,9 @@ struct mpr_pool_wait {
 int mpr_pool_wait(struct mpr_pool_wait *w, _Atomic uint32_t *bell,
                   mproc_deadline until);
 
+/* Manual: an attempt; EAGAIN where another is to come soon. */
+int mpr_pool_look(struct mpr_pool_wait *w);
+
 /*
  * Manual: when it has been terminated, wait until it is over and no other
  * thread is at it; it must be ended then.
