@@ -32,7 +32,8 @@ static void *live(void *user)
     mpr_children_be_thread(life->record);
     pthread_cleanup_push(end, life);
     mpr_who_be_thread(&life->role, &shown);
-    mpr_role_begins(&life->role, mpr_self(&self) == 0 ? mpr_self_id() : 0);
+    mpr_process_begins(life->role.handle, life->role.tag,
+                       mpr_self(&self) == 0 ? mpr_self_id() : 0);
     life->code = life->role.fn(life->role.arg);
     pthread_cleanup_pop(1);
     return NULL;
