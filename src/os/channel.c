@@ -9,18 +9,15 @@
 #include "os/os.h"
 #include "os/process.h"
 
-int mpr_os_beyond_standard(int *fd)
+int mpr_os_beyond_standard(int fd)
 {
-    if (*fd > STDERR_FILENO) {
-        return 0;
+    if (fd > STDERR_FILENO || fd < 0) {
+        return fd;
     }
-    int moved = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    if (moved < 0) {
-        return mpr_os_error();
-    }
-    mpr_os_close(*fd);
-    *fd = moved;
-    return 0;
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int err = mpr_os_error();
+    mpr_os_close(fd);
+    return moved >= 0 ? moved : err;
 }
 
 int mpr_os_channel(int ends[2])
@@ -29,17 +26,14 @@ int mpr_os_channel(int ends[2])
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, made) != 0) {
         return mpr_os_error();
     }
-    int err = mpr_os_beyond_standard(&made[0]);
-    if (err == 0) {
-        err = mpr_os_beyond_standard(&made[1]);
-    }
-    if (err < 0) {
+    made[0] = mpr_os_beyond_standard(made[0]);
+    made[1] = mpr_os_beyond_standard(made[1]);
+    if (made[0] < 0 || made[1] < 0) {
         mpr_os_close(made[0]);
         mpr_os_close(made[1]);
-        return err;
+        return made[0] < 0 ? made[0] : made[1];
     }
-    ends[0] = made[0];
-    ends[1] = made[1];
+    memcpy(ends, made, sizeof made);
     return 0;
 }
 

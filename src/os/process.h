@@ -8,8 +8,11 @@
 /* Threads of this process that the library made and that touch no stdio. */
 unsigned mpr_os_helper_threads(void);
 
-/* Move a descriptor off the numbers of the standard streams. EMFILE. */
-int mpr_os_beyond_standard(int *fd);
+/*
+ * The descriptor, or what it was moved to where it had the number of a standard
+ * stream. An error, then it is closed: EMFILE.
+ */
+int mpr_os_beyond_standard(int fd);
 
 /* Is there no thread of the user's beside the caller? */
 bool mpr_os_single_threaded(void);

@@ -182,6 +182,10 @@ void mpr_children_orphan(struct mpr_child_record *child)
 {
     child->handle = NULL;
     child->shown = false;
+    if (child->joinable) {
+        child->joinable = false;
+        pthread_detach(child->thread);
+    }
     child->users++;
     mpr_children_release(child);
 }
@@ -274,10 +278,28 @@ static bool await(struct mpr_child_record *child, mproc_deadline until)
     return true;
 }
 
+/*
+ * So that all of a thread that has ended is gone, and its memory. Unlocked:
+ * what it runs at its very end may call the library.
+ */
+static void join_thread(struct mpr_child_record *child)
+{
+    int cancel;
+    child->joinable = false;
+    unlock();
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    pthread_join(child->thread, NULL);
+    pthread_setcancelstate(cancel, NULL);
+    lock();
+}
+
 bool mpr_children_await(struct mpr_child_record *child, mproc_deadline until)
 {
     child->users++;
     bool ended = await(child, until);
+    if (ended && child->joinable) {
+        join_thread(child);
+    }
     mpr_children_release(child);
     return ended;
 }
@@ -310,6 +332,16 @@ int mpr_children_fd(struct mpr_child_record *child)
     return child->pidfd;
 }
 
+int mpr_children_hold(struct mpr_child_record *child)
+{
+    child->users++;
+    if (child->pidfd < 0 && child->kind == MPR_CHILD_THREAD) {
+        int fd = mpr_os_flag(!child->running);
+        child->pidfd = fd >= 0 ? fd : -1;
+    }
+    return child->pidfd;
+}
+
 /* ---- threads ---------------------------------------------------------- */
 
 static _Thread_local const struct mpr_child_record *thread_is;
@@ -324,11 +356,13 @@ bool mpr_children_is_caller(const struct mpr_child_record *child)
     return child == thread_is && child->kind == MPR_CHILD_THREAD;
 }
 
-void mpr_children_thread_runs(struct mpr_child_record *child)
+void mpr_children_thread_runs(struct mpr_child_record *child, pthread_t thread)
 {
     const struct mpr_born born = {.pid = mpr_os_pid(), .pidfd = -1};
     mpr_children_runs(child, &born);
     child->kind = MPR_CHILD_THREAD;
+    child->thread = thread;
+    child->joinable = true;
     child->users++;
 }
 
@@ -336,7 +370,7 @@ void mpr_children_thread_ended(struct mpr_child_record *child, int code)
 {
     lock();
     thread_is = NULL;
-    mpr_os_raise_flag(child->pidfd);
+    mpr_os_flag_raise(child->pidfd);
     has_ended(child, 0, code);
     atomic_store(&child->thread_ended, 1);
     mpr_os_wake(&child->thread_ended, INT_MAX);
@@ -358,6 +392,16 @@ static struct mpr_child_record *first_to_end(bool daemons)
         if (c->daemon ? !thread : !daemons && !mpr_children_is_caller(c)) {
             break;
         }
+    }
+    return c;
+}
+
+/* A thread that has ended, and that nobody has joined. */
+static struct mpr_child_record *first_to_join(void)
+{
+    struct mpr_child_record *c = mine.others.first;
+    while (c != NULL && !(c->joinable && !mpr_children_is_caller(c))) {
+        c = c->next;
     }
     return c;
 }
@@ -395,6 +439,9 @@ void mpr_children_end(void)
         } else {
             mpr_children_await(c, MPROC_FOREVER);
         }
+    }
+    while ((c = first_to_join()) != NULL) {
+        mpr_children_await(c, MPROC_FOREVER);
     }
     mpr_server_end();
     mpr_children_leave();

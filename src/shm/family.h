@@ -50,10 +50,10 @@ struct mpr_object_shelf;
  * grow. A slot below slots_top has its life mutex initialised. Locks: slots by
  * `slots_guard`; threads by compare-and-swap.
  *
- * `free_from` is where a claimer begins to look for a free slot: {slots freed:32
- * | slot number:32}, so that who raises it has seen every slot below taken. A
- * cache: killed in between, a reaper leaves a free slot below it, which is found
- * once there is none above. Locks: none; compare-and-swap.
+ * `free_from` is where a claimer begins to look for a free slot: {slots
+ * freed:32 | slot number:32}, so that who raises it has seen every slot below
+ * taken. A cache: killed in between, a reaper leaves a free slot below it,
+ * which is found once there is none above. Locks: none; compare-and-swap.
  *
  * `reaper` is the record of who reaps. Locks: slots_guard. Survives: a dead
  * reaper's record stays here until another has repaired the guard noted in it.

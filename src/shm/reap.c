@@ -157,6 +157,7 @@ static void forget_thread(struct mpr_thread *dead)
     atomic_store(&dead->op, 0);
     atomic_store(&dead->guard, 0);
     atomic_store(&dead->held, 0);
+    atomic_store(&dead->asleep_since, 0);
     for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
         mpr_hand_set(dead, (enum mpr_hand)hand, NULL);
     }

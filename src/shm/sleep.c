@@ -15,6 +15,8 @@ enum {
     SHORT_SLEEP_US = 100,
 };
 
+#define SHALLOW_NS (SHALLOW_MS * INT64_C(1000000))
+
 /* How long this thread's last sleep lasted: a short one was worth a spin. */
 static _Thread_local int64_t last_sleep_ns;
 
@@ -206,8 +208,10 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         return;
     }
     if (sleep->deep_at_ns == 0) {
-        sleep->deep_at_ns = began + SHALLOW_MS * INT64_C(1000000);
+        sleep->deep_at_ns = began + SHALLOW_NS;
     }
+    _Atomic int64_t *asleep_since = &mpr_self_.thread->asleep_since;
+    atomic_store(asleep_since, sleep->deep_at_ns - SHALLOW_NS);
     if (sleep->deep || began >= sleep->deep_at_ns) {
         sleep->deep = true;
         sleep_deep(sleep, word, seen, holder);
@@ -215,6 +219,7 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         struct mpr_os_word only = {word, seen};
         wait_slice(sleep, &only, 1, SHALLOW_MS);
     }
+    atomic_store(asleep_since, 0);
     last_sleep_ns = mpr_os_now() - began;
 }
 

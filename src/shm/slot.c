@@ -362,9 +362,11 @@ static void thread_ends(void *value)
     struct mpr_thread *thread = self->thread;
     struct mpr_process_page *page = mpr_process_page_;
     leave_life(page);
-    if (thread == NULL || page->slot == NULL ||
-        atomic_load(&thread->owner) != self->id ||
-        (self->id != page->id && !slot_per_thread)) {
+    mpr_private_lock(); /* the first thread's end has others claim anew */
+    bool current =
+        page->slot != NULL && (self->id == page->id || slot_per_thread);
+    mpr_private_unlock();
+    if (thread == NULL || !current || atomic_load(&thread->owner) != self->id) {
         return;
     }
     struct mpr_slot *slot = mpr_id_slot(self->id);

@@ -96,6 +96,8 @@ enum mpr_hand {
  * that name this process as holder, written before the holding begins and
  * after it has ended.
  * `serial` differs for every thread that ever had a record.
+ * `asleep_since` is when the wait began in which the thread is asleep, on the
+ * monotonic clock; 0 while it is awake. What it waits for is `op`.
  * `wait`, `wait_for` and `wait_ticket` say which condition or barrier the
  * thread waits on; they belong to sync/wait.h, and to whoever tells it
  * something. They outlast the claim, since `wait` counts the waits of all who
@@ -114,6 +116,7 @@ struct mpr_thread {
     _Atomic uint64_t wait;
     _Atomic uint64_t wait_ticket;
     const void *_Atomic wait_for;
+    _Atomic int64_t asleep_since;
 };
 
 /* A lock of libatomic would be of one process, and no lock for the others. */

@@ -55,6 +55,16 @@ static void end_condition(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_waiters_end(&c->waiters);
 }
 
+/* Of its lock, whosever that is. */
+static void holder_of_condition(struct mpr_object *object, mpr_holder_fn *fn,
+                                void *user)
+{
+    struct view view;
+    if (view_of((mproc_condition *)object, &view)) {
+        mpr_hold_holder(view.lock.hold, fn, user);
+    }
+}
+
 static void reap(struct mpr_thread *self, mpr_id dead)
 {
     (void)self;
@@ -63,10 +73,11 @@ static void reap(struct mpr_thread *self, mpr_id dead)
 
 __attribute__((constructor)) static void register_class(void)
 {
-    static const struct mpr_object_class class = {.type = MPR_CONDITION,
-                                                  .size =
-                                                      sizeof(mproc_condition),
-                                                  .end = end_condition};
+    static const struct mpr_object_class class = {
+        .type = MPR_CONDITION,
+        .size = sizeof(mproc_condition),
+        .end = end_condition,
+        .holders = holder_of_condition};
     mpr_object_register(&class);
     mpr_slots_on_reap(reap);
 }

@@ -9,10 +9,18 @@ static void end_lock(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_hold_end(&((mproc_lock *)object)->hold);
 }
 
+static void holder_of_lock(struct mpr_object *object, mpr_holder_fn *fn,
+                           void *user)
+{
+    mpr_hold_holder(&((mproc_lock *)object)->hold, fn, user);
+}
+
 __attribute__((constructor)) static void register_class(void)
 {
-    static const struct mpr_object_class class = {
-        .type = MPR_LOCK, .size = sizeof(mproc_lock), .end = end_lock};
+    static const struct mpr_object_class class = {.type = MPR_LOCK,
+                                                  .size = sizeof(mproc_lock),
+                                                  .end = end_lock,
+                                                  .holders = holder_of_lock};
     mpr_object_register(&class);
 }
 

@@ -19,10 +19,18 @@ static void end_rlock(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_hold_end(&((mproc_rlock *)object)->relock.hold);
 }
 
+static void holder_of_rlock(struct mpr_object *object, mpr_holder_fn *fn,
+                            void *user)
+{
+    mpr_hold_holder(&((mproc_rlock *)object)->relock.hold, fn, user);
+}
+
 __attribute__((constructor)) static void register_class(void)
 {
-    static const struct mpr_object_class class = {
-        .type = MPR_RLOCK, .size = sizeof(mproc_rlock), .end = end_rlock};
+    static const struct mpr_object_class class = {.type = MPR_RLOCK,
+                                                  .size = sizeof(mproc_rlock),
+                                                  .end = end_rlock,
+                                                  .holders = holder_of_rlock};
     mpr_object_register(&class);
 }
 

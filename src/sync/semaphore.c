@@ -77,12 +77,23 @@ static void end_semaphore(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_bell_ring(&s->bell, INT_MAX);
 }
 
+/* Of a plain one nobody: its units are no one's. */
+static void holders_of_units(struct mpr_object *object, mpr_holder_fn *fn,
+                             void *user)
+{
+    struct view view;
+    if (view_of((mproc_semaphore *)object, &view) && view.kind != PLAIN) {
+        mpr_units_holders(&view.units, fn, user);
+    }
+}
+
 __attribute__((constructor)) static void register_class(void)
 {
     static const struct mpr_object_class class = {.type = MPR_SEMAPHORE,
                                                   .size =
                                                       sizeof(mproc_semaphore),
-                                                  .end = end_semaphore};
+                                                  .end = end_semaphore,
+                                                  .holders = holders_of_units};
     mpr_object_register(&class);
 }
 
@@ -233,6 +244,13 @@ static int leave_ended(struct mpr_thread *self, const struct view *view,
     return MPROC_EINVAL;
 }
 
+static void note_holders(const struct view *view)
+{
+    if (view->kind != PLAIN) {
+        mpr_units_note(&view->units);
+    }
+}
+
 static int wait_for(struct mpr_thread *self, const struct view *view,
                     mproc_deadline until)
 {
@@ -253,6 +271,7 @@ static int wait_for(struct mpr_thread *self, const struct view *view,
             return MPROC_ETIMEDOUT;
         }
         if (!took) {
+            note_holders(view);
             mpr_sleep_on(&sleep, bell, seen);
         }
     }
