@@ -308,3 +308,11 @@ void mpr_object_each(enum mpr_object_type type,
         visit_span(&visit, at - 1);
     }
 }
+
+void mpr_object_holders(const void *handle, mpr_holder_fn *fn, void *user)
+{
+    enum mpr_object_type type = mpr_object_type_of(handle);
+    if (type < MPR_OBJECT_TYPES && classes[type]->holders != NULL) {
+        classes[type]->holders((struct mpr_object *)handle, fn, user);
+    }
+}
