@@ -189,6 +189,17 @@ void *mpr_object_new(struct mpr_thread *self, enum mpr_object_type type)
     return object;
 }
 
+int mpr_object_make(struct mpr_thread **self, enum mpr_object_type type,
+                    void **made)
+{
+    int err = mpr_self(self);
+    if (err < 0) {
+        return err;
+    }
+    *made = mpr_object_new(*self, type);
+    return *made == NULL ? MPROC_ENOMEM : 0;
+}
+
 void mpr_object_publish(struct mpr_thread *self, void *object)
 {
     set_state(object, MPR_OBJECT_LIVE);
@@ -258,6 +269,14 @@ bool mpr_object_end(struct mpr_thread *self, void *handle,
 {
     uint64_t live = mpr_object_tag(handle, type);
     return live != 0 && mpr_object_end_if(self, handle, live);
+}
+
+void mpr_object_free(void *handle, enum mpr_object_type type)
+{
+    struct mpr_thread *self;
+    if (mpr_object_tag(handle, type) != 0 && mpr_self(&self) == 0) {
+        (void)mpr_object_end(self, handle, type);
+    }
 }
 
 void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead)

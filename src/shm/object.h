@@ -161,6 +161,13 @@ static inline bool mpr_object_unchanged(const void *handle, uint64_t tag)
  */
 void *mpr_object_new(struct mpr_thread *self, enum mpr_object_type type);
 
+/*
+ * First step of a `_new`: the calling thread's record and mpr_object_new of it.
+ * What mpr_self was refused for, or ENOMEM.
+ */
+int mpr_object_make(struct mpr_thread **self, enum mpr_object_type type,
+                    void **made);
+
 /* Last step of a `_new`: LIVE from here on; empties the hand. */
 void mpr_object_publish(struct mpr_thread *self, void *object);
 
@@ -173,6 +180,9 @@ void mpr_object_drop(struct mpr_thread *self, void *object);
  */
 bool mpr_object_end(struct mpr_thread *self, void *handle,
                     enum mpr_object_type type);
+
+/* All of a `_free`: nothing where the handle is not live. */
+void mpr_object_free(void *handle, enum mpr_object_type type);
 
 /*
  * As mpr_object_end, if its tag is still `live`: for who has decided about an

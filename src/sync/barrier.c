@@ -228,14 +228,12 @@ int mproc_barrier_new_sized(mproc_barrier **out, unsigned parties,
         return MPROC_EINVAL;
     }
     int err = mpr_options_read(&wanted, sizeof wanted, opts, opts_size);
-    err = err < 0 ? err : mpr_self(&self);
+    void *made;
+    err = err < 0 ? err : mpr_object_make(&self, MPR_BARRIER, &made);
     if (err < 0) {
         return err;
     }
-    mproc_barrier *b = mpr_object_new(self, MPR_BARRIER);
-    if (b == NULL) {
-        return MPROC_ENOMEM;
-    }
+    mproc_barrier *b = made;
     atomic_store(&b->parties, parties);
     atomic_store(&b->action, wanted.action);
     atomic_store(&b->user, wanted.user);
@@ -247,10 +245,7 @@ int mproc_barrier_new_sized(mproc_barrier **out, unsigned parties,
 
 void mproc_barrier_free(mproc_barrier *b)
 {
-    struct mpr_thread *self;
-    if (mpr_object_is(b, MPR_BARRIER) && mpr_self(&self) == 0) {
-        (void)mpr_object_end(self, b, MPR_BARRIER);
-    }
+    mpr_object_free(b, MPR_BARRIER);
 }
 
 /* ---- waiting ---------------------------------------------------------- */

@@ -89,14 +89,12 @@ int mproc_condition_new(mproc_condition **out, mproc_lock *lock)
     if (out == NULL || (lock != NULL && lock_tag == 0)) {
         return MPROC_EINVAL;
     }
-    int err = mpr_self(&self);
+    void *made;
+    int err = mpr_object_make(&self, MPR_CONDITION, &made);
     if (err < 0) {
         return err;
     }
-    mproc_condition *c = mpr_object_new(self, MPR_CONDITION);
-    if (c == NULL) {
-        return MPROC_ENOMEM;
-    }
+    mproc_condition *c = made;
     atomic_store(&c->lock, lock);
     atomic_store(&c->lock_tag, lock_tag);
     mpr_relock_init(&c->own);
@@ -108,10 +106,7 @@ int mproc_condition_new(mproc_condition **out, mproc_lock *lock)
 
 void mproc_condition_free(mproc_condition *c)
 {
-    struct mpr_thread *self;
-    if (mpr_object_is(c, MPR_CONDITION) && mpr_self(&self) == 0) {
-        (void)mpr_object_end(self, c, MPR_CONDITION);
-    }
+    mpr_object_free(c, MPR_CONDITION);
 }
 
 /* ---- its lock --------------------------------------------------------- */
