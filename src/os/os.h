@@ -34,6 +34,7 @@ int64_t mpr_os_boot_now(void);
 
 pid_t mpr_os_pid(void);
 pid_t mpr_os_tid(void);
+pid_t mpr_os_parent_pid(void); /* 0: it is of another pid namespace */
 
 /*
  * Names the pid namespace of this process; 0 where it cannot be told. Pids of

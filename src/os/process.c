@@ -29,8 +29,9 @@ pid_t mpr_os_fork(sigset_t *before)
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, before);
+    bool buffered = mpr_os_stdio_buffers();
     pid_t pid = fork();
-    if (pid == 0) {
+    if (pid == 0 && buffered) {
         mpr_os_stdio_forget();
     }
     return pid < 0 ? mpr_os_error() : pid;

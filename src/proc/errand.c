@@ -124,7 +124,7 @@ static void take_role(int channel, const struct mpr_errand *errand)
         refuse(channel, err);
     }
     mpr_pipe_hold_in(errand->role.arg, errand->arg_size);
-    mpr_role_begins(&errand->role, mpr_self_id());
+    mpr_process_begins(errand->role.handle, errand->role.tag, mpr_self_id());
     mpr_errand_hello(channel);
 }
 
