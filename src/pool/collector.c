@@ -97,7 +97,7 @@ static void collect_single(mproc_pool *pool, struct mpr_thread *self,
     mproc_outcome outcome = outcome_of(task, state);
     struct mproc_result *result = task->result;
     mpr_pool_lock();
-    mpr_pool_count(pool, outcome.status);
+    mpr_pool_count(pool, outcome.status, 1);
     mpr_pool_unlock();
     if (result != NULL) {
         move_to_result(result, task, &outcome);
@@ -126,13 +126,13 @@ static void collect_chunk(mproc_pool *pool, struct mpr_thread *self,
     }
 }
 
-void mpr_pool_count(mproc_pool *pool, int status)
+void mpr_pool_count(mproc_pool *pool, int status, size_t items)
 {
     mproc_pool_info *ended = &pool->mine->ended;
     size_t *count = status == MPROC_OK            ? &ended->done
                     : status == MPROC_EWORKERLOST ? &ended->lost
                                                   : &ended->failed;
-    ++*count;
+    *count += items;
 }
 
 void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
