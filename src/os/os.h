@@ -444,6 +444,14 @@ int mpr_os_channel_try_receive(int channel, void *data, size_t size);
 int mpr_os_channel_hand(int channel, int fd, uint64_t number);
 int mpr_os_channel_take(int channel, int *fd, uint64_t *number);
 
+/* ---- the user's terminal ---------------------------------------------- */
+
+/* How wide the terminal on stderr is; 0: stderr is none. */
+unsigned mpr_os_stderr_columns(void);
+
+/* Past stdio. What cannot be written is dropped; blocks as the terminal does. */
+void mpr_os_stderr_write(const char *text, size_t size);
+
 /* ---- signals: for processes of the library's own, never the user's ---- */
 
 /* "SIGKILL"; constant. */
