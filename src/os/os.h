@@ -36,6 +36,9 @@ pid_t mpr_os_pid(void);
 pid_t mpr_os_tid(void);
 pid_t mpr_os_parent_pid(void); /* 0: it is of another pid namespace */
 
+/* Whether the calling thread blocks any signal, as handlers mostly do. */
+bool mpr_os_signals_blocked(void);
+
 /*
  * Names the pid namespace of this process; 0 where it cannot be told. Pids of
  * another namespace mean nothing here.

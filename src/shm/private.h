@@ -9,6 +9,7 @@
 #include "shm/slot.h"
 
 void mpr_private_lock(void);
+bool mpr_private_try_lock(void);
 void mpr_private_unlock(void);
 
 /* Have the records of ending threads given back. ENOMEM: no key is left. */

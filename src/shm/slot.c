@@ -323,6 +323,19 @@ void mpr_nameless_end(struct mpr_slot *slot)
     }
 }
 
+struct mpr_thread *mpr_self_claim_unless_handler_(void)
+{
+    struct mpr_thread *self = NULL;
+    if (mpr_os_signals_blocked() || !mpr_private_try_lock()) {
+        return NULL;
+    }
+    if (claim_locked() == 0) {
+        self = mpr_self_.thread;
+    }
+    mpr_private_unlock();
+    return self;
+}
+
 /*
  * What a thread held for its process stays counted. While it is counted twice
  * the thread is in an operation: the count means nothing then.

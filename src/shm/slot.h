@@ -179,13 +179,19 @@ static inline mpr_id mpr_self_id(void)
     return mpr_self_.id;
 }
 
+struct mpr_thread *mpr_self_claim_unless_handler_(void);
+
 /*
- * For calls made from signal handlers: the record if the thread has one
- * already, else NULL. Never claims.
+ * For calls that signal handlers may make: the record of the thread, claimed if
+ * need be where no handler can be running, which is where no signal is blocked;
+ * else NULL. (A handler that blocks none, not even its own, may be taken for
+ * the thread's own code: it does not wait then, either.)
  */
 static inline struct mpr_thread *mpr_self_if_any(void)
 {
-    return mpr_self_is_claimed_() ? mpr_self_.thread : NULL;
+    return mpr_likely(mpr_self_is_claimed_())
+               ? mpr_self_.thread
+               : mpr_self_claim_unless_handler_();
 }
 
 /*
