@@ -17,6 +17,9 @@ int mpr_os_beyond_standard(int fd);
 /* Is there no thread of the user's beside the caller? */
 bool mpr_os_single_threaded(void);
 
+/* Whether stdout or stderr have, or may get, something buffered. */
+bool mpr_os_stdio_buffers(void);
+
 /* Drop what stdout and stderr have buffered. */
 void mpr_os_stdio_forget(void);
 

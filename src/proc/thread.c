@@ -30,7 +30,8 @@ static void run(void *user)
     struct life *life = user;
     struct mpr_thread *self;
     mpr_who_be_thread(&life->role, &life->shown);
-    mpr_role_begins(&life->role, mpr_self(&self) == 0 ? mpr_self_id() : 0);
+    mpr_process_begins(life->role.handle, life->role.tag,
+                       mpr_self(&self) == 0 ? mpr_self_id() : 0);
     life->code = life->role.fn(life->role.arg);
 }
 

@@ -33,6 +33,11 @@ void mpr_private_lock(void)
     pthread_mutex_lock(&private_mutex);
 }
 
+bool mpr_private_try_lock(void)
+{
+    return pthread_mutex_trylock(&private_mutex) == 0;
+}
+
 void mpr_private_unlock(void)
 {
     pthread_mutex_unlock(&private_mutex);

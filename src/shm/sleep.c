@@ -164,11 +164,12 @@ static void sleep_deep(struct mpr_sleep *sleep, _Atomic uint32_t *word,
     struct mpr_thread *self = mpr_self_.thread;
     struct watch watch = {.word = {[BELL] = {word, seen}}};
     struct mpr_census census = {.living = UINT_MAX};
-    uint32_t news = atomic_load(&mpr_family->news);
+    bool look = !others_look();
+    uint32_t news = look ? mpr_bell_watch(&mpr_family->news) : 0;
     if (atomic_load(&mpr_family->deaths) != sleep->deaths) {
-        return; /* told before `news` was read, perhaps */
+        return; /* told before `news` was watched, perhaps */
     }
-    if (!others_look()) {
+    if (look) {
         census = mpr_slots_reap(self);
         if (census.reaped > 0) {
             return;

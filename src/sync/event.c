@@ -108,7 +108,7 @@ static void set(mproc_event *e)
     }
 }
 
-/* Perhaps in a signal handler: nothing here claims or locks. */
+/* Perhaps in a signal handler: then nothing here claims or locks. */
 int mproc_event_set(mproc_event *e)
 {
     if (!mpr_object_is(e, MPR_EVENT)) {
