@@ -256,17 +256,16 @@ void mpr_watch_close(const void *handle, uint64_t tag)
 
 /* ---- making one ------------------------------------------------------- */
 
-static int make(struct watch **out, enum mpr_object_type type,
-                const void *handle, uint64_t tag)
+/* NULL: *err says why. */
+static struct watch *make(enum mpr_object_type type, const void *handle,
+                          uint64_t tag, int *err)
 {
     struct watch *w = calloc(1, sizeof *w);
-    if (w == NULL) {
-        return MPROC_ENOMEM;
-    }
-    int flag = mpr_os_flag(false);
+    int flag = w != NULL ? mpr_os_flag(false) : MPROC_ENOMEM;
     if (flag < 0) {
+        *err = flag;
         free(w);
-        return flag;
+        return NULL;
     }
     struct watch **first = list_of(handle);
     *w = (struct watch){.next = *first,
@@ -278,39 +277,39 @@ static int make(struct watch **out, enum mpr_object_type type,
     pthread_mutex_init(&w->turn, NULL);
     *first = w;
     tell_list(handle);
-    *out = w;
-    return 0;
+    return w;
 }
 
-/* Counted before the pump is seen to run, so it does not end. */
-static int find_or_make(struct watch **out, enum mpr_object_type type,
-                        const void *handle, uint64_t tag)
+/* The same. What is made is counted before, so that the pump does not end. */
+static struct watch *find_or_make(enum mpr_object_type type, const void *handle,
+                                  uint64_t tag, int *err)
 {
+    struct watch *w = NULL;
+    bool made = false;
     enter(); /* those of a parent do not count */
     atomic_fetch_add(&watches, 1);
     unlock();
-    int err = mpr_pump_run();
-    bool made = false;
-    if (err == 0) {
+    *err = mpr_pump_run();
+    if (*err == 0) {
         enter();
-        *out = find(handle);
-        made = *out == NULL;
-        err = made ? make(out, type, handle, tag) : 0;
+        w = find(handle);
+        made = w == NULL;
+        w = made ? make(type, handle, tag, err) : w;
         unlock();
     }
-    if (err < 0 || !made) {
+    if (w == NULL || !made) {
         count_one_less();
     }
-    return err;
+    return w;
 }
 
 int mpr_watch_fd(struct mpr_thread *self, enum mpr_object_type type,
                  const void *handle, uint64_t tag)
 {
-    struct watch *w = NULL;
+    int err;
     close_watch(handle, tag, true); /* freed by another process */
-    int err = find_or_make(&w, type, handle, tag);
-    if (err < 0) {
+    struct watch *w = find_or_make(type, handle, tag, &err);
+    if (w == NULL) {
         return err;
     }
     settle(self, w, true);
