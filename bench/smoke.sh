@@ -30,6 +30,7 @@ done <<'END'
 64 B, 4 to 4, maxsize 1000|pipe
 lock and unlock|robust mutex
 lock and unlock|plain mutex
+lock and unlock, 2 want it|plain mutex
 start and join a process|fork, waitpid
 pool task, 2 workers|prefork on pipes
 1 MiB message, 1 to 1|memcpy of 1 MiB
