@@ -15,8 +15,6 @@
 
 #include <mproc.h>
 #include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,117 +62,6 @@ static double mutex_ns(const struct row *row, long n)
     return ns;
 }
 
-/*
- * A lock that two processes want again and again, each for an addition. By the
- * clock from when both are there until both are done.
- */
-
-struct contest {
-    pthread_mutex_t mutex;
-    mproc_lock *lock; /* NULL: the mutex */
-    atomic_int there;
-    atomic_long count;
-};
-
-static void add_n(struct contest *c, long n)
-{
-    for (long i = 0; i < n; i++) {
-        must((c->lock != NULL ? mproc_lock_acquire(c->lock, MPROC_FOREVER)
-                              : pthread_mutex_lock(&c->mutex)) == 0,
-             "acquire");
-        long count = atomic_load_explicit(&c->count, memory_order_relaxed);
-        atomic_store_explicit(&c->count, count + 1, memory_order_relaxed);
-        must((c->lock != NULL ? mproc_lock_release(c->lock)
-                              : pthread_mutex_unlock(&c->mutex)) == 0,
-             "release");
-    }
-}
-
-static double contest_ns(mproc_lock *lock, long n)
-{
-    pthread_mutexattr_t attr;
-    struct contest *c = mmap(NULL, sizeof *c, PROT_READ | PROT_WRITE,
-                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    must(c != MAP_FAILED, "mmap");
-    pthread_mutexattr_init(&attr);
-    pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-    must(pthread_mutex_init(&c->mutex, &attr) == 0, "pthread_mutex_init");
-    c->lock = lock;
-    pid_t pid = fork();
-    must(pid >= 0, "fork");
-    add_n(c, 1);
-    atomic_fetch_add(&c->there, 1);
-    while (atomic_load(&c->there) < 2) {
-        sched_yield();
-    }
-    double begin = now_ns();
-    add_n(c, n / 2);
-    if (pid == 0) {
-        _exit(0);
-    }
-    wait_for(pid);
-    double ns = (now_ns() - begin) / (double)(n / 2 * 2);
-    must(atomic_load(&c->count) == n / 2 * 2 + 2, "exclusion");
-    munmap(c, sizeof *c);
-    return ns;
-}
-
-static double contended_lock_ns(const struct row *row, long n)
-{
-    mproc_lock *lock;
-    (void)row;
-    must(mproc_lock_new(&lock) == 0, "mproc_lock_new");
-    double ns = contest_ns(lock, n);
-    mproc_lock_free(lock);
-    return ns;
-}
-
-static double contended_mutex_ns(const struct row *row, long n)
-{
-    (void)row;
-    return contest_ns(NULL, n);
-}
-
-/*
- * Processes that do nothing. The peer forks from a process that uses libmproc,
- * so the library's fork handlers run there too.
- */
-
-static int nothing(void *arg)
-{
-    (void)arg;
-    return 0;
-}
-
-static double process_ns(const struct row *row, long n)
-{
-    (void)row;
-    double begin = now_ns();
-    for (long i = 0; i < n; i++) {
-        mproc_process *p;
-        must(mproc_process_new(&p, nothing, NULL, NULL) == 0, "process");
-        must(mproc_process_start(p) == 0, "mproc_process_start");
-        must(mproc_process_join(p, MPROC_FOREVER) == 0, "join");
-        mproc_process_free(p);
-    }
-    return (now_ns() - begin) / (double)n;
-}
-
-static double fork_ns(const struct row *row, long n)
-{
-    (void)row;
-    double begin = now_ns();
-    for (long i = 0; i < n; i++) {
-        pid_t pid = fork();
-        must(pid >= 0, "fork");
-        if (pid == 0) {
-            _exit(0);
-        }
-        wait_for(pid);
-    }
-    return (now_ns() - begin) / (double)n;
-}
-
 /* clang-format off */
 static const struct row rows[] = {
     {.name = "64 B, 1 to 1, no limit", .peer = "pipe", .n = 500000,
@@ -192,9 +79,18 @@ static const struct row rows[] = {
     {.name = "lock and unlock", .peer = "plain mutex", .n = 5000000,
      .ours_ns = lock_ns, .peer_ns = mutex_ns},
     {.name = "lock and unlock, 2 want it", .peer = "plain mutex", .n = 4000000,
-     .ours_ns = contended_lock_ns, .peer_ns = contended_mutex_ns},
+     .ours_ns = bench_contended_lock_ns, .peer_ns = bench_contended_mutex_ns},
     {.name = "start and join a process", .peer = "fork, waitpid", .n = 1000,
-     .ours_ns = process_ns, .peer_ns = fork_ns},
+     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns},
+    {.name = "by forkserver, small", .peer = "fork, waitpid", .n = 500,
+     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns,
+     .start = MPROC_START_FORKSERVER},
+    {.name = "by forkserver, 1 GiB", .peer = "fork, waitpid", .n = 40,
+     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns,
+     .size = 1 << 30, .start = MPROC_START_FORKSERVER},
+    {.name = "by spawn, 1 GiB", .peer = "fork, waitpid", .n = 40,
+     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns,
+     .size = 1 << 30, .start = MPROC_START_SPAWN},
     {.name = "pool task, 2 workers", .peer = "prefork on pipes", .n = 200000,
      .ours_ns = bench_pool_ns, .peer_ns = bench_prefork_ns},
     {.name = "1 MiB message, 1 to 1", .peer = "memcpy of 1 MiB", .n = 1000,

@@ -21,9 +21,9 @@
  * function serves apply and map alike.
  *
  * Callbacks run one at a time, in the process that made the pool, in a thread
- * of the pool. A result is ready before its callback runs. A callback may
- * submit, cancel, free results, close and terminate; waiting there for the same
- * pool is MPROC_EDEADLK.
+ * of the pool or, with manual_dispatch, where the caller lets them. A result is
+ * ready before its callback runs. A callback may submit, cancel, free results,
+ * close and terminate; waiting there for the same pool is MPROC_EDEADLK.
  *
  * Calls do not block unless they say so; none may be made by a signal handler.
  * A handle that is NULL, freed or of another kind: MPROC_EINVAL where an int is
@@ -44,6 +44,7 @@ extern "C" {
 
 typedef struct mproc_pool mproc_pool;
 typedef struct mproc_result mproc_result;
+typedef struct mproc_iter mproc_iter;
 typedef struct mproc_reply mproc_reply;
 
 /* Inside a task. */
@@ -145,8 +146,8 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  *                      copy; 0: initializer_arg is handed on as it is, and what
  *                      it points to must outlive the pool
  * retries              how often a task, or an item of a batch, whose worker
- *                      was lost is run again, behind those that wait by then.
- *                      Default: not
+ *                      was lost is run again, behind those of its priority
+ *                      that wait by then. Default: not
  * max_pending          tasks, and items of batches, accepted and not yet done:
  *                      those that wait, run, or whose callback has not
  *                      returned. At the limit submitting waits, but not in a
@@ -157,9 +158,13 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  *                      worker, if it has not returned by then. Default: at
  *                      once
  * start                MPROC_START_FORK is the default
- * manual_dispatch      1: callbacks run only where the caller lets them
+ * manual_dispatch      1: callbacks run only where the caller lets them: in
+ *                      mproc_pool_dispatch, in mproc_pool_join, _map, _apply
+ *                      and mproc_iter_next while they wait, and in _apply_async
+ *                      while it waits for room. There is no thread of the
+ *                      library in the maker then. Default 0
  *
- * In this version start and manual_dispatch answer MPROC_ENOTSUP when set.
+ * In this version start answers MPROC_ENOTSUP when set.
  */
 typedef struct mproc_pool_opts {
     size_t workers;
@@ -314,12 +319,41 @@ MPROC_API size_t mproc_pool_worker_stats_sized(mproc_pool *p,
  * The workers that are alive. Stores at most `capacity` of them in `out` and
  * returns how many there are. Has no Python namesake.
  */
-static inline size_t mproc_pool_worker_stats(mproc_pool *p,
-                                             mproc_worker_info *out,
-                                             size_t capacity)
+static inline size_t
+mproc_pool_worker_stats(mproc_pool *p, mproc_worker_info *out, size_t capacity)
 {
     return mproc_pool_worker_stats_sized(p, out, sizeof *out, capacity);
 }
+
+/*
+ * For event loops, of a pool with manual_dispatch: a descriptor that is
+ * readable while mproc_pool_dispatch has something to do: a callback to run,
+ * tasks that have ended, the end of the pool to tell; now and then once in
+ * vain. To be polled, not to be read or closed; it lives as long as the pool.
+ * (Where the system has no pidfds, it does not tell of the death of the pool's
+ * helper process.) Has no Python namesake.
+ *
+ * >= 0          the descriptor, the same each time
+ * MPROC_EMFILE, MPROC_ENFILE, MPROC_ENOMEM  none left
+ * MPROC_EINVAL  the pool was made without manual_dispatch
+ * MPROC_EPERM   the caller did not make the pool
+ */
+MPROC_API int mproc_pool_fd(mproc_pool *p);
+
+/*
+ * Run callbacks of a pool with manual_dispatch: those of the tasks that have
+ * ended, in the calling thread. Blocks until there is one, until `until`, or
+ * until the pool, closed or terminated, has nothing left. Has no Python
+ * namesake.
+ *
+ * > 0              so many callbacks were run
+ * MPROC_ETIMEDOUT  none before the deadline
+ * MPROC_EOF        closed, and nothing is left: no task, no callback
+ * MPROC_EINVAL     the pool was made without manual_dispatch
+ * MPROC_EPERM      the caller did not make the pool
+ * MPROC_EDEADLK    called by a callback of the pool
+ */
+MPROC_API int mproc_pool_dispatch(mproc_pool *p, mproc_deadline until);
 
 /*
  * The pids of the workers that are alive. Stores at most `capacity` of them in
@@ -331,8 +365,9 @@ MPROC_API size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out,
 /*
  * Terminate what still runs, wait for its end and free the pool; NULL is taken,
  * in another process than its maker's nothing happens. No callback runs after
- * it returns, so a running one is waited for: do not call it in one. Results
- * stay. Python: leaving `with Pool()`.
+ * it returns, so a running one is waited for; those that were not dispatched
+ * are dropped. In a callback it does not wait: the pool ends once that has
+ * returned. Results stay. Python: leaving `with Pool()`.
  */
 MPROC_API void mproc_pool_free(mproc_pool *p);
 
@@ -349,9 +384,9 @@ MPROC_API void mproc_pool_free(mproc_pool *p);
  * timeout_s       seconds that the task may run; over them it ends with
  *                 MPROC_EOVERTIME and its worker is replaced, whatever the task
  *                 does: also one that is stopped. Default: no limit
- * priority        lower first
- *
- * In this version priority answers MPROC_ENOTSUP when set.
+ * priority        of the tasks that wait, those with a lower one begin first,
+ *                 those with the same one in order; the items of batches have
+ *                 0. One that is run again is put behind its equals
  */
 typedef struct mproc_call {
     mproc_task_fn *fn;
@@ -439,8 +474,12 @@ static inline int mproc_pool_apply_async(mproc_pool *p, const mproc_call *call,
 /* Many tasks of one function. */
 
 /*
- * The next item of a batch: *size bytes at *item. 0, MPROC_EOF when there is
- * none, or an error that ends the batch. Called in the caller's thread.
+ * The next item of a batch: *size bytes at *item, which are copied before it is
+ * called again. 0, MPROC_EOF when there is none, or an error that ends the
+ * batch: the items before it run all the same, then the error is told. Not
+ * called again after either. Called in the thread that calls mproc_pool_imap,
+ * mproc_iter_next or mproc_pool_map; it may do all but use its own iterator
+ * (MPROC_EBUSY).
  */
 typedef int mproc_next_fn(void *user, const void **item, size_t *size);
 
@@ -451,7 +490,9 @@ typedef int mproc_next_fn(void *user, const void **item, size_t *size);
  * in         the items: an array of `count`, each of in_size bytes
  * in_size
  * count
- * next       instead of `in`: items of any size, one by one
+ * next       instead of `in`: items of any size, one by one, until it says that
+ *            there are no more, or until `count` if that is not 0. Only where a
+ *            thread of the caller's waits for the batch: not in map_async
  * out        array for the replies: `count`, each of exactly out_size bytes; an
  *            item whose reply has another size ends MPROC_EMSGSIZE. NULL: the
  *            replies are not wanted
@@ -460,7 +501,9 @@ typedef int mproc_next_fn(void *user, const void **item, size_t *size);
  * chunk      items that travel together, and are told together; a crash loses
  *            one of them all the same. Default: chosen, and again while the
  *            batch runs, by how many there are and how long they take
- * window     how many items may be under way at a time. Default: chosen
+ * window     how many items may be under way at a time; of an iteration, how
+ *            many may have been asked of `in` or `next` and not yet handed out.
+ *            Default: chosen, so that the workers have work
  * timeout_s  seconds that each item may run; over them that item alone ends,
  *            with MPROC_EOVERTIME. Default: no limit
  * on_item    called for every item as it ends, good or bad, those cancelled
@@ -472,7 +515,6 @@ typedef int mproc_next_fn(void *user, const void **item, size_t *size);
  * shared heap are used in place, without a copy; reply and status of an item
  * are there before on_item is called for it.
  * Several arguments: let the items be structs. Python: starmap().
- * In this version next answers MPROC_ENOTSUP when set.
  */
 typedef struct mproc_batch {
     mproc_task_fn *fn;
@@ -514,8 +556,10 @@ MPROC_API int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *b,
  * MPROC_ENOMEM       the shared heap is full
  * MPROC_EPERM        the caller did not make the pool
  * MPROC_EDEADLK      called by a callback of the pool
- * MPROC_EINVAL       b or fn is NULL, in is NULL where there are items, or a
- *                    size is absurd
+ * MPROC_EINVAL       b or fn is NULL, neither or both of in and next are there,
+ *                    a size or time is absurd, or there is an array without
+ *                    count
+ * of next()          its error, unless an item ended badly
  * MPROC_ENOTSUP      a field is set that this version does not serve or know
  */
 static inline int mproc_pool_map(mproc_pool *p, const mproc_batch *b,
@@ -538,8 +582,8 @@ MPROC_API int mproc_pool_map_async_sized(mproc_pool *p, const mproc_batch *b,
  * MPROC_EBROKEN    the pool can have no workers
  * MPROC_ENOMEM     the shared heap is full
  * MPROC_EPERM      the caller did not make the pool
- * MPROC_EINVAL     out, b or fn is NULL, in is NULL where there are items, or
- *                  a size is absurd
+ * MPROC_EINVAL     out, b or fn is NULL, in is NULL where there are items, next
+ *                  is set, or a size or time is absurd
  * MPROC_ENOTSUP    a field is set that this version does not serve or know
  */
 static inline int mproc_pool_map_async(mproc_pool *p, const mproc_batch *b,
@@ -547,6 +591,115 @@ static inline int mproc_pool_map_async(mproc_pool *p, const mproc_batch *b,
 {
     return mproc_pool_map_async_sized(p, b, sizeof *b, out);
 }
+
+/*
+ * What mproc_progress_line shows: the first two are set by the caller, the rest
+ * is zero at first and the library's.
+ *
+ * total   how many items there will be; 0: not known, then they are counted,
+ *         and the newline is the caller's to print
+ * label   in front of the line. Default: none
+ * done    items that have ended, and those of them that ended badly
+ * failed
+ */
+typedef struct mproc_progress {
+    size_t total;
+    const char *label;
+    size_t done;
+    size_t failed;
+    int64_t private_[4];
+} mproc_progress;
+MPROC_NO_PADDING_(mproc_progress, 3 * sizeof(size_t) + sizeof(const char *) +
+                                      4 * sizeof(int64_t));
+
+/*
+ * An on_item that shows the progress of a batch in one line on the terminal at
+ * stderr, and nothing where stderr is none: a bar, how many of how many, how
+ * many failed, how long it will take. `user` is a mproc_progress:
+ *
+ *     mproc_progress line = {.total = n, .label = "thumbnails"};
+ *     mproc_batch b = {…, .on_item = mproc_progress_line, .user = &line};
+ *
+ * Draws ten times a second at most, over what it drew before; the last item
+ * ends the line. May block as long as the terminal does. Has no Python
+ * namesake; tqdm is what people use there.
+ */
+MPROC_API void mproc_progress_line(const mproc_outcome *outcome, void *user);
+
+/* Iterating over replies. */
+
+/* The two below with the size of the caller's struct; call those. */
+MPROC_API int mproc_pool_imap_sized(mproc_pool *p, const mproc_batch *b,
+                                    size_t b_size, mproc_iter **out);
+MPROC_API int mproc_pool_imap_unordered_sized(mproc_pool *p,
+                                              const mproc_batch *b,
+                                              size_t b_size, mproc_iter **out);
+
+/*
+ * Have the function run on every item, and be handed the outcomes one by one:
+ * in the order of the items, or (unordered) as they end. Lazy: items are taken
+ * from `in` or `next` and sent by this call and by mproc_iter_next, in their
+ * caller's thread, never more than `window` ahead of what was handed out. `out`
+ * and `status` are filled, and `on_item` called, as in a map. Blocks for
+ * nothing but `next`. Python: Pool.imap(), Pool.imap_unordered(), which run
+ * ahead without bound.
+ *
+ * An iterator belongs to the process that made it, and outlives its pool: what
+ * had ended is handed out. After mproc_pool_close it goes on to its end; so a
+ * join of the pool waits for it, and by the thread that iterates, where that
+ * could never end, it is MPROC_EDEADLK: go on to MPROC_EOF or free the iterator
+ * first. When the pool is terminated, items under way end MPROC_ECANCELED, and
+ * that is also what comes instead of those that were not yet taken.
+ *
+ * 0                *out is the iterator, to be ended by mproc_iter_free
+ * MPROC_ESHUTDOWN  the pool is closed
+ * MPROC_EBROKEN    the pool can have no workers
+ * MPROC_ENOMEM     the shared heap is full
+ * MPROC_EPERM      the caller did not make the pool
+ * MPROC_EINVAL     out, b or fn is NULL, neither or both of in and next are
+ *                  there, a size or time is absurd, or there is an array
+ *                  without count
+ * MPROC_ENOTSUP    a field is set that this version does not know
+ */
+static inline int mproc_pool_imap(mproc_pool *p, const mproc_batch *b,
+                                  mproc_iter **out)
+{
+    return mproc_pool_imap_sized(p, b, sizeof *b, out);
+}
+
+static inline int mproc_pool_imap_unordered(mproc_pool *p, const mproc_batch *b,
+                                            mproc_iter **out)
+{
+    return mproc_pool_imap_unordered_sized(p, b, sizeof *b, out);
+}
+
+/*
+ * The next outcome: how one item ended, well or not. *out is valid until the
+ * next call with this iterator; NULL: not wanted. Blocks until there is one, or
+ * until `until`; may then be repeated. One thread at a time. Python: next().
+ *
+ * 0                *out is the outcome, its `status` says how the item ended
+ * MPROC_EOF        every item was handed out; also from then on
+ * MPROC_ETIMEDOUT  the next one had not ended before the deadline
+ * MPROC_ECANCELED  the pool was terminated before every item was taken
+ * MPROC_EBROKEN    the pool can have no workers
+ * MPROC_ENOMEM     no memory for the next item
+ * MPROC_EPERM      the caller did not make the iterator
+ * MPROC_EDEADLK    none is there, and called by a callback of its pool
+ * MPROC_EBUSY      called by its own next(), or by two threads at a time
+ * MPROC_EINVAL     no iterator, or it was freed meanwhile
+ * of next()        its error, after the outcomes of the items before it
+ */
+MPROC_API int mproc_iter_next(mproc_iter *it, const mproc_outcome **out,
+                              mproc_deadline until);
+
+/*
+ * End the iterator; NULL is taken, in another process than its maker's nothing
+ * happens. Items that have not ended are cancelled, and this blocks until the
+ * workers that run them have been ended, so nothing of the batch is touched any
+ * more. In its own next() it is freed when that call returns.
+ */
+MPROC_API void mproc_iter_free(mproc_iter *it);
 
 /* Results. */
 
@@ -572,7 +725,9 @@ MPROC_API int mproc_result_get(mproc_result *r, void *buf, size_t capacity,
 
 /*
  * Wait until the task or batch has ended, well or not. Blocks until then or
- * until `until`. Python: AsyncResult.wait(), which does not tell which.
+ * until `until`. With manual_dispatch no callback runs here: a batch with an
+ * on_item ends when that has been called for all, so elsewhere somebody must
+ * dispatch. Python: AsyncResult.wait(), which does not tell which.
  *
  * 0                it has ended
  * MPROC_ETIMEDOUT  not yet

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Items of a batch that travel together: their block, and what came back. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "pool/private.h"
@@ -9,6 +10,47 @@
 static size_t round_up(size_t n)
 {
     return (n + MPR_LINE - 1) / MPR_LINE * MPR_LINE;
+}
+
+static bool grow(void **memory, size_t *room, size_t needed)
+{
+    size_t larger = needed < 2 * *room ? 2 * *room : needed;
+    if (needed <= *room) {
+        return true;
+    }
+    void *grown = realloc(*memory, larger);
+    if (grown == NULL) {
+        return false;
+    }
+    *memory = grown;
+    *room = larger;
+    return true;
+}
+
+int mpr_staged_add(struct mpr_staged *s, const void *item, size_t size)
+{
+    const size_t to = alignof(max_align_t);
+    size_t at = (s->size + to - 1) / to * to;
+    size_t items_room = s->items_room * sizeof *s->items;
+    void *bytes = s->bytes, *items = s->items;
+    bool grown = size < SIZE_MAX / 8 && grow(&bytes, &s->room, at + size + 1);
+    s->bytes = bytes;
+    grown =
+        grown && grow(&items, &items_room, (s->count + 1) * sizeof *s->items);
+    s->items = items;
+    if (!grown) {
+        return MPROC_ENOMEM;
+    }
+    s->items_room = items_room / sizeof *s->items;
+    if (size > 0) {
+        memcpy(s->bytes + at, item, size);
+    }
+    s->bytes[at + size] = '\0';
+    s->items[s->count].at = at;
+    s->items[s->count].size = size;
+    s->size = at + size + 1;
+    s->count++;
+    return 0;
 }
 
 /* Where the parts of a chunk lie in its block. */
@@ -91,7 +133,8 @@ struct mpr_chunk *mpr_chunk_new(struct mpr_thread *self,
                                 size_t first, size_t count)
 {
     const mproc_batch *b = &batch->is;
-    const struct mpr_staged *staged = b->next != NULL ? batch->staged : NULL;
+    const struct mpr_staged *staged =
+        b->next != NULL ? &batch->iter->staged : NULL;
     struct plan plan = plan_of(batch, count, staged != NULL ? staged->size : 0);
     char *block = mpr_heap_alloc(self, plan.end, MPR_HAND_BLOCK);
     if (block == NULL) {
@@ -102,6 +145,7 @@ struct mpr_chunk *mpr_chunk_new(struct mpr_thread *self,
                                 .count = count,
                                 .in_size = b->in_size,
                                 .out_size = b->out_size,
+                                .timed = b->chunk == 0,
                                 .bad = count};
     fill_in(chunk, &plan);
     fill_items(chunk, &plan, staged);
@@ -157,11 +201,11 @@ mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
     const struct mpr_item *item = mpr_chunk_item(chunk, i);
     mproc_outcome outcome = {
         .status = chunk->status[i], .index = chunk->first + i, .data = ""};
-    outcome.error = text_of(item, outcome.status, replies, text);
     if (item != NULL) {
         outcome.code = item->code;
         outcome.worker = item->worker;
     }
+    outcome.error = text_of(item, outcome.status, replies, text);
     if (outcome.status == MPROC_OK && chunk->out != NULL) {
         outcome.data = chunk->out + i * chunk->out_size;
         outcome.size = chunk->out_size;

@@ -5,11 +5,17 @@
 
 #include "pool/pool.h"
 
-/* A chunk under way. `older`: in flight; once it is told, the next one. */
+/*
+ * A chunk under way. Of an iteration: it is kept when it has ended, with the
+ * reply of its task, until its items were handed out; `newer` is then the next
+ * of these.
+ */
 struct mpr_part {
     struct mpr_part *older, *newer;
     struct mpr_entry entry;
-    size_t items;
+    size_t first, items;
+    struct mpr_chunk *chunk;
+    char *replies;
 };
 
 /* Items that do not lie in an array, side by side as a chunk has them. */
@@ -31,7 +37,7 @@ struct mpr_staged {
  * it, and nothing of the caller's is to be touched any more.
  * `bad`: the first bad item so far, else count. `item_ns`, `largest`: how long
  * an item ran lately, and the largest chunk of which that is known.
- * `is`, `count`, `tells_items`, `spare` do not change. `sent`, `staged` belong
+ * `is`, `count`, `tells_items`, `spare` do not change. `sent` belongs
  * to who sends, `bad` to who collects; the rest is under mpr_pool_lock.
  */
 struct mpr_batch_state {
@@ -45,7 +51,6 @@ struct mpr_batch_state {
     size_t sent;
     size_t bad;
     char *spare; /* room for one reply and its NUL */
-    struct mpr_staged *staged;
     struct mpr_part *newest;
     size_t parts;
     size_t ahead; /* items in flight */
@@ -53,6 +58,29 @@ struct mpr_batch_state {
     size_t largest;
     unsigned round;
     struct mproc_result *next_open;
+    struct mpr_iteration *iter; /* of imap, else NULL */
+};
+
+/*
+ * The iterating side of a batch. `ended`: chunks to be handed out, by their
+ * place if `ordered`, else as they ended. `short_of`: the pool had no room
+ * for more, and has not said otherwise since. `thread`: the serial of
+ * who has asked last. These are under mpr_pool_lock; the rest is that
+ * thread's. `now`, `at`: what was handed out last.
+ */
+struct mpr_iteration {
+    bool ordered;
+    bool short_of;
+    uint64_t thread;
+    struct mpr_part *ended, *ended_last;
+    struct mpr_part *now;
+    size_t at;
+    size_t given; /* items handed out */
+    int over;     /* why there is nothing more to send, 0: there may be */
+    char *spare;  /* as that of the batch */
+    struct mpr_staged staged;
+    mproc_outcome outcome;
+    char text[MPR_LOSS_TEXT];
 };
 
 /*
@@ -65,6 +93,8 @@ struct mproc_result {
     struct mpr_object object;
     mpr_id maker;
     const mproc_pool *pool; /* may be gone once it has ended */
+    uint64_t pool_tag;
+    bool manual;
     uint32_t users;
     _Atomic uint32_t freed;
     _Atomic uint32_t ended;
@@ -85,7 +115,7 @@ struct mproc_result {
 struct mpr_pool_private {
     mproc_pool *pool;
     struct mpr_pool_private *next; /* of this process's pools */
-    pthread_t collector;
+    struct mpr_os_thread collector;
     bool has_collector;
     bool free_at_end;                 /* freed by its own callback */
     _Atomic bool silent;              /* the process ends: no more callbacks */
@@ -100,6 +130,18 @@ struct mpr_pool_private {
     struct mproc_result *open; /* batches that have items to come */
     _Atomic bool attend;       /* one of them wants the collector */
     unsigned round;
+    _Atomic bool unserved; /* no nursery, and none will be */
+    _Atomic bool leaving;  /* it is about to end: to be looked at soon */
+
+    /* for manual dispatch */
+    bool attended;            /* a thread does the collector's work */
+    bool refused;             /* and another wanted to */
+    bool calling;             /* a thread runs callbacks */
+    struct mpr_task *put_off; /* those to come, up to put_off_last */
+    struct mpr_task *put_off_last;
+    size_t put_off_items;
+    int watch;      /* a descriptor, readable with the flag or that */
+    int nursery_fd; /* of the nursery, -1: none */
 };
 
 /* In nanoseconds; too many are INT64_MAX. */
@@ -149,7 +191,10 @@ int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
 size_t mpr_pool_room(const mproc_pool *pool);
 
 /* Locked. One task or item more has ended so. */
-void mpr_pool_count(mproc_pool *pool, int status);
+void mpr_pool_count(mproc_pool *pool, int status, size_t items);
+
+/* The argument is needed no more. */
+void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task);
 
 /* Give a record back, with all blocks it owns; no longer pending. */
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
@@ -197,7 +242,62 @@ void mpr_result_release(struct mpr_thread *self, struct mproc_result *result);
 /* It has ended: the outcome is filled in. Wakes those who wait. */
 void mpr_result_set_ended(struct mproc_result *result);
 
-int mpr_result_await(struct mproc_result *result, mproc_deadline until);
+/* With manual dispatch callbacks run meanwhile if `calls`. */
+int mpr_result_await(struct mproc_result *result, mproc_deadline until,
+                     bool calls);
+
+/* As mproc_result_wait, or as mpr_result_await with `calls`. */
+int mpr_result_wait(mproc_result *r, mproc_deadline until, bool calls);
+
+/* ---- waiting in the maker --------------------------------------------- */
+
+/*
+ * As mpr_sleep_until, for a pool that may be `manual`: then the collector's
+ * work is done here, and callbacks run here if `calls`.
+ */
+struct mpr_pool_wait {
+    mproc_pool *pool;
+    uint64_t tag; /* another: it is gone */
+    struct mpr_thread *self;
+    mpr_attempt_fn *attempt;
+    void *user;
+    int busy;
+    bool calls;
+    bool manual;
+};
+
+int mpr_pool_wait(struct mpr_pool_wait *w, _Atomic uint32_t *bell,
+                  mproc_deadline until);
+
+/* Manual: an attempt; EAGAIN where another is to come soon. */
+int mpr_pool_look(struct mpr_pool_wait *w);
+
+/*
+ * Manual: when it has been terminated, wait until it is over and no other
+ * thread is at it; it must be ended then.
+ */
+void mpr_pool_await_end(mproc_pool *pool, struct mpr_thread *self);
+
+/* Manual, by who does the collector's work: lower the flag, if it is to be. */
+void mpr_pool_hide(mproc_pool *pool);
+
+/* Locked: let the descriptor tell of the nursery's end, or no more. */
+int mpr_pool_watch_nursery(mproc_pool *pool);
+void mpr_pool_forget_nursery(mproc_pool *pool);
+
+/*
+ * Do a step of the collector's work. False: there is nothing to do, before the
+ * deadline that the other tells.
+ */
+bool mpr_collector_step(mproc_pool *pool, struct mpr_thread *self);
+mproc_deadline mpr_collector_next_look(const mproc_pool *pool);
+
+/*
+ * Run the first callback that is put off, of which there must be one. Returns
+ * how often it was called: for each item of a chunk.
+ */
+size_t mpr_pool_call_one(mproc_pool *pool, struct mpr_thread *self,
+                         const struct mpr_task **called);
 
 /* ---- batches ---------------------------------------------------------- */
 
@@ -214,6 +314,9 @@ struct mpr_chunk *mpr_chunk_new(struct mpr_thread *self,
  * the first bad item, or their count.
  */
 size_t mpr_chunk_end(struct mpr_chunk *chunk, int status);
+
+/* Copy one more item there. ENOMEM. */
+int mpr_staged_add(struct mpr_staged *staged, const void *item, size_t size);
 
 /* How item i ended; a text may be made in `text`. */
 mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
@@ -246,6 +349,81 @@ void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
 /* As many as the family has room for processes. */
 size_t mpr_pool_most_workers(void);
 void mpr_batch_free(struct mpr_batch_state *batch);
+
+/* An item ended badly: if it is the first one so far, the result says so. */
+void mpr_batch_note_bad(struct mpr_thread *self, struct mproc_result *result,
+                        const mproc_outcome *bad);
+
+/* on_item, with a reply that lies as replies do. */
+void mpr_batch_tell(const mproc_pool *pool, struct mpr_batch_state *batch,
+                    mproc_outcome *outcome);
+
+/* Nothing of it is under way or to come: the pool knows it no more. */
+void mpr_batch_end(struct mpr_thread *self, struct mproc_result *result);
+
+/* It is accepted, and open if it has items. ESHUTDOWN, EBROKEN. */
+int mpr_batch_open(mproc_pool *pool, struct mproc_result *result);
+
+/*
+ * The first ones. Whatever hinders the others is the collector's matter; what
+ * hinders the very first is refused. ENOMEM.
+ */
+int mpr_batch_begin(mproc_pool *pool, struct mpr_thread *self,
+                    struct mproc_result *result);
+
+/*
+ * As many items as run for `ns`, if that is known, but no more than `share`;
+ * one while it is not. Locked.
+ */
+size_t mpr_batch_chunk(const struct mpr_batch_state *batch, size_t share,
+                       double ns);
+
+/* Send the next `count` items. What mpr_pool_take_more is refused for. */
+int mpr_batch_send(struct mpr_thread *self, struct mproc_result *result,
+                   size_t count);
+
+/*
+ * Nothing more is to be sent of it: its pool forgets it, and it ends with what
+ * is in flight. Nothing when it is not open.
+ */
+void mpr_batch_close(struct mpr_thread *self, struct mproc_result *result);
+
+/*
+ * Whether joining the pool would wait for what this thread alone is to go on
+ * with: an iteration of its own. Takes the lock.
+ */
+bool mpr_iter_blocks_join(mproc_pool *pool, const struct mpr_thread *self);
+
+/* A chunk of an iteration has ended: it is taken from its task. Locked. */
+void mpr_iter_keep(struct mproc_result *result, struct mpr_task *task);
+
+/* The pool has room again, or never will: who iterates looks. */
+void mpr_iter_look(mproc_pool *pool, struct mpr_thread *self,
+                   struct mproc_result *result);
+
+/* What is kept has been freed. */
+void mpr_iteration_free(struct mpr_iteration *iter);
+
+/* map with next: in the calling thread. */
+int mpr_iter_map(mproc_pool *pool, struct mpr_thread *self,
+                 const mproc_batch *b, mproc_deadline until);
+
+/* Room for one reply and its NUL, aligned for any type; NULL: no memory. */
+char *mpr_batch_spare(const mproc_batch *b);
+
+/* A batch as the user gave it. EINVAL, ENOTSUP. */
+int mpr_batch_read(mproc_batch *b, const mproc_batch *theirs, size_t size);
+
+/*
+ * A batch that nobody else knows of yet, its arrays as in `b`; and the end of
+ * it, if it was never open. ENOMEM.
+ */
+int mpr_batch_new(mproc_pool *pool, struct mpr_thread *self,
+                  const mproc_batch *b, struct mproc_result **out);
+void mpr_batch_drop(struct mpr_thread *self, struct mproc_result *result);
+
+/* A part is no longer in flight. Locked. */
+void mpr_batch_unlink(struct mpr_batch_state *batch, struct mpr_part *part);
 
 /* A new table of workers for the pool's next nursery. ENOMEM. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);

@@ -21,6 +21,7 @@ enum mpr_object_type {
     MPR_PROCESS,
     MPR_POOL,
     MPR_RESULT,
+    MPR_ITER,
     MPR_OBJECT_TYPES
 };
 
@@ -50,9 +51,33 @@ struct mpr_object {
 typedef void mpr_holder_fn(mpr_id holder, int64_t since_ns, void *user);
 
 /*
+ * How a type is waited for among many things (chan/wait.h). It has a bell, or a
+ * descriptor to be polled instead.
+ */
+struct mpr_object_wait {
+    /*
+     * 0: ready. MPROC_ETIMEDOUT: not. MPROC_EAGAIN: it cannot be told now, look
+     * again soon. Else why it is not to be waited for; EINVAL also when the
+     * handle has not the tag any more. *moment is 0 at the first look of a
+     * wait, and then what this look keeps in it for the next ones.
+     */
+    int (*look)(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment);
+    /* Of a handle that a look has found to be one; memory that stays. */
+    _Atomic uint32_t *(*bell)(const void *handle);
+    /*
+     * The descriptor, -1: none, look again every few milliseconds. It stays
+     * until `release` is called with *hold, by the same process.
+     */
+    int (*hold)(const void *handle, void **hold);
+    void (*release)(void *hold);
+};
+
+/*
  * What a type is. `end` gives back all that the object owns and wakes all who
  * wait on it, using the hands of `whose`; it may run again, on behalf of
  * another, after its first runner was killed in it. NULL: nothing to do.
+ * `wait`: NULL where it cannot be waited for among many.
  * `holders` calls fn for each living process that holds the object, or each
  * thread that is there. NULL: such are not held.
  */
@@ -61,23 +86,30 @@ struct mpr_object_class {
     size_t size;
     void (*end)(struct mpr_thread *self, struct mpr_thread *whose,
                 struct mpr_object *object);
+    const struct mpr_object_wait *wait;
     void (*holders)(struct mpr_object *object, mpr_holder_fn *fn, void *user);
 };
 
 /*
  * The free objects of a type: a list, and a cache of their tags. Locks:
- * `guard`. `any` is set before the type's first span is, and stays.
+ * `guard`. `spans` is the list of the type's spans, the youngest first, which
+ * anybody reads. Locks: `guard`. Publishes: the store of a span's number + 1.
+ * Survives: who is killed after a span became the type's and before it is in
+ * the list has it in hand, from where the repair of `guard` puts it there.
  */
 struct mpr_object_shelf {
     struct mpr_guard guard;
     struct mpr_object *first;
-    _Atomic uint32_t any;
+    _Atomic uint32_t spans;
 };
 
 void mpr_object_shelves_init(struct mpr_object_shelf *shelves);
 
 /* Registered before main by each module that has objects. */
 void mpr_object_register(const struct mpr_object_class *class);
+
+/* NULL: none, or the type is not in this program. */
+const struct mpr_object_wait *mpr_object_wait_of(enum mpr_object_type type);
 
 #define MPR_OBJECT_MAGIC UINT32_C(0x4d500000)
 

@@ -231,15 +231,29 @@ static void bad_batches_are_refused(void **state)
          MPROC_EINVAL},
         {{.fn = squares, .in = n, .count = SIZE_MAX / 16 + 1, .chunk = 1},
          MPROC_EINVAL},
-        {{.fn = squares, .next = next_none}, MPROC_ENOTSUP},
+        {{.fn = squares, .next = next_none, .in = n, .in_size = 4, .count = 2},
+         MPROC_EINVAL},
+        {{.fn = squares, .next = next_none, .out = n, .out_size = 4},
+         MPROC_EINVAL},
+        {{.fn = squares, .next = next_none, .status = n}, MPROC_EINVAL},
         {{.fn = squares, .timeout_s = -1}, MPROC_EINVAL},
     };
     mproc_pool *p = pool_of(1);
     mproc_result *r = NULL;
+    mproc_iter *it = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_err(mproc_pool_map(p, &bad[i].batch, TEST_BOUND), bad[i].err);
         assert_err(mproc_pool_map_async(p, &bad[i].batch, &r), bad[i].err);
+        assert_err(mproc_pool_imap(p, &bad[i].batch, &it), bad[i].err);
+        assert_err(mproc_pool_imap_unordered(p, &bad[i].batch, &it),
+                   bad[i].err);
     }
+    mproc_batch lazy = {.fn = squares, .next = next_none};
+    assert_err(mproc_pool_map_async(p, &lazy, &r), MPROC_EINVAL);
+    assert_err(mproc_pool_imap(p, NULL, &it), MPROC_EINVAL);
+    assert_err(mproc_pool_imap(p, &lazy, NULL), MPROC_EINVAL);
+    assert_err(mproc_pool_imap(NULL, &lazy, &it), MPROC_EINVAL);
+    assert_null(it);
     mproc_batch good = {.fn = squares, .in = n, .in_size = 4, .count = 2};
     assert_err(mproc_pool_map(p, NULL, TEST_BOUND), MPROC_EINVAL);
     assert_err(mproc_pool_map(NULL, &good, TEST_BOUND), MPROC_EINVAL);
@@ -663,7 +677,7 @@ static int takes_long(const void *arg, size_t size, mproc_reply *reply)
     mproc_event *others = *(mproc_event *const *)arg;
     (void)size;
     (void)reply;
-    usleep(2000);
+    usleep(5000);
     return others != NULL ? mproc_event_wait(others, TEST_BOUND) : 0;
 }
 

@@ -497,6 +497,7 @@ static void *held_bounded_scene(void)
 static void be_new(void *ctx)
 {
     (void)ctx;
+    atomic_store(&scene->strays, true);
     if (!let_go(SLEEPER)) {
         abort();
     }
@@ -512,10 +513,17 @@ static void *claim_and_stay(void *unused)
     return NULL;
 }
 
-/* The victim's thread has no record, but its process lives for the family. */
+/*
+ * The victim's thread has no record, but its process lives for the family; it
+ * blocks a signal as a handler does, and so claims none.
+ */
 static void be_new_thread(void *ctx)
 {
     pthread_t thread;
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &one, NULL);
     if (pthread_create(&thread, NULL, claim_and_stay, NULL) != 0) {
         abort();
     }
@@ -523,6 +531,7 @@ static void be_new_thread(void *ctx)
         nap();
     }
     be_new(ctx);
+    atomic_store(&scene->strays, false);
 }
 
 /* Once it is plain that the sleeper sleeps for a good reason, end that. */
@@ -1312,6 +1321,14 @@ static const struct sweep_case cases[] = {
      .sleeper = bounded_sleeper,
      .follow_up = give_unit_if_none,
      .check = check_bounded},
+    {.name = "semaphore release, first call",
+     COMMON,
+     .setup = watched_plain_scene,
+     .prepare = be_new,
+     .operation = semaphore_release,
+     .sleeper = plain_sleeper,
+     .follow_up = give_unit_if_none,
+     .check = check_given},
     {.name = "semaphore release, new thread",
      COMMON,
      .setup = watched_plain_scene,
@@ -1328,6 +1345,14 @@ static const struct sweep_case cases[] = {
      .bystander = take_then_give,
      .check = check_units,
      .pause_only = true},
+    {.name = "event set, first call",
+     COMMON,
+     .setup = watched_event_scene,
+     .prepare = be_new,
+     .operation = event_set,
+     .sleeper = event_sleeper,
+     .follow_up = set_if_clear,
+     .check = check_set},
     {.name = "event set, new thread",
      COMMON,
      .setup = watched_event_scene,

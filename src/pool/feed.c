@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sending the items of batches, as there is room for them.
+ *
+ * The thread that makes a batch sends its first chunks; whenever one has ended,
+ * the collector sends the next. So few are under way at a time, and how many
+ * items travel together is decided late, by how long those before have run.
+ */
+#include <stdlib.h>
+
+#include "pool/private.h"
+
+enum {
+    CHUNK_NS = 2000000,    /* what a chosen chunk is to run */
+    CHUNK_BYTES = 1 << 20, /* and to carry at most */
+    FIRST_ITEMS = 64,   /* in chosen chunks while no time is known, at most */
+    FIRST_SHARES = 64,  /* a worker: these are of the items, at most */
+    GROWTH = 16,        /* of chosen chunks, from those known to the next */
+    PARTS_A_WORKER = 4, /* under way, of chosen chunks */
+    PARTS_MORE = 512,   /* of others, which may be small */
+};
+
+/* ---- how much at a time ----------------------------------------------- */
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What an item takes of a chunk's block. */
+static size_t bytes_of_item(const mproc_batch *b)
+{
+    bool in = mpr_family_holds(b->in, 1), out = mpr_family_holds(b->out, 1);
+    return sizeof(int) + (in ? 0 : b->in_size) + (out ? 0 : b->out_size);
+}
+
+size_t mpr_batch_chunk(const struct mpr_batch_state *batch, size_t share,
+                       double ns)
+{
+    size_t chunk = least(share, GROWTH * batch->largest);
+    chunk = least(chunk, CHUNK_BYTES / bytes_of_item(&batch->is));
+    double by_time = ns / (batch->item_ns + 1);
+    chunk = by_time < (double)chunk ? (size_t)by_time : chunk;
+    return chunk > 0 ? chunk : 1;
+}
+
+/* So few that the workers end together. */
+static size_t chosen_chunk(const mproc_pool *pool,
+                           const struct mpr_batch_state *batch)
+{
+    size_t workers = mpr_pool_wanted(pool);
+    size_t share = (batch->count - batch->sent) / (PARTS_A_WORKER * workers);
+    if (batch->largest == 0) {
+        size_t first = batch->count / (FIRST_SHARES * workers);
+        return least(first, FIRST_ITEMS) + (first == 0);
+    }
+    return mpr_batch_chunk(batch, share + 1, CHUNK_NS);
+}
+
+/* Locked. Items to be sent next, 0: nothing now. */
+static size_t next_count(const mproc_pool *pool,
+                         const struct mpr_batch_state *batch)
+{
+    size_t left = batch->count - batch->sent, room = mpr_pool_room(pool);
+    size_t window = batch->is.window, chunk = batch->is.chunk;
+    size_t parts = PARTS_A_WORKER * (size_t)mpr_pool_wanted(pool);
+    if (chunk == 0) {
+        chunk = chosen_chunk(pool, batch);
+    } else {
+        parts += PARTS_MORE;
+    }
+    chunk = chunk < left ? chunk : left;
+    chunk = chunk < room ? chunk : room;
+    if (window > 0) {
+        chunk = chunk < window ? chunk : window;
+        if (window - batch->ahead < chunk) {
+            return 0;
+        }
+    }
+    return batch->parts < parts && batch->stop == 0 ? chunk : 0;
+}
+
+/* ---- sending ---------------------------------------------------------- */
+
+/* Locked. */
+void mpr_batch_unlink(struct mpr_batch_state *batch, struct mpr_part *part)
+{
+    if (part->newer != NULL) {
+        part->newer->older = part->older;
+    } else {
+        batch->newest = part->older;
+    }
+    if (part->older != NULL) {
+        part->older->newer = part->newer;
+    }
+    batch->parts--;
+    batch->ahead -= part->items;
+}
+
+static void link_part(struct mpr_batch_state *batch, struct mpr_part *part)
+{
+    part->older = batch->newest;
+    if (part->older != NULL) {
+        part->older->newer = part;
+    }
+    batch->newest = part;
+    batch->parts++;
+    batch->ahead += part->items;
+    part->first = batch->sent;
+}
+
+/* The record is the task's from here on, and gone with it on failure. */
+static int submit_part(struct mpr_thread *self, struct mproc_result *result,
+                       struct mpr_part *part)
+{
+    mproc_pool *pool = (mproc_pool *)result->pool;
+    struct mpr_batch_state *batch = result->batch;
+    struct mpr_task *task = part->entry.task;
+    struct mpr_chunk *chunk =
+        mpr_chunk_new(self, batch, batch->sent, part->items);
+    if (chunk == NULL) {
+        mpr_pool_lock();
+        pool->mine->pending -= part->items - 1;
+        mpr_pool_unlock();
+        mpr_pool_drop_task(pool, self, &part->entry);
+        return MPROC_ENOMEM;
+    }
+    chunk->part = part;
+    task->fn = batch->is.fn;
+    task->result = result;
+    task->limit_ns = mpr_pool_limit(batch->is.timeout_s);
+    task->chunk = chunk;
+    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    mpr_pool_lock();
+    link_part(batch, part);
+    mpr_pool_unlock();
+    struct mpr_entry entry = part->entry; /* it may end, and be freed */
+    int err = mpr_pool_submit(pool, self, &entry);
+    if (err < 0) {
+        mpr_pool_lock();
+        mpr_batch_unlink(batch, part);
+        mpr_pool_unlock();
+    }
+    return err;
+}
+
+int mpr_batch_send(struct mpr_thread *self, struct mproc_result *result,
+                   size_t count)
+{
+    struct mpr_part *part = calloc(1, sizeof *part);
+    if (part == NULL) {
+        return MPROC_ENOMEM;
+    }
+    part->items = count;
+    int err = mpr_pool_take_more(result, self, part);
+    if (err == 0) {
+        err = submit_part(self, result, part);
+    }
+    if (err == 0) {
+        result->batch->sent += count;
+    } else {
+        free(part);
+    }
+    return err;
+}
+
+/* What there is room for. */
+static int send_some(mproc_pool *pool, struct mpr_thread *self,
+                     struct mproc_result *result)
+{
+    int err = 0;
+    while (err == 0) {
+        mpr_pool_lock();
+        size_t count = next_count(pool, result->batch);
+        mpr_pool_unlock();
+        if (count == 0) {
+            break;
+        }
+        err = mpr_batch_send(self, result, count);
+    }
+    return err;
+}
+
+/* ---- going on --------------------------------------------------------- */
+
+/* The items that are not sent end as well. */
+static void end_rest(mproc_pool *pool, struct mpr_thread *self,
+                     struct mproc_result *result, int status)
+{
+    struct mpr_batch_state *batch = result->batch;
+    for (; batch->sent < batch->count && !batch->forgotten; batch->sent++) {
+        mproc_outcome outcome = {.status = status,
+                                 .index = batch->sent,
+                                 .data = "",
+                                 .error = mproc_strerror(status)};
+        mpr_batch_note_bad(self, result, &outcome);
+        mpr_pool_lock();
+        mpr_pool_count(pool, status, 1);
+        mpr_pool_unlock();
+        if (batch->is.status != NULL) {
+            batch->is.status[batch->sent] = status;
+        }
+        mpr_batch_tell(pool, batch, &outcome);
+    }
+    batch->sent = batch->count;
+}
+
+/* Locked. */
+static void remove_open(mproc_pool *pool, struct mproc_result *result)
+{
+    struct mproc_result **at = &pool->mine->open;
+    while (*at != result) {
+        at = &(*at)->batch->next_open;
+    }
+    *at = result->batch->next_open;
+    result->batch->open = false;
+}
+
+void mpr_batch_close(struct mpr_thread *self, struct mproc_result *result)
+{
+    bool over = false;
+    mpr_pool_lock();
+    if (result->batch->open) {
+        mproc_pool *pool = (mproc_pool *)result->pool;
+        remove_open(pool, result);
+        over = result->batch->parts == 0;
+        mpr_pool_close_if_done(pool, self);
+    }
+    mpr_pool_unlock();
+    if (over) {
+        mpr_batch_end(self, result);
+    }
+}
+
+/* For lack of room it waits; for lack of memory, if that may come back. */
+void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
+                    struct mproc_result *result)
+{
+    struct mpr_batch_state *batch = result->batch;
+    mpr_pool_lock();
+    bool feeding = batch->feeding;
+    mpr_pool_unlock();
+    if (batch->iter != NULL) {
+        mpr_iter_look(pool, self, result);
+        return;
+    }
+    if (feeding) {
+        return;
+    }
+    int err = send_some(pool, self, result);
+    mpr_pool_lock();
+    bool waits =
+        err == MPROC_EFULL || (err == MPROC_ENOMEM && batch->parts > 0);
+    int stop = batch->stop != 0 ? batch->stop : waits ? 0 : err;
+    mpr_pool_unlock();
+    if (stop != 0) {
+        end_rest(pool, self, result, stop);
+    }
+    if (batch->sent == batch->count) {
+        mpr_batch_close(self, result);
+    }
+}
+
+/* One that has not been looked at in this round. */
+static struct mproc_result *next_open(struct mpr_pool_private *mine)
+{
+    mpr_pool_lock();
+    struct mproc_result *result = mine->open;
+    while (result != NULL && result->batch->round == mine->round) {
+        result = result->batch->next_open;
+    }
+    if (result != NULL) {
+        result->batch->round = mine->round;
+    }
+    mpr_pool_unlock();
+    return result;
+}
+
+/* Callbacks may make and end batches meanwhile. */
+void mpr_batch_feed_all(mproc_pool *pool, struct mpr_thread *self)
+{
+    struct mproc_result *result;
+    pool->mine->round++;
+    while ((result = next_open(pool->mine)) != NULL) {
+        mpr_batch_feed(pool, self, result);
+    }
+}
+
+/* ---- beginning ----------------------------------------------------------- */
+
+/* It is accepted, and open if it has items. ESHUTDOWN, EBROKEN. */
+int mpr_batch_open(mproc_pool *pool, struct mproc_result *result)
+{
+    mpr_pool_lock();
+    int err = mpr_pool_may_submit(pool);
+    if (err == 0 && result->batch->count > 0) {
+        result->batch->open = true;
+        result->batch->feeding = result->batch->iter == NULL;
+        result->batch->next_open = pool->mine->open;
+        pool->mine->open = result;
+    }
+    mpr_pool_unlock();
+    return err;
+}
+
+/*
+ * The first ones. Whatever hinders the others is the collector's matter; what
+ * hinders the very first is refused.
+ */
+int mpr_batch_begin(mproc_pool *pool, struct mpr_thread *self,
+                    struct mproc_result *result)
+{
+    struct mpr_batch_state *batch = result->batch;
+    int err = send_some(pool, self, result);
+    mpr_pool_lock();
+    bool refused = err == MPROC_ENOMEM && batch->sent == 0;
+    batch->feeding = false;
+    if (refused) {
+        remove_open(pool, result);
+        mpr_pool_close_if_done(pool, self);
+    } else {
+        if (batch->parts == 0) {
+            atomic_store(&pool->mine->attend, true);
+        }
+        mpr_bell_ring(&pool->done.items, INT_MAX);
+    }
+    mpr_pool_unlock();
+    return refused ? err : 0;
+}

@@ -1,0 +1,541 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Iterating over replies: imap, and map over items that come one by one.
+ *
+ * Items are sent by the thread that iterates, when it asks for the next reply:
+ * as many as the window lets it be ahead. So the user's `next` runs there, and
+ * nobody sends for who has stopped asking. The collector keeps what has ended
+ * until it is asked for; it outlives the pool.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "pool/private.h"
+
+enum {
+    CHUNK_NS = 100000,     /* what a chosen chunk is to run */
+    CHUNK_BYTES = 1 << 20, /* and to carry at most, where items are staged */
+    WINDOW = 64,           /* a worker: the chosen window */
+    WINDOW_CHUNKS = 4,     /* a worker: that it has room for, at least */
+};
+
+/*
+ * The maker's alone. `busy`: a call is under way. `freed`: it was freed in
+ * that, which frees it when it ends.
+ */
+struct mproc_iter {
+    struct mpr_object object;
+    mpr_id maker;
+    struct mproc_result *result;
+    _Atomic uint32_t busy;
+    _Atomic uint32_t freed;
+};
+
+static void end_iter(struct mpr_thread *self, struct mpr_thread *whose,
+                     struct mpr_object *object)
+{
+    (void)self;
+    (void)whose;
+    (void)object; /* what it is over is a result of the maker's */
+}
+
+static const struct mpr_object_class iter_class = {
+    .type = MPR_ITER, .size = sizeof(struct mproc_iter), .end = end_iter};
+
+__attribute__((constructor)) static void register_class(void)
+{
+    mpr_object_register(&iter_class);
+}
+
+/* ---- the collector's side --------------------------------------------- */
+
+void mpr_iter_keep(struct mproc_result *result, struct mpr_task *task)
+{
+    struct mpr_iteration *iter = result->batch->iter;
+    struct mpr_part *part = task->chunk->part;
+    mproc_pool *pool = (mproc_pool *)result->pool;
+    pool->mine->pending -= part->items - 1; /* the record's is left */
+    mpr_bell_ring(&pool->room, INT_MAX);
+    part->chunk = task->chunk;
+    part->replies = task->reply;
+    task->chunk = NULL;
+    task->reply = NULL;
+    struct mpr_part *before = iter->ended_last;
+    while (iter->ordered && before != NULL && before->first > part->first) {
+        before = before->older;
+    }
+    struct mpr_part **after = before != NULL ? &before->newer : &iter->ended;
+    part->older = before;
+    part->newer = *after;
+    *(part->newer != NULL ? &part->newer->older : &iter->ended_last) = part;
+    *after = part;
+    mpr_bell_ring(&result->bell, INT_MAX);
+}
+
+void mpr_iter_look(mproc_pool *pool, struct mpr_thread *self,
+                   struct mproc_result *result)
+{
+    struct mpr_batch_state *batch = result->batch;
+    mpr_pool_lock();
+    if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
+        batch->stop = MPROC_ECANCELED;
+    } else if (atomic_load(&pool->broken)) {
+        batch->stop = MPROC_EBROKEN;
+    }
+    bool stop = batch->stop != 0;
+    batch->iter->short_of = false;
+    mpr_bell_ring(&result->bell, INT_MAX);
+    mpr_pool_unlock();
+    if (stop) {
+        mpr_batch_close(self, result);
+    }
+}
+
+bool mpr_iter_blocks_join(mproc_pool *pool, const struct mpr_thread *self)
+{
+    bool blocks = false;
+    mpr_pool_lock();
+    for (struct mproc_result *r = pool->mine->open; r != NULL;
+         r = r->batch->next_open) {
+        blocks |= r->batch->iter != NULL && r->batch->stop == 0 &&
+                  r->batch->iter->thread == self->serial;
+    }
+    mpr_pool_unlock();
+    return blocks && atomic_load(&pool->phase) == MPR_POOL_CLOSED;
+}
+
+/* ---- sending ---------------------------------------------------------- */
+
+/* The window: given, or so that chunks of the given size find room. */
+static size_t window_of(const struct mproc_result *result)
+{
+    const mproc_batch *b = &result->batch->is;
+    size_t workers = mpr_pool_wanted(result->pool), window;
+    if (b->window > 0) {
+        return b->window;
+    }
+    if (__builtin_mul_overflow(b->chunk, WINDOW_CHUNKS * workers, &window)) {
+        return SIZE_MAX;
+    }
+    return window > WINDOW * workers ? window : WINDOW * workers;
+}
+
+/* Locked. Of how many items the next chunk is to be, 0: there is no room. */
+static size_t next_count(const struct mproc_result *result)
+{
+    const struct mpr_batch_state *batch = result->batch;
+    struct mpr_iteration *iter = batch->iter;
+    size_t window = window_of(result), chunk = batch->is.chunk;
+    size_t left = batch->count - batch->sent;
+    if (chunk == 0) {
+        size_t share =
+            window / (WINDOW_CHUNKS * (size_t)mpr_pool_wanted(result->pool));
+        chunk = mpr_batch_chunk(batch, share, CHUNK_NS);
+    }
+    size_t room = mpr_pool_room(result->pool), staged = iter->staged.count;
+    iter->short_of = room < (staged > 0 ? staged : 1);
+    if (iter->short_of) {
+        return 0;
+    }
+    chunk = chunk < left ? chunk : left;
+    chunk = chunk < window ? chunk : window;
+    chunk = chunk < room ? chunk : room;
+    return batch->sent - iter->given <= window - chunk ? chunk : 0;
+}
+
+/* Ask for items until there are `count`, or no more. */
+static void stage(struct mpr_batch_state *batch, size_t count)
+{
+    struct mpr_iteration *iter = batch->iter;
+    struct mpr_staged *staged = &iter->staged;
+    while (staged->count < count && staged->size < CHUNK_BYTES &&
+           iter->over == 0) {
+        const void *item = NULL;
+        size_t size = 0;
+        int err = batch->is.next(batch->is.user, &item, &size);
+        if (err == 0) {
+            err = item == NULL && size > 0 ? MPROC_EINVAL
+                                           : mpr_staged_add(staged, item, size);
+        }
+        iter->over = err <= 0 ? err : MPROC_EINVAL;
+    }
+}
+
+/* What keeps it from sending ends it, unless that may be otherwise later. */
+static void note_refusal(struct mproc_result *result, int err)
+{
+    struct mpr_batch_state *batch = result->batch;
+    mpr_pool_lock();
+    bool alone = batch->parts == 0 && batch->iter->ended == NULL;
+    mpr_pool_unlock();
+    if (err != MPROC_EFULL && (err != MPROC_ENOMEM || alone)) {
+        batch->iter->over = err;
+        batch->sent = batch->count;
+    }
+}
+
+static int send_count(struct mpr_thread *self, struct mproc_result *result,
+                      size_t count)
+{
+    struct mpr_batch_state *batch = result->batch;
+    if (batch->is.next != NULL) {
+        stage(batch, count);
+        count = batch->iter->staged.count;
+    }
+    int err = count > 0 ? mpr_batch_send(self, result, count) : 0;
+    if (err == 0) {
+        batch->iter->staged.count = 0;
+        batch->iter->staged.size = 0;
+    } else {
+        note_refusal(result, err);
+    }
+    return err;
+}
+
+/* As much as the window has room for. */
+static void send(struct mpr_thread *self, struct mproc_result *result)
+{
+    struct mpr_batch_state *batch = result->batch;
+    struct mpr_iteration *iter = batch->iter;
+    for (int err = 0; err == 0;) {
+        mpr_pool_lock();
+        bool open = batch->open;
+        size_t count = open ? next_count(result) : 0;
+        iter->thread = self->serial;
+        mpr_pool_unlock();
+        if (count == 0) {
+            return;
+        }
+        err = send_count(self, result, count);
+        if (batch->sent == batch->count && iter->over == 0) {
+            iter->over = MPROC_EOF;
+        }
+        if (iter->over != 0) {
+            mpr_batch_close(self, result);
+        }
+    }
+}
+
+/* ---- handing out ------------------------------------------------------ */
+
+static void free_part(struct mpr_thread *self, struct mpr_part *part)
+{
+    mpr_heap_free(self, part->chunk);
+    if (part->replies != NULL) {
+        mpr_heap_free(self, part->replies);
+    }
+    free(part);
+}
+
+/* Locked. What comes next, if it is there. */
+static struct mpr_part *next_ended(const struct mpr_iteration *iter)
+{
+    struct mpr_part *part = iter->ended;
+    bool is_next =
+        part != NULL && (!iter->ordered || part->first == iter->given);
+    return is_next ? part : NULL;
+}
+
+/* True when there is an item, after the one handed out last. */
+static bool advance(struct mpr_thread *self, struct mpr_iteration *iter)
+{
+    if (iter->now != NULL && ++iter->at < iter->now->items) {
+        return true;
+    }
+    if (iter->now != NULL) {
+        free_part(self, iter->now);
+    }
+    mpr_pool_lock();
+    iter->now = next_ended(iter);
+    if (iter->now != NULL) {
+        iter->ended = iter->now->newer;
+        *(iter->ended != NULL ? &iter->ended->older : &iter->ended_last) = NULL;
+    }
+    mpr_pool_unlock();
+    iter->at = 0;
+    return iter->now != NULL;
+}
+
+static void hand_out(struct mpr_iteration *iter, const mproc_outcome **out)
+{
+    const struct mpr_part *part = iter->now;
+    mproc_outcome *outcome = &iter->outcome;
+    *outcome =
+        mpr_chunk_outcome(part->chunk, part->replies, iter->at, iter->text);
+    if (iter->spare != NULL && outcome->status == MPROC_OK) {
+        memcpy(iter->spare, outcome->data, outcome->size);
+        iter->spare[outcome->size] = '\0';
+        outcome->data = iter->spare;
+    }
+    iter->given++;
+    if (out != NULL) {
+        *out = outcome;
+    }
+}
+
+/* Nothing is in flight, and nothing will be. */
+static int attempt(void *user)
+{
+    struct mproc_result *result = user;
+    struct mpr_batch_state *batch = result->batch;
+    mpr_pool_lock();
+    bool over = !batch->open && batch->parts == 0;
+    bool again = batch->open && batch->parts == 0 && !batch->iter->short_of;
+    bool there = next_ended(batch->iter) != NULL;
+    mpr_pool_unlock();
+    return there || again || over ? 0 : MPROC_ETIMEDOUT;
+}
+
+static int await(struct mpr_thread *self, struct mproc_result *result,
+                 mproc_deadline until)
+{
+    struct mpr_pool_wait wait = {.pool = (mproc_pool *)result->pool,
+                                 .tag = result->pool_tag,
+                                 .self = self,
+                                 .attempt = attempt,
+                                 .user = result,
+                                 .busy = MPROC_ETIMEDOUT,
+                                 .calls = true,
+                                 .manual = result->manual};
+    return mpr_pool_wait(&wait, &result->bell, until);
+}
+
+static int why_over(const struct mpr_batch_state *batch)
+{
+    return batch->iter->over != 0 ? batch->iter->over : batch->stop;
+}
+
+static int next(struct mpr_thread *self, struct mproc_result *result,
+                const mproc_outcome **out, mproc_deadline until)
+{
+    struct mpr_batch_state *batch = result->batch;
+    for (;;) {
+        send(self, result);
+        if (advance(self, batch->iter)) {
+            hand_out(batch->iter, out);
+            return 0;
+        }
+        mpr_pool_lock();
+        bool over =
+            !batch->open && batch->parts == 0 && batch->iter->ended == NULL;
+        mpr_pool_unlock();
+        if (over) {
+            return why_over(batch);
+        }
+        if (attempt(result) == 0) {
+            continue;
+        }
+        if (mpr_pool_in_callback != NULL &&
+            mpr_pool_in_callback == result->pool) {
+            return MPROC_EDEADLK;
+        }
+        int err = await(self, result, until);
+        if (err < 0) {
+            return err;
+        }
+    }
+}
+
+/* ---- beginning and ending --------------------------------------------- */
+
+void mpr_iteration_free(struct mpr_iteration *iter)
+{
+    if (iter != NULL) {
+        free(iter->staged.bytes);
+        free(iter->staged.items);
+        free(iter->spare);
+        free(iter);
+    }
+}
+
+static int make_iteration(struct mpr_batch_state *batch, bool ordered)
+{
+    struct mpr_iteration *iter = calloc(1, sizeof *iter);
+    if (iter == NULL) {
+        return MPROC_ENOMEM;
+    }
+    batch->iter = iter;
+    batch->tells_items = true;
+    iter->ordered = ordered;
+    if (batch->is.out != NULL) {
+        iter->spare = mpr_batch_spare(&batch->is);
+    }
+    return batch->is.out != NULL && iter->spare == NULL ? MPROC_ENOMEM : 0;
+}
+
+static int begin(mproc_pool *pool, struct mpr_thread *self,
+                 const mproc_batch *b, bool ordered, struct mproc_result **out)
+{
+    int err = mpr_batch_new(pool, self, b, out);
+    if (err < 0) {
+        return err;
+    }
+    err = make_iteration((*out)->batch, ordered);
+    if (err == 0) {
+        err = mpr_batch_open(pool, *out);
+    }
+    if (err < 0) {
+        mpr_batch_drop(self, *out);
+        return err;
+    }
+    if ((*out)->batch->count == 0) {
+        (*out)->batch->iter->over = MPROC_EOF;
+        mpr_batch_end(self, *out);
+    }
+    return 0;
+}
+
+static void end(struct mpr_thread *self, struct mproc_result *result)
+{
+    struct mpr_iteration *iter = result->batch->iter;
+    mpr_batch_close(self, result);
+    mpr_batch_abandon(result, self);
+    mpr_pool_lock();
+    struct mpr_part *part = iter->ended;
+    iter->ended = NULL;
+    mpr_pool_unlock();
+    while (part != NULL) {
+        struct mpr_part *after = part->newer;
+        free_part(self, part);
+        part = after;
+    }
+    if (iter->now != NULL) {
+        free_part(self, iter->now);
+    }
+    mpr_result_release(self, result);
+}
+
+/* ---- the calls -------------------------------------------------------- */
+
+/* Complete, and no more in hand, before the user's `next` runs. */
+static int imap(mproc_pool *p, struct mpr_thread *self, const mproc_batch *b,
+                bool ordered, mproc_iter **out)
+{
+    struct mproc_result *result;
+    int err = begin(p, self, b, ordered, &result);
+    if (err < 0) {
+        return err;
+    }
+    struct mproc_iter *iter = mpr_object_new(self, MPR_ITER);
+    if (iter == NULL) {
+        end(self, result);
+        return MPROC_ENOMEM;
+    }
+    iter->maker = mpr_self_id();
+    iter->result = result;
+    atomic_store(&iter->busy, 0);
+    atomic_store(&iter->freed, 0);
+    mpr_object_publish(self, iter);
+    send(self, result);
+    *out = iter;
+    return 0;
+}
+
+static int check_and_imap(mproc_pool *p, const mproc_batch *theirs, size_t size,
+                          bool ordered, mproc_iter **out)
+{
+    mproc_batch b;
+    struct mpr_thread *self;
+    int err = out != NULL ? mpr_pool_check(p, &self) : MPROC_EINVAL;
+    if (err < 0 || (err = mpr_batch_read(&b, theirs, size)) < 0) {
+        return err;
+    }
+    uintptr_t outer = mpr_op_begin(self, p);
+    err = imap(p, self, &b, ordered, out);
+    mpr_op_end(self, outer);
+    return err;
+}
+
+int mproc_pool_imap_sized(mproc_pool *p, const mproc_batch *b, size_t b_size,
+                          mproc_iter **out)
+{
+    return check_and_imap(p, b, b_size, true, out);
+}
+
+int mproc_pool_imap_unordered_sized(mproc_pool *p, const mproc_batch *b,
+                                    size_t b_size, mproc_iter **out)
+{
+    return check_and_imap(p, b, b_size, false, out);
+}
+
+static int check(const mproc_iter *it, struct mpr_thread **self)
+{
+    if (!mpr_object_is(it, MPR_ITER) || atomic_load(&it->freed)) {
+        return MPROC_EINVAL;
+    }
+    int err = mpr_self(self);
+    if (err < 0) {
+        return err;
+    }
+    return it->maker == mpr_self_id() ? 0 : MPROC_EPERM;
+}
+
+static void free_iter(mproc_iter *it, struct mpr_thread *self)
+{
+    end(self, it->result);
+    mpr_object_end(self, it, MPR_ITER);
+}
+
+/* Whoever is busy with it frees it. */
+void mproc_iter_free(mproc_iter *it)
+{
+    struct mpr_thread *self;
+    if (check(it, &self) < 0 || atomic_exchange(&it->freed, 1)) {
+        return;
+    }
+    if (!atomic_exchange(&it->busy, 1)) {
+        free_iter(it, self);
+    }
+}
+
+int mproc_iter_next(mproc_iter *it, const mproc_outcome **out,
+                    mproc_deadline until)
+{
+    struct mpr_thread *self;
+    int err = check(it, &self);
+    if (err < 0) {
+        return err;
+    }
+    if (atomic_exchange(&it->busy, 1)) {
+        return MPROC_EBUSY;
+    }
+    uintptr_t outer = mpr_op_begin(self, it);
+    err = next(self, it->result, out, until);
+    mpr_op_end(self, outer);
+    atomic_store(&it->busy, 0);
+    if (atomic_load(&it->freed) && !atomic_exchange(&it->busy, 1)) {
+        free_iter(it, self);
+        return MPROC_EINVAL;
+    }
+    return err;
+}
+
+/* Its arrays and callbacks are the collector's matter. */
+static int map_all(struct mpr_thread *self, struct mproc_result *result,
+                   mproc_deadline until)
+{
+    const mproc_outcome *outcome;
+    int err;
+    do {
+        err = next(self, result, &outcome, until);
+    } while (err == 0);
+    if (err == MPROC_EOF || (err < 0 && err != MPROC_ETIMEDOUT &&
+                             result->outcome.status != MPROC_OK)) {
+        err = result->outcome.status;
+    }
+    return err;
+}
+
+int mpr_iter_map(mproc_pool *pool, struct mpr_thread *self,
+                 const mproc_batch *b, mproc_deadline until)
+{
+    struct mproc_result *result;
+    uintptr_t outer = mpr_op_begin(self, pool);
+    int err = begin(pool, self, b, false, &result);
+    if (err == 0) {
+        err = map_all(self, result, until);
+        end(self, result);
+    }
+    mpr_op_end(self, outer);
+    return err;
+}
