@@ -362,10 +362,11 @@ static inline const char *finish_if_unfinished(void *ctx)
 /* What is freed too early is no longer what it was. */
 static inline const char *reap_and_scribble(void *ctx)
 {
-    static const size_t sizes[] = {16 * 96, 64 * 1024, 192 * 1024, LARGE + 1};
+    static const size_t sizes[] = {SMALL + 1, 16 * 96, 64 * 1024, 192 * 1024,
+                                   LARGE + 1};
     (void)ctx;
     mpr_slots_reap(mpr_self_.thread);
-    for (int i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         void *block[3];
         for (int k = 0; k < 3; k++) {
             block[k] = mproc_alloc(sizes[i]);
