@@ -15,11 +15,11 @@
  * is gone with it, unless redelivered.
  *
  * A queue belongs to the family: any process of it and any thread may use it,
- * and anyone ends it, once, when nobody uses it. It costs no descriptor. Calls
- * do not block unless they say so; none may be made by a signal handler. A
- * handle that is NULL, freed or of another kind: MPROC_EINVAL where an int is
- * returned, else false or 0. Calls that wait answer MPROC_EINVAL when the queue
- * is freed meanwhile.
+ * and anyone ends it, once, when nobody uses it. It costs no descriptor until
+ * mproc_queue_fd asks for one. Calls do not block unless they say so; none may
+ * be made by a signal handler. A handle that is NULL, freed or of another kind:
+ * MPROC_EINVAL where an int is returned, else false or 0. Calls that wait
+ * answer MPROC_EINVAL when the queue is freed meanwhile.
  */
 #ifndef MPROC_QUEUE_H
 #define MPROC_QUEUE_H
@@ -271,6 +271,29 @@ MPROC_API int mproc_queue_join(mproc_queue *q, mproc_deadline until);
  * 0  it is shut down, now or before
  */
 MPROC_API int mproc_queue_shutdown(mproc_queue *q, bool immediate);
+
+/*
+ * A descriptor for poll and its kin, level-triggered: readable while a get
+ * would not wait, because there is a message or the queue is shut down. What
+ * the caller's process does shows at once; a message from another process
+ * makes it readable soon after it is there, and never fails to. It may be
+ * readable although another process was faster: so get with MPROC_NOWAIT, and
+ * the MPROC_EEMPTY of that makes it right again.
+ *
+ * It belongs to the calling process and the library: poll it, do not read or
+ * close it. Asked again, it is the same. A forked child asks for one of its
+ * own: what it inherits under this number tells of its parent's. It is closed
+ * when this process frees the queue; when another does, it is readable from
+ * then on, and closed when the queue that takes the place of this one is asked
+ * for its own. The first descriptor of a process brings a thread of the
+ * library with it. Python: Queue._reader.fileno().
+ *
+ * >= 0          the descriptor
+ * MPROC_EMFILE, MPROC_ENFILE  no descriptor left
+ * MPROC_EAGAIN  no thread left
+ * MPROC_ENOMEM  no memory
+ */
+MPROC_API int mproc_queue_fd(mproc_queue *q);
 
 /*
  * End the queue and the messages in it; NULL is taken. Once, by anyone, when

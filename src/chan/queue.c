@@ -51,8 +51,45 @@ static void end_queue(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_bell_ring(&q->done, INT_MAX);
 }
 
+/* Ready is what a get would not wait for. */
+static bool is_ready(const struct mproc_queue *q)
+{
+    return mpr_log_count(&q->log) > 0 || mpr_log_closed(&q->log);
+}
+
+/* What a dead consumer had is ready too, though nobody could give it back. */
+static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment)
+{
+    (void)moment;
+    if (tag == 0 || mpr_object_tag(handle, MPR_QUEUE) != tag) {
+        return MPROC_EINVAL;
+    }
+    const struct mpr_queue_call call = {.q = (struct mproc_queue *)handle,
+                                        .self = self,
+                                        .tag = tag,
+                                        .until = MPROC_NOWAIT};
+    const struct mpr_log_get get = mpr_queue_get_of(&call);
+    bool ready = is_ready(call.q);
+    if (!ready && call.q->log.redeliver) {
+        ready = mpr_log_reclaim_taken(&get) && is_ready(call.q);
+    }
+    return ready ? 0 : MPROC_ETIMEDOUT;
+}
+
+static _Atomic uint32_t *items_bell(const void *handle)
+{
+    return &((struct mproc_queue *)handle)->log.items;
+}
+
+static const struct mpr_object_wait queue_wait = {.look = look,
+                                                  .bell = items_bell};
+
 static const struct mpr_object_class queue_class = {
-    .type = MPR_QUEUE, .size = sizeof(struct mproc_queue), .end = end_queue};
+    .type = MPR_QUEUE,
+    .size = sizeof(struct mproc_queue),
+    .end = end_queue,
+    .wait = &queue_wait};
 
 __attribute__((constructor)) static void register_class(void)
 {
@@ -122,8 +159,10 @@ int mproc_queue_new_sized(mproc_queue **out, const mproc_queue_opts *theirs,
 void mproc_queue_free(mproc_queue *q)
 {
     struct mpr_thread *self;
-    if (mpr_object_is(q, MPR_QUEUE) && mpr_self(&self) == 0) {
-        mpr_object_end(self, q, MPR_QUEUE);
+    uint64_t tag = mpr_object_tag(q, MPR_QUEUE);
+    if (tag != 0 && mpr_self(&self) == 0) {
+        mpr_object_end_if(self, q, tag);
+        mpr_watch_close(q, tag);
     }
 }
 
@@ -236,4 +275,17 @@ int mproc_queue_shutdown(mproc_queue *q, bool immediate)
         mpr_queue_drop_rest(&call);
     }
     return mpr_queue_end(&call, 0);
+}
+
+/* ---- a descriptor ----------------------------------------------------- */
+
+int mproc_queue_fd(mproc_queue *q)
+{
+    struct mpr_queue_call call;
+    int err = mpr_queue_begin(&call, q, MPROC_FOREVER);
+    if (err < 0) {
+        return err;
+    }
+    err = mpr_watch_fd(call.self, MPR_QUEUE, q, call.tag);
+    return mpr_queue_end(&call, err);
 }

@@ -4,6 +4,7 @@
 #define MPR_CHAN_QUEUE_CALL_H
 
 #include "chan/queue.h"
+#include "chan/watch.h"
 
 /* One call: who makes it, on which queue, as it was when the call began. */
 struct mpr_queue_call {
@@ -32,6 +33,7 @@ static inline int mpr_queue_begin(struct mpr_queue_call *call,
 
 static inline int mpr_queue_end(const struct mpr_queue_call *call, int err)
 {
+    mpr_watch_settle(call->self, call->q);
     mpr_op_end(call->self, call->outer);
     return err;
 }

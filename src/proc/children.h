@@ -97,6 +97,12 @@ bool mpr_children_await(struct mpr_child_record *child, mproc_deadline until);
 /* MPROC_ESRCH counts as sent. MPROC_ENOTSUP: a thread. */
 int mpr_children_signal(struct mpr_child_record *child, int sig);
 
+/*
+ * One user more: until mpr_children_release the descriptor that tells of its
+ * end stays. -1: there is none.
+ */
+int mpr_children_hold(struct mpr_child_record *child);
+
 /* A descriptor to show to the user. EMFILE, ENFILE, ENOMEM, ENOTSUP. */
 int mpr_children_fd(struct mpr_child_record *child);
 
@@ -105,6 +111,12 @@ void mpr_children_orphan(struct mpr_child_record *child);
 
 /* One user less. As above. */
 void mpr_children_release(struct mpr_child_record *child);
+
+/*
+ * How many running processes have no slot yet, and may come to need one; at
+ * once an upper bound, or `exactly`. Locks.
+ */
+uint32_t mpr_children_expected(bool exactly);
 
 /* The first of those that run; NULL: there is none. */
 struct mpr_child_record *mpr_children_first(void);

@@ -33,6 +33,11 @@ void mpr_private_lock(void)
     pthread_mutex_lock(&private_mutex);
 }
 
+bool mpr_private_try_lock(void)
+{
+    return pthread_mutex_trylock(&private_mutex) == 0;
+}
+
 void mpr_private_unlock(void)
 {
     pthread_mutex_unlock(&private_mutex);
@@ -197,11 +202,12 @@ static int join(const struct mpr_os_seed *seed)
         err = mpr_os_region_join(&region, seed->region,
                                  offsetof(struct mpr_family, region));
     }
-    if (err == 0) {
-        mpr_family = region.base;
-        MPR_CHECK(mpr_family->magic == MPR_FAMILY_MAGIC);
+    if (err < 0) {
+        return err;
     }
-    return err;
+    mpr_family = region.base;
+    MPR_CHECK(mpr_family->magic == MPR_FAMILY_MAGIC);
+    return 0;
 }
 
 int mpr_family_joined(void)

@@ -15,6 +15,8 @@ enum {
     SHORT_SLEEP_US = 100,
 };
 
+#define SHALLOW_NS (SHALLOW_MS * INT64_C(1000000))
+
 /* How long this thread's last sleep lasted: a short one was worth a spin. */
 static _Thread_local int64_t last_sleep_ns;
 
@@ -162,11 +164,12 @@ static void sleep_deep(struct mpr_sleep *sleep, _Atomic uint32_t *word,
     struct mpr_thread *self = mpr_self_.thread;
     struct watch watch = {.word = {[BELL] = {word, seen}}};
     struct mpr_census census = {.living = UINT_MAX};
-    uint32_t news = atomic_load(&mpr_family->news);
+    bool look = !others_look();
+    uint32_t news = look ? mpr_bell_watch(&mpr_family->news) : 0;
     if (atomic_load(&mpr_family->deaths) != sleep->deaths) {
-        return; /* told before `news` was read, perhaps */
+        return; /* told before `news` was watched, perhaps */
     }
-    if (!others_look()) {
+    if (look) {
         census = mpr_slots_reap(self);
         if (census.reaped > 0) {
             return;
@@ -205,8 +208,10 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         return;
     }
     if (sleep->deep_at_ns == 0) {
-        sleep->deep_at_ns = began + SHALLOW_MS * INT64_C(1000000);
+        sleep->deep_at_ns = began + SHALLOW_NS;
     }
+    _Atomic int64_t *asleep_since = &mpr_self_.thread->asleep_since;
+    atomic_store(asleep_since, sleep->deep_at_ns - SHALLOW_NS);
     if (sleep->deep || began >= sleep->deep_at_ns) {
         sleep->deep = true;
         sleep_deep(sleep, word, seen, holder);
@@ -214,6 +219,7 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         struct mpr_os_word only = {word, seen};
         wait_slice(sleep, &only, 1, SHALLOW_MS);
     }
+    atomic_store(asleep_since, 0);
     last_sleep_ns = mpr_os_now() - began;
 }
 

@@ -40,6 +40,7 @@ enum kind {
     PROCESS,
     POOL,
     RESULT,
+    ITER,
     KINDS
 };
 
@@ -75,6 +76,8 @@ static void make_all(struct all *all)
     mproc_process *process;
     mproc_pool *pool;
     mproc_result *result;
+    mproc_iter *iter;
+    const mproc_batch none = {.fn = reply_seven};
     const mproc_pool_opts one = {.workers = 1};
     const mproc_call call = {.fn = reply_seven};
     assert_ok(mproc_lock_new(&lock));
@@ -88,9 +91,10 @@ static void make_all(struct all *all)
     assert_ok(mproc_process_new(&process, say_nothing, NULL, NULL));
     assert_ok(mproc_pool_new(&pool, &one));
     assert_ok(mproc_pool_apply_async(pool, &call, &result, TEST_BOUND));
+    assert_ok(mproc_pool_imap(pool, &none, &iter));
     void *handles[KINDS] = {lock,      rlock,   semaphore, event,
                             condition, barrier, queue,     connection,
-                            process,   pool,    result};
+                            process,   pool,    result,    iter};
     memcpy(all->handle, handles, sizeof handles);
 }
 
@@ -124,6 +128,7 @@ static void expect_all_live(const struct all *all)
         mproc_result_get(h[RESULT], &seven, sizeof seven, NULL, TEST_BOUND));
     assert_int_equal(seven, 7);
     assert_true(mproc_result_successful(h[RESULT]));
+    assert_err(mproc_iter_next(h[ITER], NULL, TEST_BOUND), MPROC_EOF);
 }
 
 typedef void free_fn(void *handle);
@@ -183,10 +188,15 @@ static void free_result(void *handle)
     mproc_result_free(handle);
 }
 
+static void free_iter(void *handle)
+{
+    mproc_iter_free(handle);
+}
+
 static free_fn *const frees[KINDS] = {
     free_lock,      free_rlock,   free_semaphore, free_event,
     free_condition, free_barrier, free_queue,     close_connection,
-    free_process,   free_pool,    free_result,
+    free_process,   free_pool,    free_result,    free_iter,
 };
 
 static void free_all(struct all *all)
@@ -225,8 +235,16 @@ static void refuse_semaphore(void *h)
     assert_int_equal(mproc_semaphore_value(h), 0);
 }
 
+static void refuse_waiting(mproc_waitable what)
+{
+    size_t ready = 77;
+    assert_err(mproc_wait(&what, 1, &ready, MPROC_FOREVER), MPROC_EINVAL);
+    assert_int_equal(ready, 77);
+}
+
 static void refuse_event(void *h)
 {
+    refuse_waiting(mproc_waitable_event(h));
     assert_err(mproc_event_set(h), MPROC_EINVAL);
     assert_err(mproc_event_clear(h), MPROC_EINVAL);
     assert_err(mproc_event_wait(h, MPROC_FOREVER), MPROC_EINVAL);
@@ -287,6 +305,8 @@ static void refuse_queue(void *h)
     assert_err(mproc_queue_task_done(h), MPROC_EINVAL);
     assert_err(mproc_queue_join(h, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_shutdown(h, true), MPROC_EINVAL);
+    assert_err(mproc_queue_fd(h), MPROC_EINVAL);
+    refuse_waiting(mproc_waitable_queue(h));
     assert_int_equal(mproc_queue_qsize(h), 0);
     assert_false(mproc_queue_empty(h));
     assert_false(mproc_queue_full(h));
@@ -307,6 +327,8 @@ static void refuse_connection(void *h)
     assert_err(mproc_connection_recv_malloc(h, &data, &size, MPROC_FOREVER),
                MPROC_EINVAL);
     assert_err(mproc_connection_poll(h, MPROC_FOREVER), MPROC_EINVAL);
+    assert_err(mproc_connection_fd(h), MPROC_EINVAL);
+    refuse_waiting(mproc_waitable_connection(h));
     assert_err(mproc_connection_close(h), MPROC_EINVAL);
     assert_err(mproc_connection_peer_pid(h, &pid), MPROC_EINVAL);
     assert_string_equal(buf, "abc");
@@ -325,6 +347,7 @@ static void refuse_process(void *h)
     assert_err(mproc_process_kill(h), MPROC_EINVAL);
     assert_err(mproc_process_interrupt(h), MPROC_EINVAL);
     assert_err(mproc_process_fd(h), MPROC_EINVAL);
+    refuse_waiting(mproc_waitable_process(h));
     assert_false(mproc_process_is_alive(h));
     assert_false(mproc_process_daemon(h));
     assert_int_equal(mproc_process_pid(h), 0);
@@ -336,6 +359,7 @@ static void refuse_pool(void *h)
 {
     int out = 1234, in = 1, status = 5678;
     pid_t pid = 5;
+    mproc_iter *iter = NULL;
     mproc_pool_info info;
     mproc_result *result = NULL;
     const mproc_call call = {.fn = reply_seven};
@@ -352,6 +376,9 @@ static void refuse_pool(void *h)
                MPROC_EINVAL);
     assert_err(mproc_pool_map(h, &batch, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_pool_map_async(h, &batch, &result), MPROC_EINVAL);
+    assert_err(mproc_pool_imap(h, &batch, &iter), MPROC_EINVAL);
+    assert_err(mproc_pool_imap_unordered(h, &batch, &iter), MPROC_EINVAL);
+    assert_null(iter);
     assert_err(mproc_pool_close(h), MPROC_EINVAL);
     assert_err(mproc_pool_resize(h, 2), MPROC_EINVAL);
     assert_err(mproc_pool_stats(h, &info), MPROC_EINVAL);
@@ -373,6 +400,7 @@ static void refuse_result(void *h)
                MPROC_EINVAL);
     assert_err(mproc_result_get(h, NULL, 0, NULL, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_result_wait(h, MPROC_FOREVER), MPROC_EINVAL);
+    refuse_waiting(mproc_waitable_result(h));
     assert_err(mproc_result_cancel(h), MPROC_EINVAL);
     assert_false(mproc_result_ready(h));
     assert_false(mproc_result_successful(h));
@@ -381,10 +409,17 @@ static void refuse_result(void *h)
     assert_int_equal(size, 77);
 }
 
+static void refuse_iter(void *h)
+{
+    const mproc_outcome *outcome = NULL;
+    assert_err(mproc_iter_next(h, &outcome, MPROC_FOREVER), MPROC_EINVAL);
+    assert_null(outcome);
+}
+
 static void (*const refusals[KINDS])(void *h) = {
     refuse_lock,      refuse_rlock,   refuse_semaphore, refuse_event,
     refuse_condition, refuse_barrier, refuse_queue,     refuse_connection,
-    refuse_process,   refuse_pool,    refuse_result,
+    refuse_process,   refuse_pool,    refuse_result,    refuse_iter,
 };
 
 /* All calls of all kinds, the frees too; of `but` it may be a handle. */
@@ -483,8 +518,15 @@ static int use_as_a_stranger(void *user)
     pid_t pid = 6;
     mproc_pool_info info;
     mproc_result *result = NULL;
+    mproc_iter *iter = NULL;
     const mproc_call call = {.fn = reply_seven};
     const mproc_batch batch = {.fn = reply_seven};
+    const mproc_waitable waitables[] = {mproc_waitable_process(h[PROCESS]),
+                                        mproc_waitable_result(h[RESULT])};
+    for (int i = 0; i < 2; i++) {
+        assert_err(mproc_wait(&waitables[i], 1, NULL, MPROC_FOREVER),
+                   MPROC_EPERM);
+    }
     assert_err(mproc_process_start(h[PROCESS]), MPROC_EPERM);
     assert_err(mproc_process_join(h[PROCESS], MPROC_FOREVER), MPROC_EPERM);
     assert_err(mproc_process_exitcode(h[PROCESS], &code), MPROC_EPERM);
@@ -498,6 +540,9 @@ static int use_as_a_stranger(void *user)
                MPROC_EPERM);
     assert_err(mproc_pool_map(h[POOL], &batch, MPROC_FOREVER), MPROC_EPERM);
     assert_err(mproc_pool_map_async(h[POOL], &batch, &result), MPROC_EPERM);
+    assert_err(mproc_pool_imap(h[POOL], &batch, &iter), MPROC_EPERM);
+    assert_err(mproc_pool_imap_unordered(h[POOL], &batch, &iter), MPROC_EPERM);
+    assert_err(mproc_iter_next(h[ITER], NULL, MPROC_FOREVER), MPROC_EPERM);
     assert_err(mproc_pool_close(h[POOL]), MPROC_EPERM);
     assert_err(mproc_pool_resize(h[POOL], 2), MPROC_EPERM);
     assert_err(mproc_pool_stats(h[POOL], &info), MPROC_EPERM);
@@ -512,10 +557,12 @@ static int use_as_a_stranger(void *user)
     assert_false(mproc_result_ready(h[RESULT]));
     assert_false(mproc_result_successful(h[RESULT]));
     assert_null(mproc_result_outcome(h[RESULT]));
-    assert_true(code == 1234 && out == 5 && pid == 6 && result == NULL);
+    assert_true(code == 1234 && out == 5 && pid == 6 && result == NULL &&
+                iter == NULL);
     mproc_process_free(h[PROCESS]);
     mproc_pool_free(h[POOL]);
     mproc_result_free(h[RESULT]);
+    mproc_iter_free(h[ITER]);
     return 0;
 }
 
@@ -579,10 +626,16 @@ static void expect_all_time_out(mproc_deadline until)
     assert_ok(mproc_queue_put(queue, "x", 1, until));
     assert_err(mproc_queue_put(queue, "x", 1, until), MPROC_EFULL);
     assert_err(mproc_queue_join(queue, until), MPROC_ETIMEDOUT);
+    const mproc_waitable waitables[] = {
+        {{0}}, mproc_waitable_event(event), mproc_waitable_connection(a)};
+    assert_err(mproc_wait(waitables, 3, NULL, until), MPROC_ETIMEDOUT);
+    assert_err(mproc_wait(waitables, 1, NULL, until), MPROC_ETIMEDOUT);
+    assert_err(mproc_wait(NULL, 0, NULL, until), MPROC_ETIMEDOUT);
     assert_err(mproc_connection_poll(a, until), MPROC_ETIMEDOUT);
     assert_err(mproc_connection_recv(a, &byte, 1, NULL, until), MPROC_EEMPTY);
     assert_ok(mproc_connection_send(b, "x", 1, until));
     assert_ok(mproc_connection_poll(a, until));
+    assert_ok(mproc_wait(waitables, 3, NULL, until));
     mproc_condition_free(condition);
     mproc_lock_free(lock);
     mproc_semaphore_free(semaphore);
@@ -656,6 +709,7 @@ static void absurd_sizes_of_batches_are_refused(void **state)
     int in = 1, out = 1234;
     mproc_pool *pool;
     mproc_result *result = NULL;
+    mproc_iter *iter = NULL;
     const size_t most = SIZE_MAX, half = SIZE_MAX / 2, part = SIZE_MAX / 16 + 1;
     const struct {
         size_t in_size, out_size, count, chunk;
@@ -676,8 +730,9 @@ static void absurd_sizes_of_batches_are_refused(void **state)
                              .chunk = odd[i].chunk};
         assert_true(mproc_pool_map_async(pool, &batch, &result) < 0);
         assert_true(mproc_pool_map(pool, &batch, TEST_BOUND) < 0);
+        assert_true(mproc_pool_imap(pool, &batch, &iter) < 0);
     }
-    assert_null(result);
+    assert_true(result == NULL && iter == NULL);
     assert_int_equal(out, 1234);
     mproc_batch good = {.fn = get_four,
                         .in = &in,
@@ -689,6 +744,10 @@ static void absurd_sizes_of_batches_are_refused(void **state)
                         .window = SIZE_MAX};
     assert_ok(mproc_pool_map(pool, &good, TEST_BOUND));
     assert_int_equal(out, 1);
+    assert_ok(mproc_pool_imap(pool, &good, &iter));
+    assert_ok(mproc_iter_next(iter, NULL, TEST_BOUND));
+    assert_err(mproc_iter_next(iter, NULL, TEST_BOUND), MPROC_EOF);
+    mproc_iter_free(iter);
     mproc_pool_free(pool);
 }
 
@@ -861,6 +920,7 @@ static void options_of_pools_and_tasks_age(void **state)
     (void)state;
     mproc_pool *p = NULL, *none = NULL;
     mproc_result *result = NULL;
+    mproc_iter *iter = NULL;
     int seven = 0, in = 3;
     mproc_pool_opts one = {.workers = 1, .retries = 1};
     const size_t old = offsetof(mproc_pool_opts, retries);
@@ -894,7 +954,12 @@ static void options_of_pools_and_tasks_age(void **state)
                MPROC_ENOTSUP);
     assert_err(mproc_pool_map_async_sized(p, LATER(batch, 1), &result),
                MPROC_ENOTSUP);
-    assert_null(result);
+    assert_err(mproc_pool_imap_sized(p, LATER(batch, 1), &iter), MPROC_ENOTSUP);
+    assert_err(mproc_pool_imap_unordered_sized(p, LATER(batch, 1), &iter),
+               MPROC_ENOTSUP);
+    assert_true(result == NULL && iter == NULL);
+    assert_ok(mproc_pool_imap_sized(p, &batch, plain, &iter));
+    mproc_iter_free(iter);
     mproc_pool_free(p);
 }
 

@@ -192,6 +192,21 @@ static void an_end_gives_all_back(void **state)
     }
 }
 
+/* Each of them killed when it had taken, and before it gave a chunk back. */
+static void an_end_gives_back_what_killed_takers_left(void **state)
+{
+    (void)state;
+    struct mpr_log *log = new_log(MPROC_LIFO);
+    size_t before = heap_in_use();
+    for (int i = 0; i < MANY; i++) {
+        put(log, 0, 0);
+    }
+    atomic_store(&log->head.seq, mpr_log_tail(log));
+    assert_true(heap_in_use() > before);
+    end_log(log);
+    assert_int_equal(heap_in_use(), before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +215,7 @@ int main(void)
         cmocka_unit_test(it_grows_and_shrinks_by_chunks),
         cmocka_unit_test(at_the_edge_of_a_chunk_it_rests),
         cmocka_unit_test(an_end_gives_all_back),
+        cmocka_unit_test(an_end_gives_back_what_killed_takers_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,6 +65,16 @@ bool holds()
     return held == 4;
 }
 
+bool waits(mproc_event *event, mproc_connection *c)
+{
+    mproc_waitable set[3] = {mproc_waitable(), mproc_waitable_event(event),
+                             mproc_waitable_connection(c)};
+    size_t first = 0, second = 0;
+    return mproc_wait(set, 3, &first, MPROC_FOREVER) == 0 &&
+           mproc_wait(set, 3, &second, MPROC_FOREVER) == 0 &&
+           first + second == 3;
+}
+
 bool tells()
 {
     mproc_event *event = nullptr;
@@ -79,6 +89,7 @@ bool tells()
         mproc_heap_stats(&info) == 0 && info.blocks > 0 &&
         mproc_pipe_new(&a, &b, nullptr) == 0 &&
         mproc_connection_send(a, text, 7, MPROC_NOWAIT) == 0 &&
+        waits(event, b) &&
         mproc_connection_recv(b, got, 7, nullptr, mproc_in_ms(10000)) == 0 &&
         std::strcmp(got, text) == 0 && mproc_connection_close(a) == 0 &&
         mproc_connection_close(b) == 0;

@@ -32,9 +32,11 @@ struct scenario {
     mproc_task_fn *fn;
     size_t batch;     /* items; 0: a single task */
     size_t max_tasks; /* so that the worker ends by itself */
+    bool kept;        /* items' replies and texts are, and told one by one */
     bool terminate;   /* before the dead worker is looked at */
     size_t retries;
     double timeout_s;
+    int64_t priority;
 };
 
 static struct scenario is;
@@ -44,7 +46,7 @@ static mproc_pool *pool;
 static mproc_result *result;
 static struct mpr_thread *self; /* each process has its own */
 static int in[ITEMS] = {1, 2, 3, 4, 5}, out[ITEMS], status[ITEMS];
-static int told;
+static int told, told_items[ITEMS];
 
 /* ---- tasks ------------------------------------------------------------ */
 
@@ -102,6 +104,18 @@ static int squares(const void *arg, size_t size, mproc_reply *reply)
     return mproc_reply_set(reply, &n, sizeof n);
 }
 
+/* The same, in replies that outgrow their block; the last fails as well. */
+static int long_squares(const void *arg, size_t size, mproc_reply *reply)
+{
+    int n = *(const int *)arg;
+    if (n == 3 || n == ITEMS) {
+        note_run(arg);
+        return mproc_reply_fail(reply, 4, n == 3 ? "bad" : "%0200d", n);
+    }
+    mproc_reply_reserve(reply, (size_t)(n > 0 ? n : 1) * 100);
+    return squares(arg, size, reply);
+}
+
 /* ---- maker, collector, other worker ----------------------------------- */
 
 static void tell(const mproc_outcome *outcome, void *user)
@@ -109,6 +123,24 @@ static void tell(const mproc_outcome *outcome, void *user)
     (void)outcome;
     (void)user;
     told++;
+}
+
+/* What would be wrong with it is so for the batch's status too. */
+static void tell_item(const mproc_outcome *o, void *user)
+{
+    (void)user;
+    told_items[o->index]++;
+    bool good = o->status == MPROC_OK && o->size == sizeof *out;
+    bool bad = o->status == MPROC_ETASK && o->code == 4 &&
+               (o->index == 2 ? strcmp(o->error, "bad") == 0
+                              : strlen(o->error) == 200);
+    bool lost = o->status == MPROC_EWORKERLOST && o->code == -SIGKILL &&
+                strstr(o->error, "killed by signal 9") != NULL;
+    if (good) {
+        memcpy(&out[o->index], o->data, sizeof *out);
+    } else if (!bad && !lost && o->status != MPROC_ECANCELED) {
+        told_items[o->index] = -1;
+    }
 }
 
 /* Item 0 is none that counts. */
@@ -119,14 +151,16 @@ static bool submit(const int *arg)
                        .arg_size = sizeof *arg,
                        .callback = tell,
                        .error_callback = tell,
-                       .timeout_s = is.timeout_s};
+                       .timeout_s = is.timeout_s,
+                       .priority = is.priority};
     mproc_batch batch = {.fn = is.fn,
                          .in = in,
                          .in_size = sizeof *in,
                          .count = is.batch,
-                         .out = out,
-                         .out_size = sizeof *out,
+                         .out = is.kept ? NULL : out,
+                         .out_size = is.kept ? 0 : sizeof *out,
                          .status = status,
+                         .on_item = is.kept ? tell_item : NULL,
                          .chunk = is.batch,
                          .timeout_s = is.timeout_s};
     int err = is.batch > 0
@@ -184,6 +218,8 @@ static void *set_up(const struct scenario *scenario)
     mproc_result_free(result);
     memset(journal, 0, sizeof *journal);
     told = 0;
+    memset(told_items, 0, sizeof told_items);
+    memset(out, 0, sizeof out);
     pool->max_tasks = is.max_tasks;
     pool->retries = is.retries;
     return submit(in) ? journal : NULL;
@@ -222,6 +258,18 @@ static void *set_up_handing_on(void)
         &(struct scenario){.fn = squares, .batch = ITEMS, .max_tasks = 2});
 }
 
+static void *set_up_kept(void)
+{
+    return set_up(&(struct scenario){
+        .fn = long_squares, .batch = ITEMS, .max_tasks = ITEMS, .kept = true});
+}
+
+static void *set_up_kept_handing_on(void)
+{
+    return set_up(&(struct scenario){
+        .fn = long_squares, .batch = ITEMS, .max_tasks = 2, .kept = true});
+}
+
 static void *set_up_limited(void)
 {
     return set_up(
@@ -238,6 +286,12 @@ static void *set_up_retried(void)
 {
     return set_up(
         &(struct scenario){.fn = grows, .max_tasks = 1, .retries = 1});
+}
+
+static void *set_up_ahead(void)
+{
+    return set_up(&(struct scenario){
+        .fn = small, .max_tasks = 1, .retries = 1, .priority = -1});
 }
 
 static void *set_up_retried_chunk(void)
@@ -383,15 +437,20 @@ static const char *check_batch(const struct sweep_point *at)
     int lost = 0, over = 0;
     for (size_t i = 0; i < is.batch; i++) {
         bool good = status[i] == MPROC_OK && out[i] == in[i] * in[i];
-        bool bad = status[i] == MPROC_ETASK && in[i] == 3;
+        bool may_fail = in[i] == 3 || (is.kept && in[i] == ITEMS);
+        bool bad = status[i] == MPROC_ETASK;
         bool canceled =
             status[i] == MPROC_ECANCELED && atomic_load(&journal->cancelled);
         if (status[i] == MPROC_EWORKERLOST) {
             lost++;
         } else if (status[i] == MPROC_EOVERTIME) {
             over++;
-        } else if (!canceled && !(in[i] == 3 ? bad : good)) {
+        } else if (!canceled && !(may_fail ? bad : good)) {
             return "an item ended otherwise";
+        }
+        if (is.kept && told_items[i] != 1) {
+            return told_items[i] < 0 ? "an item was told otherwise"
+                                     : "an item was not told once";
         }
     }
     if (lost > may_be_lost(at)) {
@@ -477,7 +536,10 @@ static const struct sweep_case cases[] = {
     CASE("error text", set_up_failing, cancel),
     CASE("chunk of 5", set_up_chunk, cancel),
     CASE("chunk handed on", set_up_handing_on, NULL),
+    CASE("kept replies", set_up_kept, cancel),
+    CASE("kept replies handed on", set_up_kept_handing_on, NULL),
     CASE("retry", set_up_retried, cancel),
+    CASE("retry, by priority", set_up_ahead, cancel),
     CASE("chunk with retries", set_up_retried_chunk, NULL),
     CASE("limit", set_up_limited, time_out),
     CASE("chunk with a limit", set_up_limited_chunk, time_out),

@@ -31,9 +31,10 @@ static void end_toy(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
 }
 
-static const struct mpr_object_class toys = {TOY, sizeof(struct toy), end_toy};
+static const struct mpr_object_class toys = {
+    .type = TOY, .size = sizeof(struct toy), .end = end_toy};
 static const struct mpr_object_class large_toys = {
-    LARGE_TOY, sizeof(struct large_toy), NULL};
+    .type = LARGE_TOY, .size = sizeof(struct large_toy)};
 
 static void register_toys(void)
 {
