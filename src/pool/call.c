@@ -90,7 +90,7 @@ static int submit_call(struct submission *s, struct mproc_result *result)
     }
     err = copy_arg(s->self, task, call);
     if (err < 0) {
-        mpr_pool_drop_task(pool, s->self, &entry);
+        mpr_pool_refuse_task(pool, s->self, &entry);
         return err;
     }
     return mpr_pool_submit(pool, s->self, &entry);

@@ -167,13 +167,19 @@ size_t mpr_pool_call_one(mproc_pool *pool, struct mpr_thread *self,
 
 /* ---- an entry --------------------------------------------------------- */
 
-void mpr_pool_count(mproc_pool *pool, int status, size_t items)
+void mpr_pool_count_unsent(mproc_pool *pool, int status, size_t items)
 {
     mproc_pool_info *ended = &pool->mine->ended;
     size_t *count = status == MPROC_OK            ? &ended->done
                     : status == MPROC_EWORKERLOST ? &ended->lost
                                                   : &ended->failed;
     *count += items;
+}
+
+void mpr_pool_count(mproc_pool *pool, int status, size_t items)
+{
+    mpr_pool_count_unsent(pool, status, items);
+    pool->mine->left -= items;
 }
 
 void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,

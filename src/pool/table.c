@@ -242,7 +242,7 @@ int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out, size_t out_size)
     }
     mpr_pool_lock();
     mproc_pool_info info = p->mine->ended;
-    size_t pending = p->mine->pending;
+    size_t left = p->mine->left;
     mpr_pool_unlock();
     struct mpr_table *table = atomic_load(&p->table);
     for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
@@ -250,8 +250,8 @@ int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out, size_t out_size)
         info.workers += one.pid != 0;
         busy += one.pid != 0 && one.busy;
     }
-    info.running = busy < pending ? busy : pending;
-    info.queued = pending - info.running;
+    info.running = busy < left ? busy : left;
+    info.queued = left - info.running;
     info.respawned = atomic_load(&p->respawned);
     mpr_info_write(out, out_size, &info, sizeof info);
     return 0;
