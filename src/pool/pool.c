@@ -471,10 +471,13 @@ int mproc_pool_join(mproc_pool *p, mproc_deadline until)
     if (err < 0) {
         return err;
     }
+    if (mpr_pool_in_callback == p) {
+        return MPROC_EDEADLK; /* also before a close: it could never end */
+    }
     if (atomic_load(&p->phase) == MPR_POOL_OPEN) {
         return MPROC_EINVAL;
     }
-    if (mpr_pool_in_callback == p || mpr_iter_blocks_join(p, self)) {
+    if (mpr_iter_blocks_join(p, self)) {
         return MPROC_EDEADLK;
     }
     struct mpr_pool_wait wait = {.pool = p,

@@ -638,7 +638,8 @@ struct acts {
     mproc_result *free_it;
     mproc_result *_Atomic pending; /* stored after the first was sent */
     struct seen later;
-    int apply, map, join, wait, get, submit, close, closed, terminate;
+    int apply, map, open_join, join, wait, get, submit, close, closed;
+    int terminate;
 };
 
 static void act(const mproc_outcome *o, void *user)
@@ -654,6 +655,7 @@ static void act(const mproc_outcome *o, void *user)
     a->get = mproc_result_get(a->pending, NULL, 0, NULL, MPROC_NOWAIT);
     a->submit = mproc_pool_apply_async(a->p, &call, NULL, MPROC_FOREVER);
     mproc_result_free(a->free_it);
+    a->open_join = mproc_pool_join(a->p, TEST_BOUND);
     a->close = mproc_pool_close(a->p);
     a->join = mproc_pool_join(a->p, TEST_BOUND);
     a->closed = mproc_pool_apply_async(a->p, &call, NULL, MPROC_FOREVER);
@@ -677,6 +679,7 @@ static void a_callback_may_do_all_but_wait(void **state)
     assert_ok(mproc_pool_join(a.p, TEST_BOUND));
     assert_err(a.apply, MPROC_EDEADLK);
     assert_err(a.map, MPROC_EDEADLK);
+    assert_err(a.open_join, MPROC_EDEADLK);
     assert_err(a.join, MPROC_EDEADLK);
     assert_err(a.wait, MPROC_EDEADLK);
     assert_err(a.get, MPROC_EDEADLK);
