@@ -140,7 +140,7 @@ int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
     if (out == NULL && size > 0) {
         return MPROC_EINVAL;
     }
-    if (p != NULL && mpr_pool_in_callback == p) {
+    if (p != NULL && mpr_pool_in_callback(p)) {
         return MPROC_EDEADLK;
     }
     int err = mpr_pool_check(p, &self);

@@ -2,7 +2,27 @@
 /* A task that has ended: its result, its count, its callback. */
 #include "pool/private.h"
 
-_Thread_local const mproc_pool *mpr_pool_in_callback;
+/* A callback that runs; one may run those of another pool inside. */
+struct calling {
+    const mproc_pool *pool;
+    const struct calling *outer;
+};
+
+static _Thread_local const struct calling *innermost;
+
+bool mpr_pool_in_callback(const mproc_pool *pool)
+{
+    const struct calling *c = innermost;
+    while (c != NULL && c->pool != pool) {
+        c = c->outer;
+    }
+    return c != NULL;
+}
+
+void mpr_pool_forget_callbacks(void)
+{
+    innermost = NULL;
+}
 
 /* The outcome as far as the task's word and record tell it. */
 static mproc_outcome outcome_of(const struct mpr_task *task,
@@ -54,9 +74,10 @@ void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
                         const mproc_outcome *outcome, void *user)
 {
     if (fn != NULL && !pool->mine->silent) {
-        mpr_pool_in_callback = pool;
+        struct calling here = {pool, innermost};
+        innermost = &here;
         fn(outcome, user);
-        mpr_pool_in_callback = NULL;
+        innermost = here.outer;
     }
 }
 

@@ -168,8 +168,11 @@ int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
                    const mproc_pool_opts *opts);
 void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self);
 
-/* The pool whose callback this thread runs, else NULL. */
-extern _Thread_local const mproc_pool *mpr_pool_in_callback;
+/* Does this thread run a callback of the pool, perhaps with others inside? */
+bool mpr_pool_in_callback(const mproc_pool *pool);
+
+/* After a fork: what this thread runs are callbacks of the parent's. */
+void mpr_pool_forget_callbacks(void);
 
 /* 0, EINVAL, EPERM: may this process use the pool? Claims the thread. */
 int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self);

@@ -96,7 +96,7 @@ static int attempt(void *user)
 /* Would it, not having ended, be waited for by who is to end it? */
 static bool in_own_callback(const struct mproc_result *result)
 {
-    return mpr_pool_in_callback != NULL && mpr_pool_in_callback == result->pool;
+    return mpr_pool_in_callback(result->pool);
 }
 
 static struct mpr_pool_wait wait_for(const struct mproc_result *result)

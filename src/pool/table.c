@@ -133,7 +133,7 @@ static int resize(mproc_pool *pool, struct mpr_thread *self, uint32_t workers)
         r.request = request(pool, workers);
     }
     mpr_pool_unlock();
-    if (err < 0 || mpr_pool_in_callback == pool) {
+    if (err < 0 || mpr_pool_in_callback(pool)) {
         return err;
     }
     struct mpr_pool_wait wait = {.pool = pool,

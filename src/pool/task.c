@@ -171,7 +171,7 @@ int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
     mpr_pool_lock();
     int err = mpr_object_unchanged(pool, tag) ? mpr_pool_may_submit(pool)
                                               : MPROC_EINVAL;
-    if (err == 0 && mpr_pool_room(pool) == 0 && mpr_pool_in_callback != pool) {
+    if (err == 0 && mpr_pool_room(pool) == 0 && !mpr_pool_in_callback(pool)) {
         err = MPROC_EFULL;
     }
     if (err == 0) {
