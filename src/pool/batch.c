@@ -24,7 +24,7 @@ void mpr_batch_note_bad(struct mpr_thread *self, struct mproc_result *result,
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     result->outcome = *bad;
     result->outcome.error = text != NULL ? memcpy(text, bad->error, size) : "";
-    result->outcome.data = "";
+    result->outcome.data = mpr_no_reply;
     result->outcome.size = 0;
 }
 

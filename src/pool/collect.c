@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* A task that has ended: its result, its count, its callback. */
+#include <stdalign.h>
+
 #include "pool/private.h"
+
+alignas(max_align_t) const char mpr_no_reply[] = "";
 
 /* A callback that runs; one may run those of another pool inside. */
 struct calling {
@@ -31,7 +35,7 @@ static mproc_outcome outcome_of(const struct mpr_task *task,
     mproc_outcome outcome = {
         .status = task->status,
         .code = task->code,
-        .data = "",
+        .data = mpr_no_reply,
         .error = task->error != NULL ? task->error : "",
         .worker = task->worker,
     };

@@ -192,7 +192,7 @@ static void end_rest(mproc_pool *pool, struct mpr_thread *self,
     for (; batch->sent < batch->count && !batch->forgotten; batch->sent++) {
         mproc_outcome outcome = {.status = status,
                                  .index = batch->sent,
-                                 .data = "",
+                                 .data = mpr_no_reply,
                                  .error = mproc_strerror(status)};
         mpr_batch_note_bad(self, result, &outcome);
         mpr_pool_lock();

@@ -168,6 +168,9 @@ int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
                    const mproc_pool_opts *opts);
 void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self);
 
+/* Of a reply without bytes: its NUL, where any type may lie. */
+extern const char mpr_no_reply[];
+
 /* Does this thread run a callback of the pool, perhaps with others inside? */
 bool mpr_pool_in_callback(const mproc_pool *pool);
 

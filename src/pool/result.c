@@ -46,7 +46,7 @@ int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
     atomic_store(&result->ended, 0);
     result->entry = (struct mpr_entry){0};
     result->batch = NULL;
-    result->outcome = (mproc_outcome){.data = "", .error = ""};
+    result->outcome = (mproc_outcome){.data = mpr_no_reply, .error = ""};
     result->reply = NULL;
     result->error = NULL;
     mpr_object_publish(self, result);
