@@ -22,12 +22,18 @@ struct row {
     size_t maxsize;
     int pairs;
     int robust; /* the mutex */
+    /* Processes: MPROC_START_…, and `size` bytes that their maker touched. */
+    int start;
 };
 
 double bench_queue_ns(const struct row *row, long n);
 double bench_pipe_ns(const struct row *row, long n);
 double bench_memcpy_ns(const struct row *row, long n);
+double bench_contended_lock_ns(const struct row *row, long n);
+double bench_contended_mutex_ns(const struct row *row, long n);
 double bench_pool_ns(const struct row *row, long n);
+double bench_start_ns(const struct row *row, long n);
+double bench_fork_ns(const struct row *row, long n);
 double bench_prefork_ns(const struct row *row, long n);
 
 static inline void must(int ok, const char *what)

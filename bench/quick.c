@@ -62,46 +62,6 @@ static double mutex_ns(const struct row *row, long n)
     return ns;
 }
 
-/*
- * Processes that do nothing. The peer forks from a process that uses libmproc,
- * so the library's fork handlers run there too.
- */
-
-static int nothing(void *arg)
-{
-    (void)arg;
-    return 0;
-}
-
-static double process_ns(const struct row *row, long n)
-{
-    (void)row;
-    double begin = now_ns();
-    for (long i = 0; i < n; i++) {
-        mproc_process *p;
-        must(mproc_process_new(&p, nothing, NULL, NULL) == 0, "process");
-        must(mproc_process_start(p) == 0, "mproc_process_start");
-        must(mproc_process_join(p, MPROC_FOREVER) == 0, "join");
-        mproc_process_free(p);
-    }
-    return (now_ns() - begin) / (double)n;
-}
-
-static double fork_ns(const struct row *row, long n)
-{
-    (void)row;
-    double begin = now_ns();
-    for (long i = 0; i < n; i++) {
-        pid_t pid = fork();
-        must(pid >= 0, "fork");
-        if (pid == 0) {
-            _exit(0);
-        }
-        wait_for(pid);
-    }
-    return (now_ns() - begin) / (double)n;
-}
-
 /* clang-format off */
 static const struct row rows[] = {
     {.name = "64 B, 1 to 1, no limit", .peer = "pipe", .n = 500000,
@@ -118,8 +78,19 @@ static const struct row rows[] = {
      .robust = 1},
     {.name = "lock and unlock", .peer = "plain mutex", .n = 5000000,
      .ours_ns = lock_ns, .peer_ns = mutex_ns},
+    {.name = "lock and unlock, 2 want it", .peer = "plain mutex", .n = 4000000,
+     .ours_ns = bench_contended_lock_ns, .peer_ns = bench_contended_mutex_ns},
     {.name = "start and join a process", .peer = "fork, waitpid", .n = 1000,
-     .ours_ns = process_ns, .peer_ns = fork_ns},
+     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns},
+    {.name = "by forkserver, small", .peer = "fork, waitpid", .n = 500,
+     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns,
+     .start = MPROC_START_FORKSERVER},
+    {.name = "by forkserver, 1 GiB", .peer = "fork, waitpid", .n = 40,
+     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns,
+     .size = 1 << 30, .start = MPROC_START_FORKSERVER},
+    {.name = "by spawn, 1 GiB", .peer = "fork, waitpid", .n = 40,
+     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns,
+     .size = 1 << 30, .start = MPROC_START_SPAWN},
     {.name = "pool task, 2 workers", .peer = "prefork on pipes", .n = 200000,
      .ours_ns = bench_pool_ns, .peer_ns = bench_prefork_ns},
     {.name = "1 MiB message, 1 to 1", .peer = "memcpy of 1 MiB", .n = 1000,

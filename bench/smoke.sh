@@ -30,7 +30,11 @@ done <<'END'
 64 B, 4 to 4, maxsize 1000|pipe
 lock and unlock|robust mutex
 lock and unlock|plain mutex
+lock and unlock, 2 want it|plain mutex
 start and join a process|fork, waitpid
+by forkserver, small|fork, waitpid
+by forkserver, 1 GiB|fork, waitpid
+by spawn, 1 GiB|fork, waitpid
 pool task, 2 workers|prefork on pipes
 1 MiB message, 1 to 1|memcpy of 1 MiB
 END

@@ -30,5 +30,6 @@
 #include <mproc/process.h>
 #include <mproc/queue.h>
 #include <mproc/shared.h>
+#include <mproc/wait.h>
 
 #endif

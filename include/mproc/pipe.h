@@ -24,9 +24,9 @@
  *
  * A pipe holds at least 64 KiB, and one message of any size when
  * empty. Any process of the family and any thread may call everything here, a
- * signal handler nothing. It costs no descriptor. Calls do not block unless
- * they say so. A handle that is NULL, of another kind, or closed by this
- * process: MPROC_EINVAL.
+ * signal handler nothing. It costs no descriptor until mproc_connection_fd asks
+ * for one. Calls do not block unless they say so. A handle that is NULL, of
+ * another kind, or closed by this process: MPROC_EINVAL.
  */
 #ifndef MPROC_PIPE_H
 #define MPROC_PIPE_H
@@ -133,6 +133,28 @@ MPROC_API int mproc_connection_recv_malloc(mproc_connection *c, void **data,
  * MPROC_EPERM      this end only sends
  */
 MPROC_API int mproc_connection_poll(mproc_connection *c, mproc_deadline until);
+
+/*
+ * A descriptor for poll and its kin, level-triggered: readable while a receive
+ * would not wait, because there is a message or end-of-file. What the caller's
+ * process does shows at once; what others do makes it readable soon after, and
+ * never fails to. It may be readable although another holder of the end was
+ * faster: so receive with MPROC_NOWAIT, and the MPROC_EEMPTY of that makes it
+ * right again.
+ *
+ * It belongs to the calling process and the library: poll it, do not read or
+ * close it. Asked again, it is the same. A forked child asks for one of its
+ * own: what it inherits under this number tells of its parent's. It is closed
+ * when this process closes the end. The first descriptor of a process brings a
+ * thread of the library with it. Python: Connection.fileno().
+ *
+ * >= 0          the descriptor
+ * MPROC_EPERM   this end only sends
+ * MPROC_EMFILE, MPROC_ENFILE  no descriptor left
+ * MPROC_EAGAIN  no thread left
+ * MPROC_ENOMEM  no memory
+ */
+MPROC_API int mproc_connection_fd(mproc_connection *c);
 
 /*
  * Close the end for this process; the other holders keep it. Once a process:

@@ -21,9 +21,9 @@
  * function serves apply and map alike.
  *
  * Callbacks run one at a time, in the process that made the pool, in a thread
- * of the pool. A result is ready before its callback runs. A callback may
- * submit, cancel, free results, close and terminate; waiting there for the same
- * pool is MPROC_EDEADLK.
+ * of the pool or, with manual_dispatch, where the caller lets them. A result is
+ * ready before its callback runs. A callback may submit, cancel, free results,
+ * close and terminate; waiting there for the same pool is MPROC_EDEADLK.
  *
  * Calls do not block unless they say so; none may be made by a signal handler.
  * A handle that is NULL, freed or of another kind: MPROC_EINVAL where an int is
@@ -146,8 +146,8 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  *                      copy; 0: initializer_arg is handed on as it is, and what
  *                      it points to must outlive the pool
  * retries              how often a task, or an item of a batch, whose worker
- *                      was lost is run again, behind those that wait by then.
- *                      Default: not
+ *                      was lost is run again, behind those of its priority
+ *                      that wait by then. Default: not
  * max_pending          tasks, and items of batches, accepted and not yet done:
  *                      those that wait, run, or whose callback has not
  *                      returned. At the limit submitting waits, but not in a
@@ -158,9 +158,13 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  *                      worker, if it has not returned by then. Default: at
  *                      once
  * start                MPROC_START_FORK is the default
- * manual_dispatch      1: callbacks run only where the caller lets them
+ * manual_dispatch      1: callbacks run only where the caller lets them: in
+ *                      mproc_pool_dispatch, in mproc_pool_join, _map, _apply
+ *                      and mproc_iter_next while they wait, and in _apply_async
+ *                      while it waits for room. There is no thread of the
+ *                      library in the maker then. Default 0
  *
- * In this version start and manual_dispatch answer MPROC_ENOTSUP when set.
+ * In this version start answers MPROC_ENOTSUP when set.
  */
 typedef struct mproc_pool_opts {
     size_t workers;
@@ -322,6 +326,36 @@ mproc_pool_worker_stats(mproc_pool *p, mproc_worker_info *out, size_t capacity)
 }
 
 /*
+ * For event loops, of a pool with manual_dispatch: a descriptor that is
+ * readable while mproc_pool_dispatch has something to do: a callback to run,
+ * tasks that have ended, the end of the pool to tell; now and then once in
+ * vain. To be polled, not to be read or closed; it lives as long as the pool.
+ * (Where the system has no pidfds, it does not tell of the death of the pool's
+ * helper process.) Has no Python namesake.
+ *
+ * >= 0          the descriptor, the same each time
+ * MPROC_EMFILE, MPROC_ENFILE, MPROC_ENOMEM  none left
+ * MPROC_EINVAL  the pool was made without manual_dispatch
+ * MPROC_EPERM   the caller did not make the pool
+ */
+MPROC_API int mproc_pool_fd(mproc_pool *p);
+
+/*
+ * Run callbacks of a pool with manual_dispatch: those of the tasks that have
+ * ended, in the calling thread. Blocks until there is one, until `until`, or
+ * until the pool, closed or terminated, has nothing left. Has no Python
+ * namesake.
+ *
+ * > 0              so many callbacks were run
+ * MPROC_ETIMEDOUT  none before the deadline
+ * MPROC_EOF        closed, and nothing is left: no task, no callback
+ * MPROC_EINVAL     the pool was made without manual_dispatch
+ * MPROC_EPERM      the caller did not make the pool
+ * MPROC_EDEADLK    called by a callback of the pool
+ */
+MPROC_API int mproc_pool_dispatch(mproc_pool *p, mproc_deadline until);
+
+/*
  * The pids of the workers that are alive. Stores at most `capacity` of them in
  * `out` and returns how many there are. Has no Python namesake.
  */
@@ -331,8 +365,9 @@ MPROC_API size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out,
 /*
  * Terminate what still runs, wait for its end and free the pool; NULL is taken,
  * in another process than its maker's nothing happens. No callback runs after
- * it returns, so a running one is waited for: do not call it in one. Results
- * stay. Python: leaving `with Pool()`.
+ * it returns, so a running one is waited for; those that were not dispatched
+ * are dropped. In a callback it does not wait: the pool ends once that has
+ * returned. Results stay. Python: leaving `with Pool()`.
  */
 MPROC_API void mproc_pool_free(mproc_pool *p);
 
@@ -349,9 +384,9 @@ MPROC_API void mproc_pool_free(mproc_pool *p);
  * timeout_s       seconds that the task may run; over them it ends with
  *                 MPROC_EOVERTIME and its worker is replaced, whatever the task
  *                 does: also one that is stopped. Default: no limit
- * priority        lower first
- *
- * In this version priority answers MPROC_ENOTSUP when set.
+ * priority        of the tasks that wait, those with a lower one begin first,
+ *                 those with the same one in order; the items of batches have
+ *                 0. One that is run again is put behind its equals
  */
 typedef struct mproc_call {
     mproc_task_fn *fn;
@@ -690,7 +725,9 @@ MPROC_API int mproc_result_get(mproc_result *r, void *buf, size_t capacity,
 
 /*
  * Wait until the task or batch has ended, well or not. Blocks until then or
- * until `until`. Python: AsyncResult.wait(), which does not tell which.
+ * until `until`. With manual_dispatch no callback runs here: a batch with an
+ * on_item ends when that has been called for all, so elsewhere somebody must
+ * dispatch. Python: AsyncResult.wait(), which does not tell which.
  *
  * 0                it has ended
  * MPROC_ETIMEDOUT  not yet

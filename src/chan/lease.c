@@ -113,7 +113,8 @@ bool mpr_lease_is_held(const struct mpr_leases *leases,
     const struct mpr_lease_chunk *chunk = place.chunk;
     return (uintptr_t)chunk % MPR_LINE == 0 &&
            mpr_family_holds(chunk, sizeof *chunk) && chunk->of == leases &&
-           place.index < chunk->used && chunk->lease[place.index].seq == seq &&
+           place.index < chunk->used &&
+           (uintptr_t)chunk->lease[place.index].seq == (uintptr_t)seq &&
            load_owner(&chunk->lease[place.index]) ==
                (mpr_self_id() | MPR_LEASE_HELD);
 }

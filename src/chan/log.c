@@ -43,6 +43,9 @@ static void repair_tail(struct mpr_guard *guard, struct mpr_thread *hands)
         (struct mpr_log *)((char *)guard - offsetof(struct mpr_log, tail));
     struct mpr_log_end *tail = &log->tail;
     struct mpr_record *last;
+    if (mpr_log_is_array(log)) { /* locked by one who knew another log here */
+        return;
+    }
     mpr_leases_repair(&log->loans, UINT64_MAX, hands);
     struct mpr_segment *next =
         tail->segment != NULL ? atomic_load(&tail->segment->next) : NULL;
@@ -61,19 +64,24 @@ static void repair_tail(struct mpr_guard *guard, struct mpr_thread *hands)
     settle(hands, MPR_HAND_SEGMENT, tail->segment);
 }
 
-/* What is in it is its own, put and moved to its place. */
+/*
+ * What is in it is its own, and then goes to its place: until it is settled,
+ * the last one is the one that was put last.
+ */
 static void repair_array(struct mpr_log *log, struct mpr_thread *hands)
 {
     struct mpr_order *array = &log->array;
+    struct mpr_log_end *tail = &log->tail;
     uint64_t count = mpr_log_count_locked(log);
     mpr_order_resume(array, hands, count, mpr_log_load_seq(&log->head));
     if (count > 0) {
+        void *last = block_in(mpr_order_last(array, count));
         settle(hands, MPR_HAND_BLOCK, block_in(mpr_order_first(array, count)));
-        settle(hands, MPR_HAND_BLOCK, block_in(mpr_order_last(array, count)));
-    }
-    if (log->tail.settled != mpr_log_load_seq(&log->tail)) {
-        mpr_leases_forget(&log->loans, block_in(mpr_order_last(array, count)));
-        log->tail.settled = mpr_log_load_seq(&log->tail);
+        settle(hands, MPR_HAND_BLOCK, last);
+        if (tail->settled != mpr_log_load_seq(tail)) {
+            mpr_leases_forget(&log->loans, last);
+            tail->settled = mpr_log_load_seq(tail);
+        }
     }
     mpr_order_put(array, count);
 }
@@ -264,19 +272,25 @@ static bool reclaim(const struct mpr_log_get *get, struct mpr_guard *guard,
     return any;
 }
 
-bool mpr_log_reclaim(const struct mpr_log_get *get)
+bool mpr_log_reclaim_taken(const struct mpr_log_get *get)
 {
     struct mpr_log *log = get->log;
-    bool taken =
+    bool any =
         reclaim(get, &log->head.guard, &log->leases, log->redeliver != 0);
-    bool loaned = reclaim(get, mpr_log_put_guard(log), &log->loans, false);
-    if (taken) {
+    if (any) {
         mpr_bell_ring(&log->items, INT_MAX);
     }
-    if (loaned) {
+    return any;
+}
+
+bool mpr_log_reclaim_loans(const struct mpr_log_get *get)
+{
+    struct mpr_log *log = get->log;
+    bool any = reclaim(get, mpr_log_put_guard(log), &log->loans, false);
+    if (any) {
         mpr_bell_ring(&log->space, INT_MAX);
     }
-    return taken || loaned;
+    return any;
 }
 
 /* With those that are READY: as many as they were before and after. */

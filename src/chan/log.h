@@ -70,23 +70,27 @@ struct mpr_log_end {
  * word that changes at each message would cost each message a cache miss. They
  * count on when the memory serves another log: who was about to sleep on the
  * one that ended must not find them as they were.
+ * From `max_items` to `order` all is set once, before the log is anybody's; who
+ * still has a handle of the one before may read it then.
  * `leases`, under the head's guard: what was taken in place, and in a joinable
  * log also what was got and not acknowledged. With `redeliver` each message
  * lies in a block, which its lease keeps: what is READY there is first in line.
  * `loans`, under the guard that puts lock: blocks on loan to be written, each
  * of which has its place among max_items.
+ * `redeliver` and `order` may be read by one who waited for what the memory
+ * held before.
  */
 struct mpr_log {
     struct mpr_log_end tail;
     struct mpr_log_end head;
     alignas(MPR_LINE) _Atomic uint32_t space;
     alignas(MPR_LINE) _Atomic uint32_t items;
-    uint64_t max_items;    /* UINT64_MAX: no limit; set once */
-    uint64_t max_bytes;    /* beyond it only one message; set once */
-    uint32_t joinable;     /* set once */
-    uint32_t redeliver;    /* set once */
-    uint32_t inline_below; /* others lie in blocks; set once */
-    _Atomic int order;     /* MPROC_FIFO, or that of `array`; set once */
+    _Atomic uint64_t max_items; /* UINT64_MAX: no limit */
+    _Atomic uint64_t max_bytes; /* beyond it only one message */
+    _Atomic uint32_t joinable;
+    _Atomic uint32_t redeliver;
+    _Atomic uint32_t inline_below; /* messages of other sizes lie in blocks */
+    _Atomic int order;             /* MPROC_FIFO, or that of `array` */
     alignas(MPR_LINE) struct mpr_leases leases;
     struct mpr_leases loans;
     union {
@@ -213,10 +217,11 @@ bool mpr_log_release(const struct mpr_log_get *get,
                      const struct mpr_log_block *taken);
 
 /*
- * What dead processes had out goes back. True: something did, and somebody may
- * wait for that. `until` bounds the waits for guards.
+ * What dead processes had taken, and had on loan, goes back. True: something
+ * did. get->until bounds the wait for the guard.
  */
-bool mpr_log_reclaim(const struct mpr_log_get *get);
+bool mpr_log_reclaim_taken(const struct mpr_log_get *get);
+bool mpr_log_reclaim_loans(const struct mpr_log_get *get);
 
 /* No puts from now on. Returns false when it was closed before. */
 bool mpr_log_close(struct mpr_log *log, struct mpr_thread *self);

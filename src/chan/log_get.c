@@ -388,11 +388,12 @@ int mpr_log_get(const struct mpr_log_get *get)
 
 int mpr_log_get_many(const struct mpr_log_get *get, size_t count, size_t *done)
 {
-    if (get->log->redeliver) {
-        *done = 1;
-        return get_copy(get);
+    if (!get->log->redeliver) {
+        return get_some(get, count, done);
     }
-    return get_some(get, count, done);
+    int err = get_copy(get);
+    *done = err == 0;
+    return err;
 }
 
 /* ---- taking and forgetting -------------------------------------------- */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/options.h"
+#include "chan/watch.h"
 
 #define MARK UINT64_C(0x6d70726320656e64) /* "mprc end"; lowest bit: which */
 
@@ -178,13 +179,13 @@ static int close_unheld(struct mpr_pipe *pipe)
 /*
  * Draw the conclusions from who holds what, if it is still the pipe that had
  * this tag: close ends, tell those who wait, end the pipe. May be repeated.
- * `until` bounds the wait for the guard.
+ * `until` bounds the wait for the guard; false: it was not to be had.
  */
-static void settle(struct mpr_pipe *pipe, struct mpr_thread *self, uint64_t tag,
+static bool settle(struct mpr_pipe *pipe, struct mpr_thread *self, uint64_t tag,
                    mproc_deadline until)
 {
     if (mpr_guard_lock_until(&pipe->guard, self, self, until) < 0) {
-        return;
+        return false;
     }
     int closed = mpr_object_unchanged(pipe, tag) ? close_unheld(pipe) : 0;
     mpr_guard_unlock(&pipe->guard, self);
@@ -194,16 +195,21 @@ static void settle(struct mpr_pipe *pipe, struct mpr_thread *self, uint64_t tag,
     if (closed == 2) {
         mpr_object_end_if(self, pipe, tag);
     }
+    return true;
 }
 
-/* Somebody died. */
+/*
+ * Somebody died. Who has the guard for long, being stopped, holds an end: when
+ * he closes it or ends, this is done again; and who waits at the pipe, being
+ * told of the death, tries it himself.
+ */
 static void settle_any(struct mpr_object *object, void *user)
 {
     struct mpr_pipe *pipe = (struct mpr_pipe *)object;
     uint64_t tag = mpr_object_tag(pipe, MPR_PIPE);
     if (tag != 0 &&
         !(surely_held(&pipe->end[0]) && surely_held(&pipe->end[1]))) {
-        settle(pipe, user, tag, MPROC_FOREVER);
+        settle(pipe, user, tag, MPROC_NOWAIT);
     }
 }
 
@@ -355,8 +361,18 @@ static void end_pipe(struct mpr_thread *self, struct mpr_thread *whose,
     } while (dropped);
 }
 
-static const struct mpr_object_class pipe_class = {
-    .type = MPR_PIPE, .size = sizeof(struct mpr_pipe), .end = end_pipe};
+static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment);
+static _Atomic uint32_t *items_bell(const void *handle);
+
+static const struct mpr_object_wait pipe_wait = {.look = look,
+                                                 .bell = items_bell};
+
+static const struct mpr_object_class pipe_class = {.type = MPR_PIPE,
+                                                   .size =
+                                                       sizeof(struct mpr_pipe),
+                                                   .end = end_pipe,
+                                                   .wait = &pipe_wait};
 
 __attribute__((constructor)) static void register_pipes(void)
 {
@@ -562,7 +578,7 @@ void mpr_pipe_hold_in(const void *bytes, size_t size)
     struct call call;
     for (size_t at = 0; at + sizeof(void *) <= size; at += sizeof(void *)) {
         mproc_connection *c;
-        memcpy(&c, (const char *)bytes + at, sizeof c);
+        memcpy(&c, (const char *)bytes + at, sizeof(void *));
         if (begin(&call, c, soon, MPROC_EAGAIN) == 0) {
             end(&call, 0);
         }
@@ -649,6 +665,7 @@ int mproc_connection_send(mproc_connection *c, const void *data, size_t size,
     err = mpr_sleep_until(&s.call.out->space, until, MPROC_EFULL, attempt_send,
                           &s);
     mpr_log_put_done(&s.put);
+    mpr_watch_settle(s.call.self, s.call.other);
     return end(&s.call, err);
 }
 
@@ -701,8 +718,10 @@ static int begin_recv(struct recv_call *r, mproc_connection *c,
 
 static int receive(struct recv_call *r)
 {
-    return mpr_sleep_until(&r->call.in->items, r->get.until, MPROC_EEMPTY,
-                           attempt_recv, r);
+    int err = mpr_sleep_until(&r->call.in->items, r->get.until, MPROC_EEMPTY,
+                              attempt_recv, r);
+    mpr_watch_settle(r->call.self, r->call.end);
+    return err;
 }
 
 int mproc_connection_recv(mproc_connection *c, void *buf, size_t capacity,
@@ -789,6 +808,66 @@ int mproc_connection_poll(mproc_connection *c, mproc_deadline until)
     return end(&r.call, err);
 }
 
+/* ---- waiting for it among many ---------------------------------------- */
+
+uint64_t mpr_connection_tag(const mproc_connection *c)
+{
+    struct call call;
+    return is_connection(c) && find_pipe(&call, (mproc_connection *)c)
+               ? call.tag
+               : 0;
+}
+
+/* Nobody's stopped process is waited for here. */
+static int look_at_end(struct recv_call *r)
+{
+    struct call *call = &r->call;
+    if (mpr_log_count(call->in) > 0 || atomic_load(&call->other->closed)) {
+        return 0;
+    }
+    if (mpr_likely(surely_held(call->other))) {
+        return MPROC_ETIMEDOUT;
+    }
+    if (!settle(call->pipe, call->self, call->tag, MPROC_NOWAIT)) {
+        return MPROC_EAGAIN;
+    }
+    return atomic_load(&call->other->closed) ? 0 : MPROC_ETIMEDOUT;
+}
+
+/* Waiting for an end is a use of it. */
+static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment)
+{
+    struct recv_call r;
+    (void)self;
+    (void)moment;
+    if (tag == 0 || mpr_connection_tag(handle) != tag) {
+        return MPROC_EINVAL;
+    }
+    int err =
+        begin_recv(&r, (mproc_connection *)handle, MPROC_NOWAIT, MPROC_EAGAIN);
+    if (err < 0) {
+        return err;
+    }
+    return end(&r.call, still(&r.call, look_at_end(&r)));
+}
+
+static _Atomic uint32_t *items_bell(const void *handle)
+{
+    struct call call;
+    find_pipe(&call, (mproc_connection *)handle);
+    return &call.in->items;
+}
+
+int mproc_connection_fd(mproc_connection *c)
+{
+    struct recv_call r;
+    int err = begin_recv(&r, c, MPROC_FOREVER, MPROC_ETIMEDOUT);
+    return err < 0 ? err
+                   : end(&r.call,
+                         mpr_watch_fd(r.call.self, MPR_PIPE, c, r.call.tag));
+}
+
 /* ---- close ------------------------------------------------------------ */
 
 /* With the guard locked. EINVAL: another thread was faster. */
@@ -819,6 +898,8 @@ int mproc_connection_close(mproc_connection *c)
         mpr_held_add(call.self, -1);
         ring_all(call.pipe); /* who waits must watch those who are left */
         settle(call.pipe, call.self, call.tag, MPROC_FOREVER);
+        mpr_watch_close(c, call.tag);
+        mpr_watch_settle(call.self, call.other);
     }
     return end(&call, err);
 }

@@ -49,6 +49,9 @@ struct mproc_connection {
 
 static_assert(sizeof(struct mproc_connection) == MPR_LINE, "one line an end");
 
+/* The tag of the pipe that a handle is an end of; 0: it is of none. */
+uint64_t mpr_connection_tag(const mproc_connection *c);
+
 /*
  * Hold every end whose handle stands in the bytes, where a pointer may stand: a
  * process that is no fork of its parent does so before that one may go on, and

@@ -10,6 +10,7 @@
 #ifndef MPR_OS_OS_H
 #define MPR_OS_OS_H
 
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -33,6 +34,10 @@ int64_t mpr_os_boot_now(void);
 
 pid_t mpr_os_pid(void);
 pid_t mpr_os_tid(void);
+pid_t mpr_os_parent_pid(void); /* 0: it is of another pid namespace */
+
+/* Whether the calling thread blocks any signal, as handlers mostly do. */
+bool mpr_os_signals_blocked(void);
 
 /*
  * Names the pid namespace of this process; 0 where it cannot be told. Pids of
@@ -226,6 +231,13 @@ void mpr_os_stdio_flush(void);
 int mpr_os_on_exit(void (*fn)(int status));
 
 /*
+ * Call run(user), then end(user): also where `run` ends its thread by
+ * pthread_exit, or another cancels it.
+ */
+void mpr_os_run_to_end(void (*run)(void *user), void (*end)(void *user),
+                       void *user);
+
+/*
  * Blocks while there are threads beside the caller and the library's own; looks
  * every few milliseconds.
  */
@@ -249,6 +261,57 @@ struct mpr_os_parent {
  */
 void mpr_os_end_with_parent(const struct mpr_os_parent *parent);
 
+/* ---- descriptors ------------------------------------------------------ */
+
+/*
+ * A flag that can be polled, close-on-exec: readable while it is raised. All
+ * processes that inherit it have the same one. EMFILE, ENFILE, ENOMEM.
+ */
+int mpr_os_flag(bool raised);
+
+/* They may be done again, and by signal handlers. */
+void mpr_os_flag_raise(int fd);
+void mpr_os_flag_lower(int fd);
+
+void mpr_os_close(int fd);
+
+/*
+ * poll() until the deadline at most, through signals. 0: some have `revents`.
+ * ETIMEDOUT; EINVAL: more of them than descriptors may be open; ENOMEM.
+ */
+int mpr_os_poll(struct pollfd *fds, size_t count, mproc_deadline until);
+
+/*
+ * A descriptor that is readable while any of those is that were added. It
+ * forgets them only when it is told to, and none may be closed before that.
+ * EMFILE, ENFILE, ENOMEM; adding: ENOMEM, ENOSPC.
+ */
+int mpr_os_watch(void);
+int mpr_os_watch_add(int watch, int fd);
+void mpr_os_watch_remove(int watch, int fd);
+
+/* ---- threads of the library's own ------------------------------------- */
+
+/*
+ * Run fn(arg) in a thread that nobody joins, with all signals blocked. It may
+ * not touch stdio. EAGAIN: no thread left; ENOMEM.
+ */
+int mpr_os_helper_start(void *(*fn)(void *), void *arg);
+
+struct mpr_os_thread {
+    pthread_t id;
+};
+
+/*
+ * Run fn(arg) in a thread in which all signals are blocked, so that handlers
+ * run in the user's threads; to be joined, or detached by whoever. EAGAIN: no
+ * thread left.
+ */
+int mpr_os_thread_start(struct mpr_os_thread *out, void *(*fn)(void *),
+                        void *arg);
+void mpr_os_thread_join(const struct mpr_os_thread *thread);
+void mpr_os_thread_detach(const struct mpr_os_thread *thread);
+
 /* ---- children --------------------------------------------------------- */
 
 /*
@@ -256,15 +319,6 @@ void mpr_os_end_with_parent(const struct mpr_os_parent *parent);
  * has none, or forbids them.
  */
 int mpr_os_pidfd(pid_t pid);
-
-/*
- * A descriptor that is readable for ever once its flag is raised. EMFILE,
- * ENFILE, ENOMEM. Raising does nothing with -1.
- */
-int mpr_os_flag(bool raised);
-void mpr_os_raise_flag(int fd);
-
-void mpr_os_close(int fd);
 
 /*
  * These take a child's pidfd, or -1, and its pid. Without pidfd this process
@@ -398,7 +452,7 @@ int mpr_os_channel_take(int channel, int *fd, uint64_t *number);
 /* How wide the terminal on stderr is; 0: stderr is none. */
 unsigned mpr_os_stderr_columns(void);
 
-/* Past stdio; what cannot be written is dropped. May block, as terminals do. */
+/* Past stdio. What cannot be written is dropped; blocks as a terminal does. */
 void mpr_os_stderr_write(const char *text, size_t size);
 
 /* ---- signals: for processes of the library's own, never the user's ---- */

@@ -2,12 +2,9 @@
 #include "os/process.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/deadline.h"
@@ -32,8 +29,9 @@ pid_t mpr_os_fork(sigset_t *before)
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, before);
+    bool buffered = mpr_os_stdio_buffers();
     pid_t pid = fork();
-    if (pid == 0) {
+    if (pid == 0 && buffered) {
         mpr_os_stdio_forget();
     }
     return pid < 0 ? mpr_os_error() : pid;
@@ -49,13 +47,6 @@ void mpr_os_end(int status)
     _exit(status & 0xff);
 }
 
-static pid_t watcher_of; /* the process that has a watcher */
-
-unsigned mpr_os_helper_threads(void)
-{
-    return watcher_of == getpid();
-}
-
 static void end_killed(void)
 {
     kill(getpid(), SIGKILL);
@@ -67,7 +58,7 @@ bool mpr_os_parent_gone(const struct mpr_os_parent *parent)
 {
     if (parent->pidfd >= 0) {
         struct pollfd ended = {.fd = parent->pidfd, .events = POLLIN};
-        return ppoll(&ended, 1, &(struct timespec){0}, NULL) == 1;
+        return mpr_os_poll(&ended, 1, MPROC_NOWAIT) == 0;
     }
     if (parent->fostered) {
         return mpr_os_process_gone(parent->pid, parent->since_boot_ns);
@@ -87,20 +78,10 @@ static void *watch_parent(void *unused)
     return unused;
 }
 
-/* Its signals are blocked, as they are in the thread that makes it. */
 static bool start_watcher(const struct mpr_os_parent *parent)
 {
-    pthread_attr_t attr;
-    pthread_t thread;
     watched = *parent;
-    if (pthread_attr_init(&attr) != 0) {
-        return false;
-    }
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    bool started = pthread_create(&thread, &attr, watch_parent, NULL) == 0;
-    pthread_attr_destroy(&attr);
-    watcher_of = started ? getpid() : 0;
-    return started;
+    return mpr_os_helper_start(watch_parent, NULL) == 0;
 }
 
 /*
@@ -119,13 +100,13 @@ void mpr_os_end_with_parent(const struct mpr_os_parent *parent)
     }
 }
 
-/* ---- descriptors ------------------------------------------------------ */
+/* ---- children --------------------------------------------------------- */
 
 int mpr_os_pidfd(pid_t pid)
 {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (fd >= 0) {
-        return fd;
+        return mpr_os_beyond_standard(fd);
     }
     switch (errno) {
     case EMFILE:
@@ -137,31 +118,6 @@ int mpr_os_pidfd(pid_t pid)
         return MPROC_ENOTSUP;
     }
 }
-
-int mpr_os_flag(bool raised)
-{
-    int fd = eventfd(raised, EFD_CLOEXEC | EFD_NONBLOCK);
-    return fd >= 0 ? fd : mpr_os_error();
-}
-
-/* By system calls that are no cancellation points, as below. */
-void mpr_os_raise_flag(int fd)
-{
-    const uint64_t one = 1;
-    if (fd >= 0) {
-        syscall(SYS_write, fd, &one, sizeof one);
-    }
-}
-
-/* Not libc's close, which is a cancellation point. */
-void mpr_os_close(int fd)
-{
-    if (fd >= 0) {
-        syscall(SYS_close, fd);
-    }
-}
-
-/* ---- children --------------------------------------------------------- */
 
 static int code_of(const siginfo_t *info)
 {
@@ -212,8 +168,11 @@ int mpr_os_child_reap_any(pid_t *pid, int *code)
 bool mpr_os_has_ended(pid_t pid, int pidfd, int64_t since_boot_ns)
 {
     struct pollfd ended = {.fd = pidfd, .events = POLLIN};
-    if (pidfd >= 0 && ppoll(&ended, 1, &(struct timespec){0}, NULL) >= 0 &&
-        !(ended.revents & POLLNVAL)) {
+    int cancel;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    int looked = ppoll(&ended, 1, &(struct timespec){0}, NULL);
+    pthread_setcancelstate(cancel, NULL);
+    if (pidfd >= 0 && looked >= 0 && !(ended.revents & POLLNVAL)) {
         return ended.revents != 0;
     }
     return mpr_os_process_gone(pid, since_boot_ns);
@@ -226,6 +185,15 @@ static void look_later(mproc_deadline until)
     mpr_os_wait(&never, 0, mpr_deadline_earlier(look, until));
 }
 
+/* NOLINTNEXTLINE(readability-function-size): of what libc's macros make */
+void mpr_os_run_to_end(void (*run)(void *user), void (*end)(void *user),
+                       void *user)
+{
+    pthread_cleanup_push(end, user);
+    run(user);
+    pthread_cleanup_pop(1);
+}
+
 void mpr_os_await_single_thread(void)
 {
     while (!mpr_os_single_threaded()) {
@@ -233,28 +201,10 @@ void mpr_os_await_single_thread(void)
     }
 }
 
-static struct timespec time_left(mproc_deadline until)
-{
-    struct timespec left = {0};
-    int64_t now = mpr_os_now();
-    if (now < until.at_ns) {
-        left.tv_sec = (time_t)((until.at_ns - now) / 1000000000);
-        left.tv_nsec = (long)((until.at_ns - now) % 1000000000);
-    }
-    return left;
-}
-
 static bool wait_readable(int fd, mproc_deadline until)
 {
     struct pollfd ended = {.fd = fd, .events = POLLIN};
-    bool forever = mpr_deadline_is_forever(until);
-    for (;;) {
-        struct timespec left = time_left(until);
-        int n = ppoll(&ended, 1, forever ? NULL : &left, NULL);
-        if (n >= 0 || errno != EINTR) {
-            return n == 1 && (ended.revents & POLLIN);
-        }
-    }
+    return mpr_os_poll(&ended, 1, until) == 0 && (ended.revents & POLLIN);
 }
 
 void mpr_os_await_any(const int *fds, unsigned count, bool writable,
@@ -262,29 +212,21 @@ void mpr_os_await_any(const int *fds, unsigned count, bool writable,
 {
     enum { MOST = 4 };
     struct pollfd poll[MOST];
-    struct timespec left = time_left(until);
-    bool forever = mpr_deadline_is_forever(until);
-    int cancel;
     for (unsigned i = 0; i < count && i < MOST; i++) {
         bool both = i == 0 && writable;
         poll[i] = (struct pollfd){.fd = fds[i],
                                   .events = both ? POLLIN | POLLOUT : POLLIN};
     }
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-    ppoll(poll, count, forever ? NULL : &left, NULL);
-    pthread_setcancelstate(cancel, NULL);
+    (void)mpr_os_poll(poll, count, until);
 }
 
 int mpr_os_child_wait(int pidfd, mproc_deadline until)
 {
-    int cancel;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
     bool ended = pidfd >= 0 && wait_readable(pidfd, until);
     if (!ended && mpr_os_now() < until.at_ns) {
         look_later(until); /* no pidfd, or no more */
         ended = true;
     }
-    pthread_setcancelstate(cancel, NULL);
     return ended ? 0 : MPROC_ETIMEDOUT;
 }
 

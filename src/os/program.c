@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -45,7 +46,15 @@ struct launch {
     char **envp;
     int keep[KEPT]; /* ascending; -1: none */
     int error;      /* an errno, of what kept the program from being run */
+    alignas(16) char stack[STACK_SIZE];
 };
+
+/* The thread sanitizer takes the child of every clone for a fork's. */
+#ifdef __SANITIZE_THREAD__
+#define CHILD_SHARES 0
+#else
+#define CHILD_SHARES CLONE_VM
+#endif
 
 #define UNINSTRUMENTED __attribute__((no_sanitize("address", "thread")))
 
@@ -162,11 +171,11 @@ static char **environment(char *variable)
 }
 
 /* With all signals blocked. The child has ended where it could not run. */
-static int launch_on(char *stack, struct launch *launch, pid_t *pid)
+static int launch_child(struct launch *launch, pid_t *pid)
 {
     int saved = errno; /* the child's is this thread's */
-    int flags = CLONE_VM | CLONE_VFORK | SIGCHLD;
-    *pid = clone(run_program, stack + STACK_SIZE, flags, launch);
+    int flags = CHILD_SHARES | CLONE_VFORK | SIGCHLD;
+    *pid = clone(run_program, launch->stack + STACK_SIZE, flags, launch);
     int err = *pid < 0 ? mpr_os_error() : 0;
     if (*pid > 0 && launch->error != 0) {
         siginfo_t info;
@@ -180,27 +189,40 @@ static int launch_on(char *stack, struct launch *launch, pid_t *pid)
     return err;
 }
 
-int mpr_os_start_anew(const struct mpr_os_seed *seed, pid_t *pid)
+static int prepare_and_launch(struct launch *launch,
+                              const struct mpr_os_seed *seed, pid_t *pid)
 {
     char value[VALUE_SIZE];
     char *argv[] = {program_invocation_name, NULL};
-    struct launch launch = {
-        .argv = argv,
-        .keep = {seed->channel, seed->region, seed->parent_pidfd}};
+    const int keep[] = {seed->channel, seed->region, seed->parent_pidfd};
     sigset_t all, before;
-    launch.envp = environment(value);
-    char *stack = malloc(STACK_SIZE);
-    int err = MPROC_ENOMEM;
-    if (launch.envp != NULL && stack != NULL) {
-        qsort(launch.keep, KEPT, sizeof launch.keep[0], compare);
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        write_value(value, seed, mask_number(&before));
-        err = launch_on(stack, &launch, pid);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    launch->argv = argv;
+    launch->envp = environment(value);
+    if (launch->envp == NULL) {
+        return MPROC_ENOMEM;
     }
-    free(stack);
-    free(launch.envp);
+    memcpy(launch->keep, keep, sizeof keep);
+    qsort(launch->keep, KEPT, sizeof keep[0], compare);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    write_value(value, seed, mask_number(&before));
+    int err = launch_child(launch, pid);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    free(launch->envp);
+    return err;
+}
+
+/* In memory that the child shares also where it shares no other. */
+int mpr_os_start_anew(const struct mpr_os_seed *seed, pid_t *pid)
+{
+    struct launch *launch =
+        mmap(NULL, sizeof *launch, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (launch == MAP_FAILED) {
+        return MPROC_ENOMEM;
+    }
+    int err = prepare_and_launch(launch, seed, pid);
+    munmap(launch, sizeof *launch);
     return err;
 }
 

@@ -171,7 +171,7 @@ static void forget(struct mproc_result *result)
 void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self)
 {
     mpr_result_cancel(result, self);
-    if (mpr_result_await(result, MPROC_FOREVER) == MPROC_EDEADLK) {
+    if (mpr_result_await(result, MPROC_FOREVER, true) == MPROC_EDEADLK) {
         forget(result);
     }
 }
@@ -318,7 +318,10 @@ static int map_array(mproc_pool *p, const mproc_batch *b, mproc_deadline until)
     if (err < 0) {
         return err;
     }
-    err = mproc_result_get(result, NULL, 0, NULL, until);
+    err = mpr_result_wait(result, until, true);
+    if (err == 0) {
+        err = result->outcome.status;
+    }
     mproc_result_free(result); /* cancels what has not ended */
     return err;
 }

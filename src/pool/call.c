@@ -14,9 +14,6 @@ static int read_call(mproc_call *call, const mproc_call *theirs, size_t size)
     if (err < 0) {
         return err;
     }
-    if (call->priority != 0) {
-        return MPROC_ENOTSUP;
-    }
     bool wrong = call->fn == NULL || !(call->timeout_s >= 0) ||
                  (call->arg == NULL && call->arg_size > 0) ||
                  call->arg_size >= SIZE_MAX / 2;
@@ -64,8 +61,18 @@ static int submit_call(struct submission *s, struct mproc_result *result)
 {
     const mproc_call *call = &s->call;
     mproc_pool *pool = s->pool;
-    int err =
-        mpr_sleep_until(&pool->room, s->until, MPROC_EFULL, attempt_take, s);
+    struct mpr_pool_wait wait = {.pool = pool,
+                                 .tag = s->tag,
+                                 .self = s->self,
+                                 .attempt = attempt_take,
+                                 .user = s,
+                                 .busy = MPROC_EFULL,
+                                 .calls = true,
+                                 .manual = mpr_pool_is_manual(pool)};
+    int err = attempt_take(s);
+    if (err == MPROC_EFULL) {
+        err = mpr_pool_wait(&wait, &pool->room, s->until);
+    }
     if (err < 0) {
         return err;
     }
@@ -76,6 +83,7 @@ static int submit_call(struct submission *s, struct mproc_result *result)
     task->error_callback = call->error_callback;
     task->user = call->user;
     task->limit_ns = mpr_pool_limit(call->timeout_s);
+    task->priority = call->priority;
     task->result = result;
     if (result != NULL) {
         result->entry = entry;
@@ -142,9 +150,9 @@ int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
     if (err != 0 || result == NULL) {
         return err == MPROC_EFULL ? MPROC_ETIMEDOUT : err;
     }
-    err = mproc_result_wait(result, until);
+    err = mpr_result_wait(result, until, true);
     if (err == MPROC_ETIMEDOUT && !mpr_result_cancel(result, self)) {
-        err = mproc_result_wait(result, MPROC_FOREVER); /* it has ended */
+        err = mpr_result_wait(result, MPROC_FOREVER, true); /* it has ended */
     }
     if (err == 0) {
         err = result->outcome.status;

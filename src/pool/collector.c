@@ -8,8 +8,6 @@
 
 #include "pool/private.h"
 
-_Thread_local const mproc_pool *mpr_pool_in_callback;
-
 enum {
     START_LOOK_MS = 50, /* a nursery that has no slot yet */
     LEAVE_LOOK_MS = 2,  /* one that can run no more and is not yet a zombie */
@@ -19,8 +17,6 @@ struct collector {
     mproc_pool *pool;
     struct mpr_thread *self;
     struct mpr_entry entry;
-    bool unserved; /* no nursery, and none will be */
-    bool leaving;  /* looks again soon: its nursery is about to end */
 };
 
 enum work {
@@ -32,131 +28,6 @@ enum work {
     WORK_END,
     WORK_OVER
 };
-
-/* ---- one task that has ended ------------------------------------------ */
-
-/* The outcome as far as the task's word and record tell it. */
-static mproc_outcome outcome_of(const struct mpr_task *task,
-                                enum mpr_task_state state)
-{
-    mproc_outcome outcome = {
-        .status = task->status,
-        .code = task->code,
-        .data = "",
-        .error = task->error != NULL ? task->error : "",
-        .worker = task->worker,
-    };
-    if (state == MPR_TASK_CANCELED) {
-        outcome.status = MPROC_ECANCELED;
-        outcome.code = 0;
-        outcome.error = mproc_strerror(MPROC_ECANCELED);
-    } else if (state == MPR_TASK_UNSERVED) {
-        outcome.status = MPROC_EBROKEN;
-        outcome.code = 0;
-        outcome.error = mproc_strerror(MPROC_EBROKEN);
-    } else if (task->status == MPROC_OK && task->reply_size > 0) {
-        outcome.data = task->reply;
-        outcome.size = task->reply_size;
-    }
-    return outcome;
-}
-
-/* What the outcome points to moves from the task to the result. */
-static void move_to_result(struct mproc_result *result, struct mpr_task *task,
-                           const mproc_outcome *outcome)
-{
-    result->outcome = *outcome;
-    if (task->reply == task->inline_reply) {
-        for (size_t i = 0; i < sizeof task->inline_reply; i++) {
-            result->inline_reply[i] = task->inline_reply[i];
-        }
-        if (outcome->data == task->inline_reply) {
-            result->outcome.data = result->inline_reply;
-        }
-    } else {
-        result->reply = task->reply;
-        task->reply = NULL;
-    }
-    result->error = task->error;
-    task->error = NULL;
-}
-
-void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
-                        const mproc_outcome *outcome, void *user)
-{
-    if (fn != NULL && !pool->mine->silent) {
-        mpr_pool_in_callback = pool;
-        fn(outcome, user);
-        mpr_pool_in_callback = NULL;
-    }
-}
-
-static void collect_single(mproc_pool *pool, struct mpr_thread *self,
-                           struct mpr_task *task, enum mpr_task_state state)
-{
-    mproc_outcome outcome = outcome_of(task, state);
-    struct mproc_result *result = task->result;
-    mpr_pool_lock();
-    mpr_pool_count(pool, outcome.status, 1);
-    mpr_pool_unlock();
-    if (result != NULL) {
-        move_to_result(result, task, &outcome);
-        outcome = result->outcome;
-        mpr_result_set_ended(result);
-    }
-    mproc_done_fn *fn =
-        outcome.status == MPROC_OK ? task->callback : task->error_callback;
-    mpr_pool_call_back(pool, fn, &outcome, task->user);
-    if (result != NULL) {
-        mpr_result_release(self, result);
-    }
-}
-
-/* Once its record is given back there may be room for more of the batch. */
-static void collect_chunk(mproc_pool *pool, struct mpr_thread *self,
-                          const struct mpr_entry *entry,
-                          enum mpr_task_state state)
-{
-    struct mproc_result *result = entry->task->result;
-    int status = outcome_of(entry->task, state).status;
-    bool more = mpr_batch_collect(pool, self, entry->task, status);
-    mpr_pool_drop_task(pool, self, entry);
-    if (more) {
-        mpr_batch_feed(pool, self, result);
-    }
-}
-
-void mpr_pool_count(mproc_pool *pool, int status, size_t items)
-{
-    mproc_pool_info *ended = &pool->mine->ended;
-    size_t *count = status == MPROC_OK            ? &ended->done
-                    : status == MPROC_EWORKERLOST ? &ended->lost
-                                                  : &ended->failed;
-    *count += items;
-}
-
-void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
-                           const struct mpr_entry *entry)
-{
-    uint64_t word = atomic_load(&entry->task->word);
-    if (word >> 32 != (uint32_t)entry->serial) {
-        return; /* told twice */
-    }
-    switch (mpr_task_state(word)) {
-    case MPR_TASK_ENDED:
-    case MPR_TASK_CANCELED:
-    case MPR_TASK_UNSERVED:
-        break;
-    default:
-        return;
-    }
-    if (entry->task->chunk != NULL) {
-        collect_chunk(pool, self, entry, mpr_task_state(word));
-    } else {
-        collect_single(pool, self, entry->task, mpr_task_state(word));
-        mpr_pool_drop_task(pool, self, entry);
-    }
-}
 
 static void collect_each(const struct mpr_entry *entry, void *user)
 {
@@ -195,6 +66,7 @@ static bool reap_nursery(mproc_pool *pool)
         mpr_os_child_reap(mine->nursery_pid, -1, &code) != MPROC_EAGAIN) {
         atomic_store(&pool->nursery, 0);
         mine->nursery_pid = 0;
+        mpr_pool_forget_nursery(pool);
     }
     bool none = mine->nursery_pid == 0;
     mpr_pool_unlock();
@@ -216,8 +88,8 @@ static int nursery_work(struct collector *c)
     if (reap_nursery(pool)) {
         return mpr_pool_workers_gone(pool) ? WORK_NURSERY : MPROC_EEMPTY;
     }
-    return !c->leaving && nursery_is_leaving(pool) ? WORK_LEAVING
-                                                   : MPROC_EEMPTY;
+    bool leaves = !pool->mine->leaving && nursery_is_leaving(pool);
+    return leaves ? WORK_LEAVING : MPROC_EEMPTY;
 }
 
 static bool start_another(struct collector *c)
@@ -233,6 +105,9 @@ static bool start_another(struct collector *c)
     pid_t pid = mpr_nursery_start(pool, &pool->mine->mask);
     mpr_pool_lock();
     pool->mine->nursery_pid = pid > 0 ? pid : 0;
+    if (pool->mine->watch >= 0 && mpr_pool_watch_nursery(pool) < 0) {
+        mpr_pool_show(pool); /* until there is a descriptor for it */
+    }
     mpr_pool_unlock();
     return pid > 0;
 }
@@ -253,20 +128,24 @@ static void take_over(struct collector *c)
         atomic_store(&pool->broken, 1);
         over = true;
     }
-    c->unserved = over;
+    pool->mine->unserved = over;
 }
 
-/* ---- the loop --------------------------------------------------------- */
+/* ---- one step --------------------------------------------------------- */
 
-static bool nothing_pending(const mproc_pool *pool)
+enum left { LEFT_NOTHING, LEFT_CALLBACKS, LEFT_TASKS };
+
+static enum left what_is_left(const mproc_pool *pool)
 {
+    const struct mpr_pool_private *mine = pool->mine;
     mpr_pool_lock();
     bool nothing = mpr_pool_is_done(pool);
+    bool put_off = mine->pending == mine->put_off_items && mine->open == NULL;
     mpr_pool_unlock();
-    return nothing;
+    return nothing ? LEFT_NOTHING : put_off ? LEFT_CALLBACKS : LEFT_TASKS;
 }
 
-static int attempt(void *user)
+static int look(void *user)
 {
     struct collector *c = user;
     mproc_pool *pool = c->pool;
@@ -284,63 +163,80 @@ static int attempt(void *user)
     if (atomic_exchange(&pool->mine->attend, false)) {
         return WORK_FEED;
     }
-    if (!c->unserved) {
+    if (!pool->mine->unserved) {
         return nursery_work(c);
     }
-    if (!nothing_pending(pool)) {
+    enum left left = what_is_left(pool);
+    if (left == LEFT_TASKS) {
         return WORK_END;
     }
-    return atomic_load(&pool->phase) != MPR_POOL_OPEN ? WORK_OVER
-                                                      : MPROC_EEMPTY;
+    bool over = left == LEFT_NOTHING && !atomic_load(&pool->ended) &&
+                atomic_load(&pool->phase) != MPR_POOL_OPEN;
+    return over ? WORK_OVER : MPROC_EEMPTY;
 }
 
-static mproc_deadline next_look(const struct collector *c)
+static void work(struct collector *c, enum work what)
 {
-    if (c->leaving) {
+    c->pool->mine->leaving = what == WORK_LEAVING;
+    switch (what) {
+    case WORK_ENTRY:
+        mpr_collector_collect(c->pool, c->self, &c->entry);
+        break;
+    case WORK_LEAVING:
+        break;
+    case WORK_SWEEP:
+        mpr_pool_each_task(c->pool, collect_each, c);
+        break;
+    case WORK_FEED:
+        mpr_batch_feed_all(c->pool, c->self);
+        break;
+    case WORK_NURSERY:
+        take_over(c);
+        break;
+    case WORK_END:
+        mpr_pool_each_task(c->pool, end_each, c);
+        mpr_batch_feed_all(c->pool, c->self); /* nothing: they end too */
+        break;
+    case WORK_OVER:
+        mpr_pool_is_over(c->pool, c->self);
+        break;
+    }
+}
+
+bool mpr_collector_step(mproc_pool *pool, struct mpr_thread *self)
+{
+    struct collector c = {.pool = pool, .self = self};
+    int what = look(&c);
+    if (what != MPROC_EEMPTY) {
+        work(&c, (enum work)what);
+    } else {
+        pool->mine->leaving = false;
+    }
+    return what != MPROC_EEMPTY && what != WORK_LEAVING;
+}
+
+mproc_deadline mpr_collector_next_look(const mproc_pool *pool)
+{
+    if (pool->mine->leaving) {
         return mproc_in_ms(LEAVE_LOOK_MS);
     }
-    bool starting = atomic_load(&c->pool->report) == 0;
-    return starting && !c->unserved ? mproc_in_ms(START_LOOK_MS)
-                                    : MPROC_FOREVER;
+    bool starting = atomic_load(&pool->report) == 0;
+    return starting && !pool->mine->unserved ? mproc_in_ms(START_LOOK_MS)
+                                             : MPROC_FOREVER;
 }
+
+/* ---- the thread ------------------------------------------------------- */
 
 static int next_work(struct collector *c)
 {
-    int work;
+    mproc_pool *pool = c->pool;
+    int what;
     do {
-        work = mpr_sleep_until(&c->pool->done.items, next_look(c), MPROC_EEMPTY,
-                               attempt, c);
-        c->leaving = work == WORK_LEAVING;
-    } while (work == MPROC_EEMPTY || work == WORK_LEAVING);
-    return work;
-}
-
-static void collect_all(struct collector *c)
-{
-    for (;;) {
-        switch ((enum work)next_work(c)) {
-        case WORK_ENTRY:
-            mpr_collector_collect(c->pool, c->self, &c->entry);
-            break;
-        case WORK_LEAVING: /* not told */
-            break;
-        case WORK_SWEEP:
-            mpr_pool_each_task(c->pool, collect_each, c);
-            break;
-        case WORK_FEED:
-            mpr_batch_feed_all(c->pool, c->self);
-            break;
-        case WORK_NURSERY:
-            take_over(c);
-            break;
-        case WORK_END:
-            mpr_pool_each_task(c->pool, end_each, c);
-            mpr_batch_feed_all(c->pool, c->self); /* nothing: they end too */
-            break;
-        case WORK_OVER:
-            return;
-        }
-    }
+        what = mpr_sleep_until(&pool->done.items, mpr_collector_next_look(pool),
+                               MPROC_EEMPTY, look, c);
+        pool->mine->leaving = what == WORK_LEAVING;
+    } while (what == MPROC_EEMPTY || what == WORK_LEAVING);
+    return what;
 }
 
 void *mpr_collector_run(void *user)
@@ -354,8 +250,13 @@ void *mpr_collector_run(void *user)
         return NULL;
     }
     uintptr_t outer = mpr_op_begin(c.self, c.pool);
-    collect_all(&c);
-    mpr_op_end(c.self, outer);
-    mpr_pool_is_over(c.pool, c.self);
+    enum work what;
+    do {
+        what = (enum work)next_work(&c);
+        if (what == WORK_OVER) {
+            mpr_op_end(c.self, outer);
+        }
+        work(&c, what);
+    } while (what != WORK_OVER);
     return NULL;
 }

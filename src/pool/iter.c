@@ -286,6 +286,20 @@ static int attempt(void *user)
     return there || again || over ? 0 : MPROC_ETIMEDOUT;
 }
 
+static int await(struct mpr_thread *self, struct mproc_result *result,
+                 mproc_deadline until)
+{
+    struct mpr_pool_wait wait = {.pool = (mproc_pool *)result->pool,
+                                 .tag = result->pool_tag,
+                                 .self = self,
+                                 .attempt = attempt,
+                                 .user = result,
+                                 .busy = MPROC_ETIMEDOUT,
+                                 .calls = true,
+                                 .manual = result->manual};
+    return mpr_pool_wait(&wait, &result->bell, until);
+}
+
 static int why_over(const struct mpr_batch_state *batch)
 {
     return batch->iter->over != 0 ? batch->iter->over : batch->stop;
@@ -315,8 +329,7 @@ static int next(struct mpr_thread *self, struct mproc_result *result,
             mpr_pool_in_callback == result->pool) {
             return MPROC_EDEADLK;
         }
-        int err = mpr_sleep_until(&result->bell, until, MPROC_ETIMEDOUT,
-                                  attempt, result);
+        int err = await(self, result, until);
         if (err < 0) {
             return err;
         }

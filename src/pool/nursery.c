@@ -179,7 +179,7 @@ static void report(mproc_pool *pool, int result)
     if (atomic_load(&pool->report) == 0 &&
         (result > 0 || !atomic_load(&pool->started))) {
         atomic_store(&pool->report, result);
-        mpr_bell_ring(&pool->to_maker, INT_MAX);
+        mpr_pool_tell_maker(pool);
     }
 }
 
@@ -232,7 +232,7 @@ static void answer(struct nursery *n, int err)
     uint64_t number = n->wanted >> 32;
     if (atomic_load(&n->pool->resized) >> 32 != number) {
         atomic_store(&n->pool->resized, number << 32 | (uint32_t)-err);
-        mpr_bell_ring(&n->pool->to_maker, INT_MAX);
+        mpr_pool_tell_maker(n->pool);
     }
 }
 
@@ -318,6 +318,12 @@ static void wait_for_news(struct nursery *n, uint32_t seen, int64_t next)
     mpr_sleep_on(&sleep, &n->pool->to_nursery, seen);
 }
 
+static bool has_news(const mproc_pool *pool)
+{
+    return mpr_log_count(&pool->done) > 0 ||
+           atomic_load(&((mproc_pool *)pool)->sweep);
+}
+
 /*
  * Its maker's death ends it at once, and the kernel then ends the workers.
  */
@@ -342,6 +348,9 @@ static void keep(struct nursery *n)
                 (uint32_t)n->wanted) {
             report(pool, 1);
         }
+        if (mpr_pool_is_manual(pool) && has_news(pool)) {
+            mpr_pool_show(pool);
+        }
         if (now.alive == 0 && !wants_workers(n)) {
             return;
         }
@@ -359,6 +368,9 @@ static void leave(struct nursery *n)
     }
     atomic_store(&pool->idle, 1);
     mpr_bell_ring(&pool->done.items, INT_MAX);
+    if (mpr_pool_is_manual(pool)) {
+        mpr_pool_show(pool);
+    }
 }
 
 static void run(mproc_pool *pool, const sigset_t *mask)

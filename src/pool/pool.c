@@ -82,6 +82,8 @@ static void end_pool(struct mpr_thread *self, struct mpr_thread *whose,
     }
     mpr_log_end(&pool->todo, self, whose);
     mpr_log_end(&pool->done, self, whose);
+    mpr_log_end(&pool->ahead, self, whose);
+    mpr_log_end(&pool->behind, self, whose);
     while (end_one_block(pool, self, whose)) {
     }
 }
@@ -105,6 +107,10 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     }
     mpr_log_init(&pool->todo, pool->object.prepared);
     mpr_log_init(&pool->done, pool->object.prepared);
+    mpr_log_init(&pool->ahead, pool->object.prepared);
+    mpr_log_init(&pool->behind, pool->object.prepared);
+    mpr_log_set_order(&pool->ahead, MPROC_PRIORITY);
+    mpr_log_set_order(&pool->behind, MPROC_PRIORITY);
     pool->object.prepared = 1;
     pool->maker = mpr_self_id();
     pool->maker_pid = mpr_os_pid();
@@ -119,6 +125,8 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     pool->initializer = opts->initializer;
     pool->initializer_arg = opts->initializer_arg;
     pool->mine = NULL;
+    pool->flag = -1;
+    atomic_store(&pool->shown, 1);
     pool->slabs = NULL;
     atomic_store(&pool->phase, MPR_POOL_OPEN);
     atomic_store(&pool->broken, 0);
@@ -152,7 +160,7 @@ static int read_options(mproc_pool_opts *opts, const mproc_pool_opts *theirs,
     if (opts->start < MPROC_START_FORK || opts->start > MPROC_START_SPAWN) {
         return MPROC_EINVAL;
     }
-    if (opts->start != 0 || opts->manual_dispatch != 0) {
+    if (opts->start != 0) {
         return MPROC_ENOTSUP;
     }
     if (!(opts->grace_s >= 0)) { /* NaN too */
@@ -174,7 +182,7 @@ static void add_private(struct mpr_pool_private *mine)
     mpr_pool_unlock();
 }
 
-static void remove_private(struct mpr_pool_private *mine)
+static void remove_private(struct mpr_pool_private *mine, int flag)
 {
     mpr_pool_lock();
     for (struct mpr_pool_private **at = &pools; *at; at = &(*at)->next) {
@@ -184,6 +192,9 @@ static void remove_private(struct mpr_pool_private *mine)
         }
     }
     mpr_pool_unlock();
+    mpr_os_close(mine->nursery_fd);
+    mpr_os_close(mine->watch);
+    mpr_os_close(flag);
     free(mine->initializer_arg);
     free(mine);
 }
@@ -207,29 +218,27 @@ static int make_private(mproc_pool *pool, const mproc_pool_opts *opts)
         pool->initializer_arg = mine->initializer_arg;
     }
     pthread_sigmask(SIG_SETMASK, NULL, &mine->mask);
+    mine->watch = -1;
+    mine->nursery_fd = -1;
     mine->pool = pool;
     pool->mine = mine;
     add_private(mine);
     return 0;
 }
 
-/* Its signals are blocked: handlers run in the user's threads. */
 static int start_collector(mproc_pool *pool)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     int err =
-        pthread_create(&pool->mine->collector, NULL, mpr_collector_run, pool);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+        mpr_os_thread_start(&pool->mine->collector, mpr_collector_run, pool);
     pool->mine->has_collector = err == 0;
-    return err == 0 ? 0 : MPROC_EAGAIN;
+    return err;
 }
 
 static int attempt_start(void *user)
 {
     mproc_pool *pool = user;
-    int collector = atomic_load(&pool->mine->collector_report);
+    bool manual = mpr_pool_is_manual(pool);
+    int collector = manual ? 1 : atomic_load(&pool->mine->collector_report);
     int nursery = atomic_load(&pool->report);
     if (collector < 0 || nursery < 0) {
         return collector < 0 ? collector : nursery;
@@ -242,9 +251,13 @@ static int attempt_start(void *user)
  * no thread of ours. The collector tells when a nursery ended before it said
  * anything.
  */
-static int start(mproc_pool *pool, struct mpr_thread *self)
+static int start(mproc_pool *pool, struct mpr_thread *self, bool manual)
 {
     int err = mpr_pool_new_table(pool, self);
+    if (err == 0 && manual) {
+        err = mpr_os_flag(true);
+        pool->flag = err < 0 ? -1 : err;
+    }
     if (err < 0) {
         return err;
     }
@@ -253,20 +266,27 @@ static int start(mproc_pool *pool, struct mpr_thread *self)
         return pid;
     }
     pool->mine->nursery_pid = pid;
-    err = start_collector(pool);
+    err = manual ? 0 : start_collector(pool);
     if (err < 0) {
         return err;
     }
-    int started = mpr_sleep_until(&pool->to_maker, MPROC_FOREVER,
-                                  MPROC_ETIMEDOUT, attempt_start, pool);
+    struct mpr_pool_wait wait = {.pool = pool,
+                                 .tag = mpr_object_tag(pool, MPR_POOL),
+                                 .self = self,
+                                 .attempt = attempt_start,
+                                 .user = pool,
+                                 .busy = MPROC_ETIMEDOUT,
+                                 .manual = manual};
+    int started = mpr_pool_wait(&wait, &pool->to_maker, MPROC_FOREVER);
     return started < 0 ? started : 0;
 }
 
 void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self)
 {
     struct mpr_pool_private *mine = pool->mine;
+    int flag = pool->flag;
     mpr_object_end(self, pool, MPR_POOL);
-    remove_private(mine);
+    remove_private(mine, flag);
 }
 
 /* There was no collector to wait for it and for its workers. */
@@ -285,13 +305,20 @@ static void end_nursery(mproc_pool *pool)
     }
 }
 
-/* Ends everything that runs for the pool; not in its callback. */
-static void stop(mproc_pool *pool)
+/*
+ * Ends everything that runs for the pool; not in its callback. Callbacks that
+ * were not dispatched are not run any more.
+ */
+static void stop(mproc_pool *pool, struct mpr_thread *self)
 {
     struct mpr_pool_private *mine = pool->mine;
     mproc_pool_terminate(pool);
     if (mine->has_collector) {
-        pthread_join(mine->collector, NULL);
+        mpr_os_thread_join(&mine->collector);
+    }
+    if (mpr_pool_is_manual(pool)) {
+        mine->silent = true;
+        mpr_pool_await_end(pool, self);
     }
     if (mine->nursery_pid > 0) {
         end_nursery(pool);
@@ -328,9 +355,9 @@ static int make_pool(mproc_pool **out, struct mpr_thread *self,
     if (err < 0) {
         return err;
     }
-    err = start(pool, self);
+    err = start(pool, self, opts->manual_dispatch != 0);
     if (err < 0) {
-        stop(pool);
+        stop(pool, self);
         mpr_pool_end(pool, self);
         return err;
     }
@@ -450,20 +477,32 @@ int mproc_pool_join(mproc_pool *p, mproc_deadline until)
     if (mpr_pool_in_callback == p || mpr_iter_blocks_join(p, self)) {
         return MPROC_EDEADLK;
     }
+    struct mpr_pool_wait wait = {.pool = p,
+                                 .tag = join.tag,
+                                 .self = self,
+                                 .attempt = attempt_join,
+                                 .user = &join,
+                                 .busy = MPROC_ETIMEDOUT,
+                                 .calls = true,
+                                 .manual = mpr_pool_is_manual(p)};
     uintptr_t outer = mpr_op_begin(self, p);
-    err = mpr_sleep_until(&p->to_maker, until, MPROC_ETIMEDOUT, attempt_join,
-                          &join);
+    err = mpr_pool_wait(&wait, &p->to_maker, until);
     mpr_op_end(self, outer);
     return err;
 }
 
 void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self)
 {
-    bool free_it = pool->mine->free_at_end;
+    struct mpr_pool_private *mine = pool->mine;
+    bool free_it = mine->has_collector && mine->free_at_end;
+    struct mpr_os_thread collector = mine->collector;
     atomic_store(&pool->ended, 1);
-    mpr_bell_ring(&pool->to_maker, INT_MAX);
+    mpr_pool_tell_maker(pool);
+    if (mpr_pool_is_manual(pool)) {
+        mpr_pool_show(pool);
+    }
     if (free_it) {
-        pthread_detach(pthread_self());
+        mpr_os_thread_detach(&collector);
         mpr_pool_end(pool, self);
     }
 }
@@ -480,6 +519,6 @@ void mproc_pool_free(mproc_pool *p)
         mproc_pool_terminate(p);
         return;
     }
-    stop(p);
+    stop(p, self);
     mpr_pool_end(p, self);
 }

@@ -34,6 +34,7 @@ enum mpr_task_state {
     MPR_TASK_ENDED,      /* `status` says how; the collector takes it */
     MPR_TASK_CANCELED,   /* ended, with MPROC_ECANCELED */
     MPR_TASK_UNSERVED,   /* ended, with MPROC_EBROKEN */
+    MPR_TASK_COLLECTED,  /* ended, with `status`; its callback is to come */
 };
 
 /* How a log names a task. Zero is none. */
@@ -59,7 +60,8 @@ enum { MPR_TASK_ARG = 40, MPR_TASK_REPLY = 24 };
  *                          the nursery ends it once the grace is over
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
- *   the last three→FREE    collector; the serial goes up
+ *   these three→COLLECTED  collector, where callbacks wait to be dispatched
+ *   the last four→FREE     collector; the serial goes up
  * `status`, `code`, `worker`, `losses`, `reply`, `error` belong to the worker
  * while it is RUNNING and to who ends it, or has it run again, in its place
  * once the worker is dead; of a chunk, `losses` counts for the item at `at`.
@@ -71,7 +73,10 @@ enum { MPR_TASK_ARG = 40, MPR_TASK_REPLY = 24 };
 struct mpr_task {
     _Atomic uint64_t word;
     mproc_task_fn *fn;
-    const void *arg;
+    union {
+        const void *arg;
+        struct mpr_task *next; /* COLLECTED: the callback after this one */
+    };
     size_t arg_size;
     void *reply;
     size_t reply_size;
@@ -86,6 +91,7 @@ struct mpr_task {
     mproc_done_fn *error_callback;
     void *user; /* while FREE: the next free one */
     alignas(16) char inline_arg[MPR_TASK_ARG];
+    int64_t priority; /* lower first */
     alignas(16) char inline_reply[MPR_TASK_REPLY];
     int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
 };
@@ -251,12 +257,20 @@ struct mpr_pool_private;
  * 1 all workers are there, else the error, which ends it; `started`: a nursery
  * before has reported 1, so no later one ends it. `nursery` is its id, 0 when
  * there is none; `idle` is set by a nursery that leaves with no worker left.
+ * `flag` is a descriptor of maker and nursery, -1 but for manual dispatch. It
+ * is raised when there is something to do for the maker; `shown` is odd once it
+ * is, goes up to the next even number before it is lowered, and is odd while
+ * nobody looks at the flag. The nursery raises it, woken by workers that find
+ * `shown` even.
  * `ended` is the collector's last word: no task, no worker, no callback is
  * left.
  * `wanted` is {number of the request:32 | workers:32}, the maker's; `resized`
  * is {request:32 | minus the error:32}, what the nursery says of the last one.
  * `sweep` is set when a task ended whose entry could not be put into `done` for
  * lack of memory: the collector then looks at all tasks.
+ * Tasks of priority 0 wait in `todo`, those of a lower or higher one in `ahead`
+ * and `behind`, in order. `items` of `todo` is rung for all three, and its
+ * being closed means all.
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
  * `to_nursery`, `to_maker` and `room` are bells: `room` for who waits to
@@ -272,7 +286,7 @@ struct mproc_pool {
     struct mpr_object object;
     mpr_id maker;
     pid_t maker_pid;
-    uint32_t reserved;
+    int flag;
     struct mpr_pool_private *mine;
     size_t max_tasks;
     size_t max_rss;
@@ -283,6 +297,7 @@ struct mproc_pool {
     void *initializer_arg;
 
     _Atomic uint32_t ended;
+    _Atomic uint32_t shown;
     _Atomic uint32_t phase;
     _Atomic uint32_t broken;
     _Atomic int32_t report;
@@ -306,7 +321,15 @@ struct mproc_pool {
 
     struct mpr_log todo;
     struct mpr_log done;
+    struct mpr_log ahead;
+    struct mpr_log behind;
 };
+
+/* Callbacks run only where the maker dispatches. */
+static inline bool mpr_pool_is_manual(const mproc_pool *pool)
+{
+    return pool->flag >= 0;
+}
 
 /* How many workers there are to be. */
 static inline uint32_t mpr_pool_wanted(const mproc_pool *pool)
@@ -322,13 +345,23 @@ struct mpr_slab {
 
 /* ---- the parts -------------------------------------------------------- */
 
-/* Put an entry into a log, for ever trying: ENOMEM, ESHUTDOWN. */
-int mpr_pool_post(struct mpr_log *log, struct mpr_thread *self,
-                  const struct mpr_entry *entry);
+/* Put a task where the workers take it: ENOMEM, ESHUTDOWN. */
+int mpr_pool_queue(mproc_pool *pool, struct mpr_thread *self,
+                   const struct mpr_entry *entry);
+
+/* Take the next one, into `data`. EEMPTY. */
+int mpr_pool_next(mproc_pool *pool, struct mpr_thread *self,
+                  struct mpr_entry *data);
 
 /* Tell the collector of a task that has ended, in whatever way it takes. */
 void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
                          const struct mpr_entry *entry);
+
+/* Maker, nursery: raise the flag, which must be one. */
+void mpr_pool_show(mproc_pool *pool);
+
+/* Something that the maker may wait for has come. */
+void mpr_pool_tell_maker(mproc_pool *pool);
 
 /* The life of a worker process, of the nursery `nursery`. */
 _Noreturn void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker,

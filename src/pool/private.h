@@ -93,6 +93,8 @@ struct mproc_result {
     struct mpr_object object;
     mpr_id maker;
     const mproc_pool *pool; /* may be gone once it has ended */
+    uint64_t pool_tag;
+    bool manual;
     uint32_t users;
     _Atomic uint32_t freed;
     _Atomic uint32_t ended;
@@ -113,7 +115,7 @@ struct mproc_result {
 struct mpr_pool_private {
     mproc_pool *pool;
     struct mpr_pool_private *next; /* of this process's pools */
-    pthread_t collector;
+    struct mpr_os_thread collector;
     bool has_collector;
     bool free_at_end;                 /* freed by its own callback */
     _Atomic bool silent;              /* the process ends: no more callbacks */
@@ -128,6 +130,18 @@ struct mpr_pool_private {
     struct mproc_result *open; /* batches that have items to come */
     _Atomic bool attend;       /* one of them wants the collector */
     unsigned round;
+    _Atomic bool unserved; /* no nursery, and none will be */
+    _Atomic bool leaving;  /* it is about to end: to be looked at soon */
+
+    /* for manual dispatch */
+    bool attended;            /* a thread does the collector's work */
+    bool refused;             /* and another wanted to */
+    bool calling;             /* a thread runs callbacks */
+    struct mpr_task *put_off; /* those to come, up to put_off_last */
+    struct mpr_task *put_off_last;
+    size_t put_off_items;
+    int watch;      /* a descriptor, readable with the flag or that */
+    int nursery_fd; /* of the nursery, -1: none */
 };
 
 /* In nanoseconds; too many are INT64_MAX. */
@@ -179,6 +193,9 @@ size_t mpr_pool_room(const mproc_pool *pool);
 /* Locked. One task or item more has ended so. */
 void mpr_pool_count(mproc_pool *pool, int status, size_t items);
 
+/* The argument is needed no more. */
+void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task);
+
 /* Give a record back, with all blocks it owns; no longer pending. */
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry);
@@ -225,7 +242,62 @@ void mpr_result_release(struct mpr_thread *self, struct mproc_result *result);
 /* It has ended: the outcome is filled in. Wakes those who wait. */
 void mpr_result_set_ended(struct mproc_result *result);
 
-int mpr_result_await(struct mproc_result *result, mproc_deadline until);
+/* With manual dispatch callbacks run meanwhile if `calls`. */
+int mpr_result_await(struct mproc_result *result, mproc_deadline until,
+                     bool calls);
+
+/* As mproc_result_wait, or as mpr_result_await with `calls`. */
+int mpr_result_wait(mproc_result *r, mproc_deadline until, bool calls);
+
+/* ---- waiting in the maker --------------------------------------------- */
+
+/*
+ * As mpr_sleep_until, for a pool that may be `manual`: then the collector's
+ * work is done here, and callbacks run here if `calls`.
+ */
+struct mpr_pool_wait {
+    mproc_pool *pool;
+    uint64_t tag; /* another: it is gone */
+    struct mpr_thread *self;
+    mpr_attempt_fn *attempt;
+    void *user;
+    int busy;
+    bool calls;
+    bool manual;
+};
+
+int mpr_pool_wait(struct mpr_pool_wait *w, _Atomic uint32_t *bell,
+                  mproc_deadline until);
+
+/* Manual: an attempt; EAGAIN where another is to come soon. */
+int mpr_pool_look(struct mpr_pool_wait *w);
+
+/*
+ * Manual: when it has been terminated, wait until it is over and no other
+ * thread is at it; it must be ended then.
+ */
+void mpr_pool_await_end(mproc_pool *pool, struct mpr_thread *self);
+
+/* Manual, by who does the collector's work: lower the flag, if it is to be. */
+void mpr_pool_hide(mproc_pool *pool);
+
+/* Locked: let the descriptor tell of the nursery's end, or no more. */
+int mpr_pool_watch_nursery(mproc_pool *pool);
+void mpr_pool_forget_nursery(mproc_pool *pool);
+
+/*
+ * Do a step of the collector's work. False: there is nothing to do, before the
+ * deadline that the other tells.
+ */
+bool mpr_collector_step(mproc_pool *pool, struct mpr_thread *self);
+mproc_deadline mpr_collector_next_look(const mproc_pool *pool);
+
+/*
+ * Run the first callback that is put off, of which there must be one. Returns
+ * how often it was called: for each item of a chunk.
+ */
+size_t mpr_pool_call_one(mproc_pool *pool, struct mpr_thread *self,
+                         const struct mpr_task **called);
 
 /* ---- batches ---------------------------------------------------------- */
 

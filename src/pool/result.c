@@ -13,8 +13,17 @@ static void end_result(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_bell_ring(&((struct mproc_result *)object)->bell, INT_MAX);
 }
 
+static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment);
+static _Atomic uint32_t *bell(const void *handle);
+
+static const struct mpr_object_wait result_wait = {.look = look, .bell = bell};
+
 static const struct mpr_object_class result_class = {
-    .type = MPR_RESULT, .size = sizeof(struct mproc_result), .end = end_result};
+    .type = MPR_RESULT,
+    .size = sizeof(struct mproc_result),
+    .end = end_result,
+    .wait = &result_wait};
 
 __attribute__((constructor)) static void register_class(void)
 {
@@ -30,10 +39,11 @@ int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
     }
     result->maker = mpr_self_id();
     result->pool = pool;
+    result->pool_tag = mpr_object_tag(pool, MPR_POOL);
+    result->manual = mpr_pool_is_manual(pool);
     result->users = 2;
     atomic_store(&result->freed, 0);
     atomic_store(&result->ended, 0);
-    atomic_store(&result->bell, 0);
     result->entry = (struct mpr_entry){0};
     result->batch = NULL;
     result->outcome = (mproc_outcome){.data = "", .error = ""};
@@ -83,16 +93,35 @@ static int attempt(void *user)
     return has_ended(user) ? 0 : MPROC_ETIMEDOUT;
 }
 
-int mpr_result_await(struct mproc_result *result, mproc_deadline until)
+/* Would it, not having ended, be waited for by who is to end it? */
+static bool in_own_callback(const struct mproc_result *result)
 {
+    return mpr_pool_in_callback != NULL && mpr_pool_in_callback == result->pool;
+}
+
+static struct mpr_pool_wait wait_for(const struct mproc_result *result)
+{
+    return (struct mpr_pool_wait){.pool = (mproc_pool *)result->pool,
+                                  .tag = result->pool_tag,
+                                  .attempt = attempt,
+                                  .user = (void *)result,
+                                  .busy = MPROC_ETIMEDOUT,
+                                  .manual = result->manual};
+}
+
+int mpr_result_await(struct mproc_result *result, mproc_deadline until,
+                     bool calls)
+{
+    struct mpr_pool_wait wait = wait_for(result);
+    wait.calls = calls;
     if (has_ended(result)) {
         return 0;
     }
-    if (mpr_pool_in_callback != NULL && mpr_pool_in_callback == result->pool) {
+    if (in_own_callback(result)) {
         return MPROC_EDEADLK;
     }
-    return mpr_sleep_until(&result->bell, until, MPROC_ETIMEDOUT, attempt,
-                           result);
+    int err = mpr_self(&wait.self);
+    return err < 0 ? err : mpr_pool_wait(&wait, &result->bell, until);
 }
 
 static int check(const mproc_result *result, struct mpr_thread **self)
@@ -107,7 +136,38 @@ static int check(const mproc_result *result, struct mpr_thread **self)
     return result->maker == mpr_self_id() ? 0 : MPROC_EPERM;
 }
 
-int mproc_result_wait(mproc_result *r, mproc_deadline until)
+/* With manual dispatch nobody ends it but who looks. */
+static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment)
+{
+    const struct mproc_result *result = handle;
+    (void)moment;
+    if (tag == 0 || mpr_object_tag(handle, MPR_RESULT) != tag) {
+        return MPROC_EINVAL;
+    }
+    int err = check(handle, &self);
+    if (err < 0 || has_ended(handle)) {
+        return err;
+    }
+    if (in_own_callback(handle)) {
+        return MPROC_EDEADLK;
+    }
+    if (!result->manual) {
+        return MPROC_ETIMEDOUT;
+    }
+    struct mpr_pool_wait wait = wait_for(result);
+    wait.self = self;
+    return mpr_pool_look(&wait);
+}
+
+static _Atomic uint32_t *bell(const void *handle)
+{
+    struct mproc_result *result = (struct mproc_result *)handle;
+    return result->manual ? &((mproc_pool *)result->pool)->done.items
+                          : &result->bell;
+}
+
+int mpr_result_wait(mproc_result *r, mproc_deadline until, bool calls)
 {
     struct mpr_thread *self;
     int err = check(r, &self);
@@ -115,9 +175,14 @@ int mproc_result_wait(mproc_result *r, mproc_deadline until)
         return err;
     }
     uintptr_t outer = mpr_op_begin(self, r);
-    err = mpr_result_await(r, until);
+    err = mpr_result_await(r, until, calls);
     mpr_op_end(self, outer);
     return err;
+}
+
+int mproc_result_wait(mproc_result *r, mproc_deadline until)
+{
+    return mpr_result_wait(r, until, false);
 }
 
 bool mproc_result_ready(const mproc_result *r)
@@ -235,6 +300,7 @@ void mproc_result_free(mproc_result *r)
     if (check(r, &self) < 0 || atomic_exchange(&r->freed, 1)) {
         return;
     }
+    mpr_bell_ring(&r->bell, INT_MAX);
     if (r->batch != NULL && !has_ended(r)) {
         mpr_batch_abandon(r, self);
     }

@@ -109,7 +109,7 @@ static void end_single(mproc_pool *pool, struct mpr_thread *self,
 static void requeue(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry)
 {
-    if (mpr_pool_post(&pool->todo, self, entry) < 0 &&
+    if (mpr_pool_queue(pool, self, entry) < 0 &&
         mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_UNSERVED)) {
         mpr_pool_tell_ended(pool, self, entry);
     }

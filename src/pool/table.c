@@ -136,8 +136,14 @@ static int resize(mproc_pool *pool, struct mpr_thread *self, uint32_t workers)
     if (err < 0 || mpr_pool_in_callback == pool) {
         return err;
     }
-    err = mpr_sleep_until(&pool->to_maker, MPROC_FOREVER, MPROC_ETIMEDOUT,
-                          attempt_resized, &r);
+    struct mpr_pool_wait wait = {.pool = pool,
+                                 .tag = r.tag,
+                                 .self = self,
+                                 .attempt = attempt_resized,
+                                 .user = &r,
+                                 .busy = MPROC_ETIMEDOUT,
+                                 .manual = mpr_pool_is_manual(pool)};
+    err = mpr_pool_wait(&wait, &pool->to_maker, MPROC_FOREVER);
     if (err < 0 && err != MPROC_EINVAL) {
         mpr_pool_lock();
         if (atomic_load(&pool->wanted) >> 32 == r.request) {

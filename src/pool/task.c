@@ -9,24 +9,84 @@ static size_t tasks_in_slab(void)
     return (SLAB_SIZE - sizeof(struct mpr_slab)) / sizeof(struct mpr_task);
 }
 
-int mpr_pool_post(struct mpr_log *log, struct mpr_thread *self,
-                  const struct mpr_entry *entry)
+static int post(struct mpr_log *log, struct mpr_thread *self,
+                const struct mpr_entry *entry)
 {
     struct mpr_log_put put = {.log = log,
                               .self = self,
                               .data = entry,
                               .size = sizeof *entry,
+                              .priority = entry->task->priority,
                               .until = MPROC_FOREVER};
     int err = mpr_log_put(&put);
     mpr_log_put_done(&put);
     return err;
 }
 
+int mpr_pool_queue(mproc_pool *pool, struct mpr_thread *self,
+                   const struct mpr_entry *entry)
+{
+    int64_t priority = entry->task->priority;
+    if (priority == 0) {
+        return post(&pool->todo, self, entry);
+    }
+    int err = post(priority < 0 ? &pool->ahead : &pool->behind, self, entry);
+    mpr_bell_ring(&pool->todo.items, 1);
+    return err;
+}
+
+static int take_from(struct mpr_log *log, struct mpr_thread *self,
+                     struct mpr_entry *data)
+{
+    struct mpr_log_get get = {.log = log,
+                              .self = self,
+                              .data = data,
+                              .capacity = sizeof *data,
+                              .until = MPROC_FOREVER};
+    return mpr_log_get(&get);
+}
+
+int mpr_pool_next(mproc_pool *pool, struct mpr_thread *self,
+                  struct mpr_entry *data)
+{
+    int err = mpr_log_count(&pool->ahead) > 0
+                  ? take_from(&pool->ahead, self, data)
+                  : MPROC_EEMPTY;
+    if (err == MPROC_EEMPTY) {
+        err = take_from(&pool->todo, self, data);
+    }
+    if (err == MPROC_EEMPTY && mpr_log_count(&pool->behind) > 0) {
+        err = take_from(&pool->behind, self, data);
+    }
+    return err;
+}
+
 void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
                          const struct mpr_entry *entry)
 {
-    if (mpr_pool_post(&pool->done, self, entry) < 0) {
+    if (post(&pool->done, self, entry) < 0) {
         atomic_store(&pool->sweep, 1);
+        mpr_bell_ring(&pool->done.items, INT_MAX);
+    }
+    if (mpr_pool_is_manual(pool) && (atomic_load(&pool->shown) & 1) == 0) {
+        mpr_bell_ring(&pool->to_nursery, INT_MAX);
+    }
+}
+
+/* Raised before it is said to be, for who is killed in between. */
+void mpr_pool_show(mproc_pool *pool)
+{
+    uint32_t shown = atomic_load(&pool->shown);
+    if ((shown & 1) == 0) {
+        mpr_os_flag_raise(pool->flag);
+        atomic_compare_exchange_strong(&pool->shown, &shown, shown | 1);
+    }
+}
+
+void mpr_pool_tell_maker(mproc_pool *pool)
+{
+    mpr_bell_ring(&pool->to_maker, INT_MAX);
+    if (mpr_pool_is_manual(pool)) {
         mpr_bell_ring(&pool->done.items, INT_MAX);
     }
 }
@@ -78,6 +138,7 @@ static void begin_task(struct mpr_task *task)
     task->error_callback = NULL;
     task->user = NULL;
     task->limit_ns = 0;
+    task->priority = 0;
 }
 
 size_t mpr_pool_room(const mproc_pool *pool)
@@ -149,12 +210,18 @@ static void free_block(struct mpr_thread *self, void *block,
     }
 }
 
+void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task)
+{
+    free_block(self, (void *)task->arg, task->inline_arg);
+    task->arg = NULL;
+}
+
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
     struct mpr_task *task = entry->task;
     size_t items = task->chunk != NULL ? task->chunk->count : 1;
-    free_block(self, (void *)task->arg, task->inline_arg);
+    mpr_pool_free_arg(self, task);
     free_block(self, task->reply, task->inline_reply);
     free_block(self, task->error, NULL);
     free_block(self, task->chunk, NULL);
@@ -182,7 +249,7 @@ int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry)
 {
     mpr_task_move(entry, 0, MPR_TASK_FREE, MPR_TASK_QUEUED);
-    int err = mpr_pool_post(&pool->todo, self, entry);
+    int err = mpr_pool_queue(pool, self, entry);
     if (err < 0) {
         if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
             return 0;

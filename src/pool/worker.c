@@ -472,7 +472,7 @@ static bool hand_on(mproc_reply *reply)
 {
     return mpr_task_move(&reply->entry, reply->worker->index, MPR_TASK_RUNNING,
                          MPR_TASK_QUEUED) &&
-           mpr_pool_post(&reply->pool->todo, reply->self, &reply->entry) == 0;
+           mpr_pool_queue(reply->pool, reply->self, &reply->entry) == 0;
 }
 
 /*
@@ -510,17 +510,11 @@ static bool run(mproc_reply *reply)
 static int attempt_take(void *user)
 {
     mproc_reply *reply = user;
-    struct mpr_log *todo = &reply->pool->todo;
-    struct mpr_log_get get = {.log = todo,
-                              .self = reply->self,
-                              .data = &reply->worker->current,
-                              .capacity = sizeof(struct mpr_entry),
-                              .until = MPROC_FOREVER};
     if (atomic_load(&reply->worker->leave)) {
         return MPROC_ESHUTDOWN;
     }
-    bool closed = mpr_log_closed(todo);
-    int err = mpr_log_get(&get);
+    bool closed = mpr_log_closed(&reply->pool->todo);
+    int err = mpr_pool_next(reply->pool, reply->self, &reply->worker->current);
     return err == MPROC_EEMPTY && closed ? MPROC_ESHUTDOWN : err;
 }
 

@@ -20,8 +20,10 @@ static struct {
     pid_t pid; /* of the process whose children these are */
     mpr_id id;
     struct list running; /* by start */
+    uint32_t running_count;
     struct list others;
-    bool found_dead;
+    unsigned found_dead;
+    mpr_id dead; /* the last of these; 0: unknown */
 } mine = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static void lock(void)
@@ -55,8 +57,9 @@ static void disown(void)
     mine.pid = mpr_os_pid();
     mine.id = 0;
     mine.running = (struct list){NULL, NULL};
+    mine.running_count = 0;
     mine.others = (struct list){NULL, NULL};
-    mine.found_dead = false;
+    mine.found_dead = 0;
 }
 
 void mpr_children_enter(void)
@@ -70,10 +73,16 @@ void mpr_children_enter(void)
 void mpr_children_leave(void)
 {
     struct mpr_thread *self;
-    bool found_dead = mine.found_dead;
-    mine.found_dead = false;
+    unsigned found_dead = mine.found_dead;
+    mpr_id dead = mine.dead;
+    mine.found_dead = 0;
     unlock();
-    if (found_dead && mpr_self(&self) == 0) {
+    if (found_dead == 0 || mpr_self(&self) < 0) {
+        return;
+    }
+    if (found_dead == 1 && dead != 0) {
+        mpr_id_reap(self, dead);
+    } else {
         mpr_slots_reap(self);
     }
 }
@@ -106,6 +115,7 @@ static void move(struct mpr_child_record *child, bool running)
 {
     take_out(running ? &mine.others : &mine.running, child);
     append(running ? &mine.running : &mine.others, child);
+    mine.running_count += running ? 1 : UINT32_MAX;
     child->running = running;
 }
 
@@ -172,8 +182,25 @@ void mpr_children_orphan(struct mpr_child_record *child)
 {
     child->handle = NULL;
     child->shown = false;
+    if (child->joinable) {
+        child->joinable = false;
+        pthread_detach(child->thread);
+    }
     child->users++;
     mpr_children_release(child);
+}
+
+uint32_t mpr_children_expected(bool exactly)
+{
+    mpr_children_enter();
+    uint32_t count = exactly ? 0 : mine.running_count;
+    for (const struct mpr_child_record *c = mine.running.first; c && exactly;
+         c = c->next) {
+        count += c->kind != MPR_CHILD_THREAD && c->handle != NULL &&
+                 atomic_load(&c->handle->id) == 0;
+    }
+    mpr_children_leave();
+    return count;
 }
 
 struct mpr_child_record *mpr_children_first(void)
@@ -204,7 +231,9 @@ bool mpr_children_collect(struct mpr_child_record *child)
     if (err == MPROC_EAGAIN) {
         return false;
     }
-    mine.found_dead = true;
+    bool known = child->kind == MPR_CHILD_PROCESS && child->handle != NULL;
+    mine.found_dead++;
+    mine.dead = known ? atomic_load(&child->handle->id) : 0;
     has_ended(child, err, code);
     return true;
 }
@@ -249,10 +278,28 @@ static bool await(struct mpr_child_record *child, mproc_deadline until)
     return true;
 }
 
+/*
+ * So that all of a thread that has ended is gone, and its memory. Unlocked:
+ * what it runs at its very end may call the library.
+ */
+static void join_thread(struct mpr_child_record *child)
+{
+    int cancel;
+    child->joinable = false;
+    unlock();
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    pthread_join(child->thread, NULL);
+    pthread_setcancelstate(cancel, NULL);
+    lock();
+}
+
 bool mpr_children_await(struct mpr_child_record *child, mproc_deadline until)
 {
     child->users++;
     bool ended = await(child, until);
+    if (ended && child->joinable) {
+        join_thread(child);
+    }
     mpr_children_release(child);
     return ended;
 }
@@ -285,6 +332,16 @@ int mpr_children_fd(struct mpr_child_record *child)
     return child->pidfd;
 }
 
+int mpr_children_hold(struct mpr_child_record *child)
+{
+    child->users++;
+    if (child->pidfd < 0 && child->kind == MPR_CHILD_THREAD) {
+        int fd = mpr_os_flag(!child->running);
+        child->pidfd = fd >= 0 ? fd : -1;
+    }
+    return child->pidfd;
+}
+
 /* ---- threads ---------------------------------------------------------- */
 
 static _Thread_local const struct mpr_child_record *thread_is;
@@ -299,11 +356,13 @@ bool mpr_children_is_caller(const struct mpr_child_record *child)
     return child == thread_is && child->kind == MPR_CHILD_THREAD;
 }
 
-void mpr_children_thread_runs(struct mpr_child_record *child)
+void mpr_children_thread_runs(struct mpr_child_record *child, pthread_t thread)
 {
     const struct mpr_born born = {.pid = mpr_os_pid(), .pidfd = -1};
     mpr_children_runs(child, &born);
     child->kind = MPR_CHILD_THREAD;
+    child->thread = thread;
+    child->joinable = true;
     child->users++;
 }
 
@@ -311,7 +370,7 @@ void mpr_children_thread_ended(struct mpr_child_record *child, int code)
 {
     lock();
     thread_is = NULL;
-    mpr_os_raise_flag(child->pidfd);
+    mpr_os_flag_raise(child->pidfd);
     has_ended(child, 0, code);
     atomic_store(&child->thread_ended, 1);
     mpr_os_wake(&child->thread_ended, INT_MAX);
@@ -333,6 +392,16 @@ static struct mpr_child_record *first_to_end(bool daemons)
         if (c->daemon ? !thread : !daemons && !mpr_children_is_caller(c)) {
             break;
         }
+    }
+    return c;
+}
+
+/* A thread that has ended, and that nobody has joined. */
+static struct mpr_child_record *first_to_join(void)
+{
+    struct mpr_child_record *c = mine.others.first;
+    while (c != NULL && !(c->joinable && !mpr_children_is_caller(c))) {
+        c = c->next;
     }
     return c;
 }
@@ -370,6 +439,9 @@ void mpr_children_end(void)
         } else {
             mpr_children_await(c, MPROC_FOREVER);
         }
+    }
+    while ((c = first_to_join()) != NULL) {
+        mpr_children_await(c, MPROC_FOREVER);
     }
     mpr_server_end();
     mpr_children_leave();

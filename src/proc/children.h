@@ -38,6 +38,8 @@ struct mpr_child_record {
     size_t arg_size;
     unsigned users; /* threads that use it unlocked */
     enum mpr_child_kind kind;
+    pthread_t thread;
+    bool joinable;                 /* the thread was not joined yet */
     _Atomic uint32_t thread_ended; /* those who wait for a thread sleep on it */
     pid_t pid;                     /* 0: not started */
     int pidfd; /* -1: none, or no longer; a thread's: raised at its end */
@@ -72,7 +74,7 @@ void mpr_children_runs(struct mpr_child_record *child,
                        const struct mpr_born *born);
 
 /* As above, of a thread of this process. It is a user of the record. */
-void mpr_children_thread_runs(struct mpr_child_record *child);
+void mpr_children_thread_runs(struct mpr_child_record *child, pthread_t thread);
 
 /* Is the caller this thread? */
 bool mpr_children_is_caller(const struct mpr_child_record *child);
@@ -95,6 +97,12 @@ bool mpr_children_await(struct mpr_child_record *child, mproc_deadline until);
 /* MPROC_ESRCH counts as sent. MPROC_ENOTSUP: a thread. */
 int mpr_children_signal(struct mpr_child_record *child, int sig);
 
+/*
+ * One user more: until mpr_children_release the descriptor that tells of its
+ * end stays. -1: there is none.
+ */
+int mpr_children_hold(struct mpr_child_record *child);
+
 /* A descriptor to show to the user. EMFILE, ENFILE, ENOMEM, ENOTSUP. */
 int mpr_children_fd(struct mpr_child_record *child);
 
@@ -103,6 +111,12 @@ void mpr_children_orphan(struct mpr_child_record *child);
 
 /* One user less. As above. */
 void mpr_children_release(struct mpr_child_record *child);
+
+/*
+ * How many running processes have no slot yet, and may come to need one; at
+ * once an upper bound, or `exactly`. Locks.
+ */
+uint32_t mpr_children_expected(bool exactly);
 
 /* The first of those that run; NULL: there is none. */
 struct mpr_child_record *mpr_children_first(void);

@@ -4,14 +4,23 @@
 #include <stdio.h>
 
 #include "base/options.h"
+#include "chan/pump.h"
 #include "proc/children.h"
 #include "proc/who.h"
+
+static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment);
+static int hold(const void *handle, void **hold);
+static void release(void *hold);
+
+static const struct mpr_object_wait process_wait = {
+    .look = look, .hold = hold, .release = release};
 
 static const struct mpr_object_class process_class = {
     .type = MPR_PROCESS,
     .size = sizeof(struct mproc_process),
     .end = NULL, /* what it owns is its maker's private memory */
-};
+    .wait = &process_wait};
 
 __attribute__((constructor)) static void register_class(void)
 {
@@ -57,11 +66,11 @@ void mpr_process_not_started(struct mproc_process *p)
     atomic_store(&p->pid, 0);
 }
 
-void mpr_role_begins(const struct mpr_role *role, mpr_id id)
+void mpr_process_begins(struct mproc_process *p, uint64_t tag, mpr_id id)
 {
-    if (mpr_object_unchanged(role->handle, role->tag)) {
-        atomic_store(&role->handle->id, id);
-        mpr_process_runs(role->handle, mpr_os_pid());
+    if (mpr_object_unchanged(p, tag)) {
+        atomic_store(&p->id, id);
+        mpr_process_runs(p, mpr_os_pid());
     }
 }
 
@@ -190,6 +199,7 @@ void mproc_process_free(mproc_process *p)
         mpr_children_orphan(p->record);
         p->record = NULL; /* another thread may have got here too */
         mpr_children_leave();
+        mpr_pump_kick(); /* who waits for it among many looks again */
         break;
     case MPROC_EPERM:
         if (!mpr_id_is_dead(p->maker)) {
@@ -204,20 +214,67 @@ void mproc_process_free(mproc_process *p)
 
 /* ---- its end ---------------------------------------------------------- */
 
-int mproc_process_join(mproc_process *p, mproc_deadline until)
+/* As enter_started. EDEADLK: it is the caller. */
+static int enter_to_await(const mproc_process *p)
 {
     int err = enter_started(p);
-    if (err < 0) {
-        bool myself = err == MPROC_EPERM && p == mproc_process_current();
-        return myself ? MPROC_EDEADLK : err;
-    }
-    if (mpr_children_is_caller(p->record)) {
+    if (err == 0 && mpr_children_is_caller(p->record)) {
+        mpr_children_leave();
         err = MPROC_EDEADLK;
-    } else if (!mpr_children_await(p->record, until)) {
-        err = MPROC_ETIMEDOUT;
     }
-    mpr_children_leave();
+    bool myself = err == MPROC_EPERM && p == mproc_process_current();
+    return myself ? MPROC_EDEADLK : err;
+}
+
+static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment)
+{
+    (void)self;
+    (void)moment;
+    const mproc_process *p = handle;
+    if (mpr_object_tag(p, MPR_PROCESS) != tag) {
+        return MPROC_EINVAL;
+    }
+    int err = enter_to_await(p);
+    if (err == 0) {
+        err = mpr_children_collect(p->record) ? 0 : MPROC_ETIMEDOUT;
+        mpr_children_leave();
+    }
     return err;
+}
+
+/* The record stays, and its pidfd, while it has a user. */
+static int hold(const void *handle, void **hold)
+{
+    const mproc_process *p = handle;
+    *hold = NULL;
+    if (enter_started(p) < 0) {
+        return -1; /* freed: the next look tells */
+    }
+    *hold = p->record;
+    int fd = mpr_children_hold(p->record);
+    mpr_children_leave();
+    return fd;
+}
+
+static void release(void *hold)
+{
+    if (hold != NULL) {
+        mpr_children_enter();
+        mpr_children_release(hold);
+        mpr_children_leave();
+    }
+}
+
+int mproc_process_join(mproc_process *p, mproc_deadline until)
+{
+    int err = enter_to_await(p);
+    if (err < 0) {
+        return err;
+    }
+    bool ended = mpr_children_await(p->record, until);
+    mpr_children_leave();
+    return ended ? 0 : MPROC_ETIMEDOUT;
 }
 
 /* Asked by another than the maker, or of a process whose maker has died. */

@@ -9,7 +9,8 @@
 struct life {
     struct mpr_role role;
     struct mpr_child_record *record;
-    pid_t pid; /* of the process whose thread it is */
+    struct mproc_process shown; /* what it is, without its handle */
+    pid_t pid;                  /* of the process whose thread it is */
     int code;
 };
 
@@ -24,35 +25,33 @@ static void end(void *user)
     free(life);
 }
 
+static void run(void *user)
+{
+    struct life *life = user;
+    struct mpr_thread *self;
+    mpr_who_be_thread(&life->role, &life->shown);
+    mpr_process_begins(life->role.handle, life->role.tag,
+                       mpr_self(&self) == 0 ? mpr_self_id() : 0);
+    life->code = life->role.fn(life->role.arg);
+}
+
 static void *live(void *user)
 {
     struct life *life = user;
-    struct mproc_process shown;
-    struct mpr_thread *self;
     mpr_children_be_thread(life->record);
-    pthread_cleanup_push(end, life);
-    mpr_who_be_thread(&life->role, &shown);
-    mpr_role_begins(&life->role, mpr_self(&self) == 0 ? mpr_self_id() : 0);
-    life->code = life->role.fn(life->role.arg);
-    pthread_cleanup_pop(1);
+    mpr_os_run_to_end(run, end, life);
     return NULL;
 }
 
 /* Locked, so that it does not end before it is known to run. */
 static int make_thread(struct life *life)
 {
-    pthread_attr_t attr;
     pthread_t thread;
-    if (pthread_attr_init(&attr) != 0) {
-        return MPROC_ENOMEM;
-    }
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    int err = pthread_create(&thread, &attr, live, life);
-    pthread_attr_destroy(&attr);
+    int err = pthread_create(&thread, NULL, live, life);
     if (err != 0) {
         return -err;
     }
-    mpr_children_thread_runs(life->record);
+    mpr_children_thread_runs(life->record, thread);
     return 0;
 }
 

@@ -238,7 +238,7 @@ static void settle_blocks(struct mpr_thread *hands, uint32_t class)
             mpr_hand_set(hands, (enum mpr_hand)hand, NULL);
         }
     }
-    mpr_heap_span_settle(hands);
+    mpr_heap_span_settle(hands, NULL);
 }
 
 static void repair_class(struct mpr_guard *guard, struct mpr_thread *hands)

@@ -28,13 +28,20 @@ struct mpr_object_shelf;
  * Written once by its maker before any other process can see it; from then on
  * only the counters change.
  *
- * `deaths` counts the deaths that others may have to know of, and the births
- * of those whose deaths they will have to know of. Every sleeper sleeps on it
- * too, in its deep stage.
+ * `deaths` counts the deaths that others may have to know of; `news` is a bell
+ * that is rung for these, later, and for the births of those whose deaths
+ * others will have to know of. Every sleeper sleeps on one of the two in its
+ * deep stage: on `news` who relies on watching each life, on `deaths` who looks
+ * again by the clock (sleep.h), and whom a birth would wake in vain.
  * Locks: none. Publishes: each add, before a wake of all. Survives: a reaper
  * killed between add and wake leaves a slot that is still DEAD; whoever reaps
  * it again adds and wakes again. Who is killed there at its birth has done
  * nothing that anybody sleeps for.
+ *
+ * `looked_ns` is when somebody last began to look at all slots, on the
+ * monotonic clock, `living` how many lives the last look found: caches, each
+ * for itself. Who is killed while it looks leaves a time at which nobody has
+ * looked to the end; the next look comes a little later then.
  *
  * `many` is the bell of all who wait for many things at once (sleep.h). Locks:
  * none. Publishes: nothing by itself. Survives: as every bell.
@@ -43,12 +50,18 @@ struct mpr_object_shelf;
  * grow. A slot below slots_top has its life mutex initialised. Locks: slots by
  * `slots_guard`; threads by compare-and-swap.
  *
+ * `free_from` is where a claimer begins to look for a free slot: {slots
+ * freed:32 | slot number:32}, so that who raises it has seen every slot below
+ * taken. A cache: killed in between, a reaper leaves a free slot below it,
+ * which is found once there is none above. Locks: none; compare-and-swap.
+ *
  * `reaper` is the record of who reaps. Locks: slots_guard. Survives: a dead
  * reaper's record stays here until another has repaired the guard noted in it.
  */
 struct mpr_family {
     uint64_t magic;
     size_t size;
+    unsigned cpus; /* that its maker may use: each worker may be bound to one */
     struct mpr_os_region region; /* as its maker knew it */
     struct mpr_slot *slots;
     uint32_t slots_max;
@@ -60,7 +73,11 @@ struct mpr_family {
     struct mpr_thread *_Atomic reaper;
     _Atomic uint32_t slots_top;
     _Atomic uint32_t threads_top;
+    _Atomic uint64_t free_from;
     alignas(MPR_LINE) _Atomic uint32_t deaths;
+    alignas(MPR_LINE) _Atomic uint32_t news;
+    alignas(MPR_LINE) _Atomic int64_t looked_ns;
+    _Atomic uint32_t living;
     alignas(MPR_LINE) _Atomic uint32_t many;
 };
 

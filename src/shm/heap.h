@@ -42,17 +42,17 @@ size_t mpr_heap_block_size(const void *block);
 
 /*
  * One span, zeroed where it was never used, in the hand MPR_HAND_SPAN; given
- * to its new owner by mpr_heap_span_adopt, inside a guard that settles hands,
- * or freed with mpr_heap_free_hand. NULL: as mpr_heap_alloc.
+ * to its new owner for ever, at the head of the owner's list, by
+ * mpr_heap_span_adopt, inside a guard that settles hands, or freed with
+ * mpr_heap_free_hand. NULL: as mpr_heap_alloc.
  */
 void *mpr_heap_span(struct mpr_thread *self);
-void mpr_heap_span_adopt(void *span, uint32_t type);
+void mpr_heap_span_adopt(void *span, uint32_t type, _Atomic uint32_t *list);
 
-/* The repair of a guard under which a span is adopted calls this. */
-void mpr_heap_span_settle(struct mpr_thread *hands);
-
-/* Calls fn for each span adopted with that type. */
-void mpr_heap_spans_of(uint32_t type, void (*fn)(void *span, void *user),
-                       void *user);
+/*
+ * The repair of a guard under which a span is adopted calls this, with the
+ * owner's list, or NULL: it has none.
+ */
+void mpr_heap_span_settle(struct mpr_thread *hands, _Atomic uint32_t *list);
 
 #endif

@@ -8,12 +8,19 @@
 
 #include <string.h>
 
+#include "shm/span.h"
+
 static const struct mpr_object_class *classes[MPR_OBJECT_TYPES];
 
 void mpr_object_register(const struct mpr_object_class *class)
 {
     MPR_CHECK(class->size <= MPR_SPAN_SIZE);
     classes[class->type] = class;
+}
+
+const struct mpr_object_wait *mpr_object_wait_of(enum mpr_object_type type)
+{
+    return classes[type] != NULL ? classes[type]->wait : NULL;
 }
 
 static struct mpr_object_shelf *shelf_of(enum mpr_object_type type)
@@ -59,10 +66,25 @@ static void put_on_shelf(struct mpr_object_shelf *shelf,
     shelf->first = object;
 }
 
-/* All free cells of a span; those never used have no tag yet. */
-static void shelve_span(void *span, void *user)
+/*
+ * The bit of a cell that is in use: set before it has a tag that says so, and
+ * cleared after, so that who looks for objects finds each by its bit.
+ */
+static void mark(const struct mpr_object *cell, enum mpr_object_type type,
+                 bool used)
 {
-    struct mpr_object_shelf *shelf = user;
+    uint32_t span;
+    MPR_CHECK(mpr_span_of(cell, &span));
+    uint32_t offset = (uint32_t)((const char *)cell - mpr_span_address(span));
+    uint32_t i = offset / (uint32_t)cell_size(type);
+    _Atomic uint64_t *bits = &mpr_heap()->spans[span].bits[i / 64];
+    uint64_t bit = UINT64_C(1) << i % 64, all = atomic_load(bits);
+    atomic_store(bits, used ? all | bit : all & ~bit);
+}
+
+/* All free cells of a span; those never used have no tag yet. */
+static void shelve_span(struct mpr_object_shelf *shelf, void *span)
+{
     enum mpr_object_type type =
         (enum mpr_object_type)(shelf - mpr_family->shelves);
     size_t size = cell_size(type);
@@ -70,7 +92,9 @@ static void shelve_span(void *span, void *user)
         struct mpr_object *cell =
             (struct mpr_object *)((char *)span + i * size);
         uint64_t tag = atomic_load_explicit(&cell->tag, memory_order_relaxed);
-        if (state_of(tag) == MPR_OBJECT_FREE) {
+        bool is_free = state_of(tag) == MPR_OBJECT_FREE;
+        mark(cell, type, !is_free);
+        if (is_free) {
             put_on_shelf(shelf, cell);
         }
     }
@@ -98,10 +122,13 @@ static void repair_shelf(struct mpr_guard *guard, struct mpr_thread *hands)
     struct mpr_object_shelf *shelf = (struct mpr_object_shelf *)guard;
     enum mpr_object_type type =
         (enum mpr_object_type)(shelf - mpr_family->shelves);
+    mpr_heap_span_settle(hands, &shelf->spans);
     shelf->first = NULL;
-    mpr_heap_spans_of(type, shelve_span, shelf);
+    for (uint32_t at = atomic_load(&shelf->spans); at != 0;
+         at = mpr_heap()->spans[at - 1].next) {
+        shelve_span(shelf, mpr_span_address(at - 1));
+    }
     if (hands != NULL) {
-        mpr_heap_span_settle(hands);
         settle_hand(hands, MPR_HAND_OBJECT_NEW, type);
         settle_hand(hands, MPR_HAND_OBJECT_END, type);
     }
@@ -133,10 +160,9 @@ static void fill_shelf(struct mpr_thread *self, enum mpr_object_type type)
     }
     mpr_guard_lock(&shelf->guard, self, self);
     if (span != NULL) {
-        atomic_store(&shelf->any, 1);
-        mpr_heap_span_adopt(span, type);
+        mpr_heap_span_adopt(span, type, &shelf->spans);
         mpr_hand_set(self, MPR_HAND_SPAN, NULL);
-        shelve_span(span, shelf);
+        shelve_span(shelf, span);
     }
 }
 
@@ -157,9 +183,21 @@ void *mpr_object_new(struct mpr_thread *self, enum mpr_object_type type)
     uint64_t generation = atomic_load(&object->tag) >> 32;
     mpr_hand_set(self, MPR_HAND_OBJECT_NEW, object);
     shelf->first = object->next_free;
+    mark(object, type, true);
     atomic_store(&object->tag, tag_of(generation + 1, type, MPR_OBJECT_MAKING));
     mpr_guard_unlock(&shelf->guard, self);
     return object;
+}
+
+int mpr_object_make(struct mpr_thread **self, enum mpr_object_type type,
+                    void **made)
+{
+    int err = mpr_self(self);
+    if (err < 0) {
+        return err;
+    }
+    *made = mpr_object_new(*self, type);
+    return *made == NULL ? MPROC_ENOMEM : 0;
 }
 
 void mpr_object_publish(struct mpr_thread *self, void *object)
@@ -184,6 +222,7 @@ static void finish(struct mpr_thread *self, struct mpr_thread *whose,
     if (mpr_hand(whose, hand) == object) {
         set_state(object, MPR_OBJECT_FREE);
         mpr_hand_set(whose, hand, NULL);
+        mark(object, type, false);
         put_on_shelf(shelf, object);
     }
     mpr_guard_unlock(&shelf->guard, self);
@@ -232,6 +271,14 @@ bool mpr_object_end(struct mpr_thread *self, void *handle,
     return live != 0 && mpr_object_end_if(self, handle, live);
 }
 
+void mpr_object_free(void *handle, enum mpr_object_type type)
+{
+    struct mpr_thread *self;
+    if (mpr_object_tag(handle, type) != 0 && mpr_self(&self) == 0) {
+        (void)mpr_object_end(self, handle, type);
+    }
+}
+
 void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead)
 {
     if (mpr_hand(dead, MPR_HAND_OBJECT_NEW) != NULL) {
@@ -250,15 +297,22 @@ struct visit {
     void *user;
 };
 
-static void visit_span(void *span, void *user)
+static void visit_cell(const struct visit *visit, uint32_t span, uint32_t i)
 {
-    const struct visit *visit = user;
-    size_t size = cell_size(visit->type);
-    for (size_t i = 0; i < MPR_SPAN_SIZE / size; i++) {
-        struct mpr_object *cell =
-            (struct mpr_object *)((char *)span + i * size);
-        if (mpr_object_is(cell, visit->type)) {
-            visit->fn(cell, visit->user);
+    char *cell = mpr_span_address(span) + i * cell_size(visit->type);
+    if (mpr_object_is(cell, visit->type)) {
+        visit->fn((struct mpr_object *)cell, visit->user);
+    }
+}
+
+static void visit_span(const struct visit *visit, uint32_t number)
+{
+    const struct mpr_span *span = &mpr_heap()->spans[number];
+    for (uint32_t i = 0; i < MPR_MAP_WORDS; i++) {
+        uint64_t bits = atomic_load(&span->bits[i]);
+        for (; bits != 0; bits &= bits - 1) {
+            uint32_t bit = (uint32_t)__builtin_ctzll(bits);
+            visit_cell(visit, number, i * 64 + bit);
         }
     }
 }
@@ -267,8 +321,17 @@ void mpr_object_each(enum mpr_object_type type,
                      void (*fn)(struct mpr_object *object, void *user),
                      void *user)
 {
-    struct visit visit = {type, fn, user};
-    if (atomic_load(&shelf_of(type)->any)) {
-        mpr_heap_spans_of(type, visit_span, &visit);
+    const struct visit visit = {type, fn, user};
+    for (uint32_t at = atomic_load(&shelf_of(type)->spans); at != 0;
+         at = mpr_heap()->spans[at - 1].next) {
+        visit_span(&visit, at - 1);
+    }
+}
+
+void mpr_object_holders(const void *handle, mpr_holder_fn *fn, void *user)
+{
+    enum mpr_object_type type = mpr_object_type_of(handle);
+    if (type < MPR_OBJECT_TYPES && classes[type]->holders != NULL) {
+        classes[type]->holders((struct mpr_object *)handle, fn, user);
     }
 }

@@ -3,6 +3,7 @@
 #include "base/deadline.h"
 #include "shm/object.h"
 #include "shm/private.h"
+#include "shm/sleep.h"
 
 int64_t mpr_test_patience_ns = 1000000000;
 
@@ -48,7 +49,7 @@ static enum condition condition_of(struct mpr_slot *slot)
         return DEAD;
     }
     bool left = atomic_load(&slot->left);
-    if (slot->namespace != mpr_os_pid_namespace()) {
+    if (slot->namespace != mpr_own_namespace()) {
         return left ? UNMARKED : DEAD; /* its pid says nothing here */
     }
     enum mpr_os_trace trace =
@@ -94,12 +95,40 @@ pid_t mpr_id_pid(mpr_id id)
     return mpr_id_is_dead(id) ? 0 : pid;
 }
 
+struct mpr_thread *mpr_id_thread_after(mpr_id id, const struct mpr_thread *last)
+{
+    struct mpr_thread *threads = mpr_family->threads;
+    struct mpr_thread *own = mpr_own_record(id);
+    uint32_t top = atomic_load(&mpr_family->threads_top);
+    if (last == NULL && atomic_load(&own->owner) == id) {
+        return own;
+    }
+    if (!atomic_load(&mpr_id_slot(id)->strays)) {
+        return NULL;
+    }
+    uint32_t i =
+        last == NULL || last == own ? 1 : (uint32_t)(last - threads) + 1;
+    for (; i < top; i++) {
+        if (&threads[i] != own && atomic_load(&threads[i].owner) == id) {
+            return &threads[i];
+        }
+    }
+    return NULL;
+}
+
 /* ---- reaping ---------------------------------------------------------- */
 
+/* In this order: see the sleeper, who has to notice with either. */
 void mpr_deaths_tell(void)
 {
     atomic_fetch_add(&mpr_family->deaths, 1);
     mpr_os_wake(&mpr_family->deaths, INT32_MAX);
+    mpr_bell_ring(&mpr_family->news, INT_MAX);
+}
+
+void mpr_births_tell(void)
+{
+    mpr_bell_ring(&mpr_family->news, INT_MAX);
 }
 
 /*
@@ -128,6 +157,7 @@ static void forget_thread(struct mpr_thread *dead)
     atomic_store(&dead->op, 0);
     atomic_store(&dead->guard, 0);
     atomic_store(&dead->held, 0);
+    atomic_store(&dead->asleep_since, 0);
     for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
         mpr_hand_set(dead, (enum mpr_hand)hand, NULL);
     }
@@ -139,16 +169,13 @@ static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
                         uint64_t word)
 {
     mpr_id dead = mpr_slot_id(slot, word);
-    uint32_t top = atomic_load(&mpr_family->threads_top);
-    struct mpr_thread *threads = mpr_family->threads;
     uint32_t held = (uint32_t)atomic_load(&slot->held);
+    struct mpr_thread *thread = NULL;
     bool owes = false;
-    for (uint32_t i = 1; i < top; i++) {
-        if (atomic_load(&threads[i].owner) == dead) {
-            held += (uint32_t)atomic_load(&threads[i].held);
-            owes |= atomic_load(&threads[i].op) != 0;
-            reap_thread(self, &threads[i]);
-        }
+    while ((thread = mpr_id_thread_after(dead, thread)) != NULL) {
+        held += (uint32_t)atomic_load(&thread->held);
+        owes |= atomic_load(&thread->op) != 0;
+        reap_thread(self, thread);
     }
     for (int i = 0; i < REAP_HOOKS_MAX && reap_hooks[i] != NULL; i++) {
         reap_hooks[i](mpr_spare_record(), dead);
@@ -156,13 +183,12 @@ static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
     if (owes || held != 0) {
         mpr_deaths_tell();
     }
-    for (uint32_t i = 1; i < top; i++) {
-        if (atomic_load(&threads[i].owner) == dead) {
-            forget_thread(&threads[i]);
-        }
+    while ((thread = mpr_id_thread_after(dead, thread)) != NULL) {
+        forget_thread(thread);
     }
     atomic_store(&slot->state,
                  mpr_slot_word((uint32_t)(word >> 32), MPR_SLOT_FREE));
+    mpr_slot_is_free(slot);
 }
 
 /*
@@ -216,6 +242,19 @@ enum mpr_reaped mpr_slot_reap(struct mpr_thread *self, struct mpr_slot *slot,
     return done;
 }
 
+void mpr_id_reap(struct mpr_thread *self, mpr_id ended)
+{
+    struct mpr_slot *slot = mpr_id_slot(ended);
+    uint64_t word = atomic_load(&slot->state);
+    const _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
+    bool lives = life != NULL && is_owned(atomic_load(life));
+    if (!lives && mpr_slot_id(slot, word) == ended &&
+        (mpr_slot_state_of(word) == MPR_SLOT_LIVE ||
+         mpr_slot_state_of(word) == MPR_SLOT_DEAD)) {
+        (void)mpr_slot_reap(self, slot, word);
+    }
+}
+
 /*
  * The kernel woke one sleeper when the thread ended, and will wake none when
  * the process does: from now on all must look for themselves.
@@ -266,6 +305,7 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
     uint32_t top = atomic_load(&mpr_family->slots_top);
     mpr_id own = atomic_load_explicit(&self->owner, memory_order_relaxed);
     enum mpr_reaped done = MPR_REAPED;
+    atomic_store(&mpr_family->looked_ns, mpr_os_now());
     for (uint32_t i = 0; i < top && done != MPR_REAP_BUSY; i++) {
         struct mpr_slot *slot = &mpr_family->slots[i];
         if (own != 0 && slot == mpr_id_slot(own)) {
@@ -295,23 +335,55 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
             break;
         }
     }
+    if (done != MPR_REAP_BUSY) {
+        atomic_store(&mpr_family->living, census.living);
+    }
     return census;
 }
 
-static bool any_free(void)
+static bool has_room(uint32_t more)
 {
     uint32_t top = atomic_load(&mpr_family->slots_top);
-    bool any = top < mpr_family->slots_max;
-    for (uint32_t i = 0; i < top && !any; i++) {
-        any = mpr_slot_state_of(atomic_load(&mpr_family->slots[i].state)) ==
-              MPR_SLOT_FREE;
+    uint32_t room = mpr_family->slots_max - top;
+    for (uint32_t i = 0; i < top && room < more; i++) {
+        room += mpr_slot_state_of(atomic_load(&mpr_family->slots[i].state)) ==
+                MPR_SLOT_FREE;
     }
-    return any;
+    return room >= more;
 }
 
-bool mpr_slots_room(struct mpr_thread *self)
+bool mpr_slots_room(struct mpr_thread *self, uint32_t more)
 {
-    return any_free() || (mpr_slots_reap(self).reaped > 0 && any_free());
+    return has_room(more) ||
+           (mpr_slots_reap(self).reaped > 0 && has_room(more));
+}
+
+/* ---- watching --------------------------------------------------------- */
+
+static unsigned watch(struct mpr_slot *slot, struct mpr_os_word *word,
+                      bool *dead)
+{
+    uint64_t state = atomic_load(&slot->state);
+    _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
+    if (mpr_slot_state_of(state) != MPR_SLOT_LIVE || life == NULL) {
+        return 0;
+    }
+    uint32_t value = atomic_load(life);
+    while (is_owned(value) && !(value & MPR_OS_WORD_WAITERS) &&
+           !atomic_compare_exchange_weak(life, &value,
+                                         value | MPR_OS_WORD_WAITERS)) {
+    }
+    if (!is_owned(value)) {
+        *dead |= !atomic_load(&slot->left);
+        return 0;
+    }
+    *word = (struct mpr_os_word){life, value | MPR_OS_WORD_WAITERS};
+    return 1;
+}
+
+unsigned mpr_slot_watch(mpr_id id, struct mpr_os_word *word, bool *dead)
+{
+    return watch(mpr_id_slot(id), word, dead);
 }
 
 unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead)
@@ -321,22 +393,16 @@ unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead)
     unsigned count = 0;
     for (uint32_t i = 1; i < top && count < room; i++) {
         struct mpr_slot *slot = &mpr_family->slots[(own + i) % top];
-        uint64_t state = atomic_load(&slot->state);
-        _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
-        if (mpr_slot_state_of(state) != MPR_SLOT_LIVE || life == NULL) {
-            continue;
-        }
-        uint32_t value = atomic_load(life);
-        while (is_owned(value) && !(value & MPR_OS_WORD_WAITERS) &&
-               !atomic_compare_exchange_weak(life, &value,
-                                             value | MPR_OS_WORD_WAITERS)) {
-        }
-        if (!is_owned(value)) {
-            *dead |= !atomic_load(&slot->left);
-            continue;
-        }
-        words[count].word = life;
-        words[count++].seen = value | MPR_OS_WORD_WAITERS;
+        count += watch(slot, &words[count], dead);
     }
     return count;
+}
+
+bool mpr_slots_lost(const struct mpr_os_word *words, unsigned count)
+{
+    bool lost = false;
+    for (unsigned i = 0; i < count && !lost; i++) {
+        lost = !is_owned(atomic_load(words[i].word));
+    }
+    return lost;
 }

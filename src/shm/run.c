@@ -260,33 +260,35 @@ void *mpr_heap_span(struct mpr_thread *self)
     return mpr_run_alloc(self, MPR_SPAN_SIZE, false, MPR_HAND_SPAN);
 }
 
-void mpr_heap_span_adopt(void *span, uint32_t type)
+static void list_span(_Atomic uint32_t *list, uint32_t number)
 {
-    uint32_t number;
-    MPR_CHECK(mpr_span_of(span, &number));
-    mpr_span_store(&mpr_heap()->spans[number],
-                   mpr_span_word(MPR_SPAN_OBJECTS, type, 1));
+    mpr_heap()->spans[number].next = atomic_load(list);
+    atomic_store(list, number + 1);
 }
 
-void mpr_heap_span_settle(struct mpr_thread *hands)
+void mpr_heap_span_adopt(void *p, uint32_t type, _Atomic uint32_t *list)
+{
+    uint32_t number;
+    MPR_CHECK(mpr_span_of(p, &number));
+    struct mpr_span *span = &mpr_heap()->spans[number];
+    for (uint32_t i = 0; i < MPR_MAP_WORDS; i++) {
+        atomic_store_explicit(&span->bits[i], 0, memory_order_relaxed);
+    }
+    mpr_span_store(span, mpr_span_word(MPR_SPAN_OBJECTS, type, 1));
+    list_span(list, number);
+}
+
+/* One that was adopted is the head of the list, or was to become it. */
+void mpr_heap_span_settle(struct mpr_thread *hands, _Atomic uint32_t *list)
 {
     uint32_t span;
     void *p = hands != NULL ? mpr_hand(hands, MPR_HAND_SPAN) : NULL;
     if (p != NULL && mpr_span_of(p, &span) &&
         mpr_span_kind(mpr_span_load(&mpr_heap()->spans[span])) !=
             MPR_SPAN_LARGE) {
-        mpr_hand_set(hands, MPR_HAND_SPAN, NULL);
-    }
-}
-
-void mpr_heap_spans_of(uint32_t type, void (*fn)(void *span, void *user),
-                       void *user)
-{
-    uint32_t top = atomic_load(&mpr_heap()->top);
-    for (uint32_t i = 0; i < top; i++) {
-        if (mpr_span_load(&mpr_heap()->spans[i]) ==
-            mpr_span_word(MPR_SPAN_OBJECTS, type, 1)) {
-            fn(mpr_span_address(i), user);
+        if (list != NULL && atomic_load(list) != span + 1) {
+            list_span(list, span);
         }
+        mpr_hand_set(hands, MPR_HAND_SPAN, NULL);
     }
 }

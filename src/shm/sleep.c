@@ -2,15 +2,20 @@
 #include "shm/sleep.h"
 
 bool mpr_test_deep_sleep;
+unsigned mpr_test_watched_max = MPR_OS_WORDS_MAX - 2;
 
 enum {
-    SHALLOW_MS = 50,     /* a sleep that is not yet worth watching others */
-    DYING_MS = 1,        /* until a dying process is gone */
-    UNMARKED_MS = 80,    /* where no death is written by the kernel */
-    UNWATCHED_MS = 1000, /* more processes than one call can watch */
+    SHALLOW_MS = 50,  /* a sleep that is not yet worth watching others */
+    DYING_MS = 1,     /* until a dying process is gone */
+    UNMARKED_MS = 80, /* where no death is written by the kernel */
+    CROWD_MS = 1000,  /* where there are more than a sleeper watches */
+    LOOK_MS = CROWD_MS / 2,
+    WATCHED_IN_CROWD = 30,
     SPIN_US = 30,
     SHORT_SLEEP_US = 100,
 };
+
+#define SHALLOW_NS (SHALLOW_MS * INT64_C(1000000))
 
 /* How long this thread's last sleep lasted: a short one was worth a spin. */
 static _Thread_local int64_t last_sleep_ns;
@@ -27,18 +32,12 @@ void mpr_sleep_begin(struct mpr_sleep *sleep, mproc_deadline until)
 
 bool mpr_sleep_spin(struct mpr_sleep *sleep)
 {
-    static _Atomic unsigned cpus;
     if (sleep->expired || last_sleep_ns > SHORT_SLEEP_US * 1000) {
         return false;
     }
     int64_t now = mpr_os_now();
     if (sleep->spin_end_ns == 0) {
-        unsigned n = atomic_load_explicit(&cpus, memory_order_relaxed);
-        if (n == 0) {
-            n = mproc_cpu_count();
-            atomic_store_explicit(&cpus, n, memory_order_relaxed);
-        }
-        sleep->spin_end_ns = n > 1 ? now + SPIN_US * 1000 : now;
+        sleep->spin_end_ns = mpr_family->cpus > 1 ? now + SPIN_US * 1000 : now;
     }
     for (int i = 0; i < 8; i++) {
         mpr_pause();
@@ -68,41 +67,123 @@ static void wait_slice(struct mpr_sleep *sleep, const struct mpr_os_word *words,
     }
 }
 
+/* ---- deep sleep ------------------------------------------------------- */
+
+enum { BELL, NEWS, LIVES }; /* places among the words of a watch */
+
+struct watch {
+    struct mpr_os_word word[MPR_OS_WORDS_MAX + 1]; /* the last: is there one? */
+    unsigned lives;
+    bool all;    /* these are all lives there are */
+    bool holder; /* its life is among them */
+    bool dead;   /* somebody was met who is */
+};
+
+static bool in_crowd(unsigned living)
+{
+    return living > mpr_test_watched_max;
+}
+
+/* In a crowd it is enough that somebody has looked at all slots lately. */
+static bool others_look(void)
+{
+    int64_t looked = atomic_load(&mpr_family->looked_ns);
+    return in_crowd(atomic_load(&mpr_family->living)) &&
+           mpr_os_now() - looked < LOOK_MS * INT64_C(1000000);
+}
+
+static void watch_all(struct watch *watch, const struct mpr_census *census,
+                      uint32_t news)
+{
+    watch->word[NEWS] = (struct mpr_os_word){&mpr_family->news, news};
+    watch->lives = mpr_slots_watch(watch->word + LIVES,
+                                   mpr_test_watched_max + 1, &watch->dead);
+    watch->all = !in_crowd(watch->lives) && watch->lives >= census->living;
+    watch->holder = watch->all;
+    if (in_crowd(watch->lives)) {
+        watch->lives = mpr_test_watched_max;
+    }
+}
+
+/* Only some: that costs less, and most deaths meet somebody who sleeps. */
+static void watch_some(struct watch *watch, uint32_t deaths, mpr_id holder)
+{
+    struct mpr_os_word *lives = watch->word + LIVES;
+    watch->word[NEWS] = (struct mpr_os_word){&mpr_family->deaths, deaths};
+    watch->lives = holder ? mpr_slot_watch(holder, lives, &watch->dead) : 0;
+    watch->holder = watch->lives == 1;
+    watch->lives +=
+        mpr_slots_watch(lives + watch->lives, WATCHED_IN_CROWD, &watch->dead);
+}
+
+/* 0: as long as nothing happens. */
+static int slice_of(const struct watch *watch, const struct mpr_census *census,
+                    mpr_id holder)
+{
+    if (census->dying) {
+        return DYING_MS;
+    }
+    if (holder != 0 && !watch->holder) {
+        return UNMARKED_MS;
+    }
+    if (in_crowd(census->living)) {
+        return CROWD_MS;
+    }
+    return watch->all && !census->unmarked && !census->unborn ? 0 : UNMARKED_MS;
+}
+
+/*
+ * Where it is too early to reap, this sleeper stays to do it, since the kernel
+ * woke nobody else; but not for long: all have to look then.
+ */
+static void reap_the_dying(struct mpr_thread *self, bool known)
+{
+    static _Atomic uint32_t never;
+    if (!mpr_slots_reap(self).dying || known) {
+        return;
+    }
+    mpr_os_wait(&never, 0, mpr_deadline_after(mpr_os_now(), DYING_MS, 1e6));
+    if (mpr_slots_reap(self).dying) {
+        mpr_deaths_tell();
+    }
+}
+
 /*
  * Who is woken by a death, even together with what it waited for, must reap:
- * the kernel woke nobody else. Where it is too early to reap, all must look,
- * since this one need not come back.
+ * the kernel woke nobody else.
  */
 static void sleep_deep(struct mpr_sleep *sleep, _Atomic uint32_t *word,
                        uint32_t seen, mpr_id holder)
 {
-    struct mpr_os_word words[MPR_OS_WORDS_MAX];
     struct mpr_thread *self = mpr_self_.thread;
-    struct mpr_census census = mpr_slots_reap(self);
-    if (census.reaped > 0) {
-        return;
+    struct watch watch = {.word = {[BELL] = {word, seen}}};
+    struct mpr_census census = {.living = UINT_MAX};
+    bool look = !others_look();
+    uint32_t news = look ? mpr_bell_watch(&mpr_family->news) : 0;
+    if (atomic_load(&mpr_family->deaths) != sleep->deaths) {
+        return; /* told before `news` was watched, perhaps */
     }
-    words[0] = (struct mpr_os_word){word, seen};
-    words[1] = (struct mpr_os_word){&mpr_family->deaths, sleep->deaths};
-    bool dead = false;
-    unsigned count = 2;
-    unsigned watched =
-        mpr_slots_watch(words + count, MPR_OS_WORDS_MAX - count, &dead);
-    if (dead && !census.dying) {
-        return;
+    if (look) {
+        census = mpr_slots_reap(self);
+        if (census.reaped > 0) {
+            return;
+        }
     }
-    int ms = 0;
-    if (census.dying) {
-        ms = DYING_MS;
-    } else if (census.unmarked || census.unborn ||
-               (holder != 0 && watched < census.living)) {
-        ms = UNMARKED_MS;
-    } else if (watched < census.living) {
-        ms = UNWATCHED_MS;
+    if (in_crowd(census.living)) {
+        watch_some(&watch, sleep->deaths, holder);
+    } else {
+        watch_all(&watch, &census, news);
     }
-    wait_slice(sleep, words, count + watched, ms);
-    if (mpr_slots_reap(self).dying && ms != DYING_MS) {
-        mpr_deaths_tell();
+    if (watch.dead && !census.dying) {
+        census = mpr_slots_reap(self);
+        if (!census.dying) {
+            return;
+        }
+    }
+    int ms = slice_of(&watch, &census, holder);
+    wait_slice(sleep, watch.word, LIVES + watch.lives, ms);
+    if (ms == DYING_MS || mpr_slots_lost(watch.word + LIVES, watch.lives)) {
+        reap_the_dying(self, ms == DYING_MS);
     }
 }
 
@@ -121,8 +202,10 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         return;
     }
     if (sleep->deep_at_ns == 0) {
-        sleep->deep_at_ns = began + SHALLOW_MS * INT64_C(1000000);
+        sleep->deep_at_ns = began + SHALLOW_NS;
     }
+    _Atomic int64_t *asleep_since = &mpr_self_.thread->asleep_since;
+    atomic_store(asleep_since, sleep->deep_at_ns - SHALLOW_NS);
     if (sleep->deep || began >= sleep->deep_at_ns) {
         sleep->deep = true;
         sleep_deep(sleep, word, seen, holder);
@@ -130,6 +213,7 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         struct mpr_os_word only = {word, seen};
         wait_slice(sleep, &only, 1, SHALLOW_MS);
     }
+    atomic_store(asleep_since, 0);
     last_sleep_ns = mpr_os_now() - began;
 }
 

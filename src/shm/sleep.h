@@ -13,10 +13,26 @@
  *
  * The last try comes after the deadline, so a wake-up is never eaten by one.
  *
- * A sleep has two stages: 50 ms on the bell alone, then on the bell, the count
- * of deaths and the life words of others, so that the kernel wakes somebody
- * when one of them dies. Who is woken so, reaps; the reap tells all sleepers
- * where the dead one may have owed somebody a wake-up.
+ * A sleep has two stages: 50 ms on the bell alone, then on the bell and the
+ * life words of others, so that the kernel wakes one sleeper when one of them
+ * dies. Who is woken so, reaps; the reap tells all sleepers where the dead one
+ * may have owed somebody a wake-up.
+ *
+ * That no death is missed, in a family of up to 127 processes: each deep
+ * sleeper watches all other lives, and the bell of news, which each birth and
+ * each death that is told rings. It watches the bell, looks at all slots, and
+ * sleeps on what it saw: who was born before is watched, who is born later ends
+ * the sleep. So whoever dies is watched by all who sleep deep; the
+ * one that the kernel wakes may be killed too, and then is the next whose death
+ * wakes another. No clock is needed.
+ *
+ * In a crowd, which is more than a sleeper can watch, that would cost every
+ * birth a wake-up of all. There a sleeper watches some of its neighbours and
+ * who holds what it waits for, which tells most deaths at once, and sleeps on
+ * the count of deaths, for 1 s at most. Whoever wakes then looks at all slots,
+ * unless another did so in the last half second. So a death is found within
+ * 1.5 s by any one sleeper, births wake nobody, and ten thousand sleepers look
+ * at all slots twice a second, not ten thousand times.
  */
 #ifndef MPR_SHM_SLEEP_H
 #define MPR_SHM_SLEEP_H
@@ -69,6 +85,9 @@ int mpr_sleep_until(_Atomic uint32_t *bell, mproc_deadline until, int busy,
 
 /* Tests: begin with the second stage, since a timed slice hides lost wakes. */
 extern bool mpr_test_deep_sleep;
+
+/* Tests: a family with more others than this is a crowd. */
+extern unsigned mpr_test_watched_max;
 
 /* ---- bells ------------------------------------------------------------ */
 

@@ -50,6 +50,8 @@ enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
  * was first missed, on the monotonic clock, 0: never. `held` counts what of
  * others' interest the process holds beyond the counts in its thread records,
  * and the operations under way in threads that have none.
+ * `strays` is set before the process claims a thread record that is not the
+ * slot's own, the one of its number: until then nobody need look for others.
  * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
  * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
  * DEAD, which is reaped again from the start.
@@ -65,6 +67,7 @@ struct mpr_slot {
     _Atomic int64_t since_boot_ns;
     _Atomic pid_t pid;            /* 0: of a child to be */
     _Atomic uint32_t thread_only; /* test mode: this slot is one thread's */
+    _Atomic uint32_t strays;
 };
 
 /*
@@ -93,6 +96,8 @@ enum mpr_hand {
  * that name this process as holder, written before the holding begins and
  * after it has ended.
  * `serial` differs for every thread that ever had a record.
+ * `asleep_since` is when the wait began in which the thread is asleep, on the
+ * monotonic clock; 0 while it is awake. What it waits for is `op`.
  * `wait`, `wait_for` and `wait_ticket` say which condition or barrier the
  * thread waits on; they belong to sync/wait.h, and to whoever tells it
  * something. They outlast the claim, since `wait` counts the waits of all who
@@ -111,6 +116,7 @@ struct mpr_thread {
     _Atomic uint64_t wait;
     _Atomic uint64_t wait_ticket;
     const void *_Atomic wait_for;
+    _Atomic int64_t asleep_since;
 };
 
 /* A lock of libatomic would be of one process, and no lock for the others. */
@@ -128,12 +134,15 @@ struct mpr_self {
 
 /*
  * Of this process; zeroed in a forked child. `token` 0: not claimed. Any thread
- * reads it, to compare it with its own; the rest is under the private mutex.
+ * reads it, to compare it with its own; the rest is under the private mutex,
+ * but for `slot`, which is set once, and `namespace`, of pids, 0 until it is
+ * asked for.
  */
 struct mpr_process_page {
     _Atomic uint64_t token;
     mpr_id id;
-    struct mpr_slot *slot;
+    struct mpr_slot *_Atomic slot;
+    _Atomic uint64_t namespace;
 };
 
 extern _Thread_local struct mpr_self mpr_self_
@@ -170,13 +179,19 @@ static inline mpr_id mpr_self_id(void)
     return mpr_self_.id;
 }
 
+struct mpr_thread *mpr_self_claim_unless_handler_(void);
+
 /*
- * For calls made from signal handlers: the record if the thread has one
- * already, else NULL. Never claims.
+ * For calls that signal handlers may make: the record of the thread, claimed if
+ * need be where no handler can be running, which is where no signal is blocked;
+ * else NULL. (A handler that blocks none, not even its own, may be taken for
+ * the thread's own code: it does not wait then, either.)
  */
 static inline struct mpr_thread *mpr_self_if_any(void)
 {
-    return mpr_self_is_claimed_() ? mpr_self_.thread : NULL;
+    return mpr_likely(mpr_self_is_claimed_())
+               ? mpr_self_.thread
+               : mpr_self_claim_unless_handler_();
 }
 
 /*
@@ -215,22 +230,8 @@ static inline void mpr_held_add(struct mpr_thread *self, int32_t n)
  * in a signal handler: its process's death in between is told to all, if the
  * process has a slot. Returns what the end wants, perhaps NULL.
  */
-static inline struct mpr_slot *mpr_nameless_begin(void)
-{
-    const struct mpr_process_page *page = atomic_load(&mpr_process_page_);
-    struct mpr_slot *slot = atomic_load(&page->token) ? page->slot : NULL;
-    if (slot != NULL) {
-        atomic_fetch_add(&slot->held, 1);
-    }
-    return slot;
-}
-
-static inline void mpr_nameless_end(struct mpr_slot *slot)
-{
-    if (slot != NULL) {
-        atomic_fetch_sub(&slot->held, 1);
-    }
-}
+struct mpr_slot *mpr_nameless_begin(void);
+void mpr_nameless_end(struct mpr_slot *slot);
 
 static inline void *mpr_hand(struct mpr_thread *thread, enum mpr_hand hand)
 {
@@ -264,6 +265,13 @@ static inline struct mpr_slot *mpr_id_slot(mpr_id id)
     return &mpr_family->slots[number - 1];
 }
 
+/*
+ * The thread records of a process, one by one: the first of them behind NULL,
+ * and NULL behind the last.
+ */
+struct mpr_thread *mpr_id_thread_after(mpr_id id,
+                                       const struct mpr_thread *last);
+
 /* What a look at all slots found. */
 struct mpr_census {
     unsigned living; /* other processes that live */
@@ -278,10 +286,16 @@ struct mpr_census {
 struct mpr_census mpr_slots_reap(struct mpr_thread *self);
 
 /*
- * True while one more process could claim a slot. Reaps dead ones if need be.
+ * Reap the slot of a process whose end the caller has waited for. Not with a
+ * guard locked.
+ */
+void mpr_id_reap(struct mpr_thread *self, mpr_id ended);
+
+/*
+ * True while `more` processes could claim a slot. Reaps dead ones if need be.
  * Not with a guard locked.
  */
-bool mpr_slots_room(struct mpr_thread *self);
+bool mpr_slots_room(struct mpr_thread *self, uint32_t more);
 
 /*
  * Fill in the life words of at most `room` living slots, beginning behind the
@@ -289,6 +303,12 @@ bool mpr_slots_room(struct mpr_thread *self);
  * on them. Returns how many; `*dead` is set when a dead slot was met.
  */
 unsigned mpr_slots_watch(struct mpr_os_word *words, unsigned room, bool *dead);
+
+/* As above, for the slot of `id` alone: 1, or 0. */
+unsigned mpr_slot_watch(mpr_id id, struct mpr_os_word *word, bool *dead);
+
+/* Whether one of those that are watched has died, or its thread has ended. */
+bool mpr_slots_lost(const struct mpr_os_word *words, unsigned count);
 
 /*
  * Called for every process that is reaped, by whoever reaps it, before its slot
@@ -301,6 +321,24 @@ void mpr_slots_on_reap(mpr_reap_fn *fn);
 
 /* Tell everybody who sleeps to look again. */
 void mpr_deaths_tell(void);
+
+/* Tell those who watch every life that there is one more. */
+void mpr_births_tell(void);
+
+/*
+ * Called when this process has claimed its slot, which it does in its first
+ * call, before that does anything; not where it was born with one (below). The
+ * private state is locked. Registered before main, by one module.
+ */
+typedef void mpr_claim_fn(mpr_id own);
+void mpr_slots_on_claim(mpr_claim_fn *fn);
+
+/* The id of this process, 0: it has no slot. */
+static inline mpr_id mpr_own_id(void)
+{
+    const struct mpr_process_page *page = atomic_load(&mpr_process_page_);
+    return page->slot != NULL ? page->id : 0;
+}
 
 /* ---- forks ------------------------------------------------------------ */
 

@@ -38,10 +38,12 @@ enum mpr_span_kind {
  * run, behind its first span, it is 0. FREE→LARGE and LARGE→FREE under the
  * guard of the runs, LARGE↔CLASS under the class's, LARGE→OBJECTS under the
  * type's; each is one store, and the span stands in a hand before and after.
- * `bits`: a truth, under the guard of the class.
+ * `bits`: a truth, under the guard of the class. Of a span of objects: which
+ * cells are in use, a cache under the guard of the type (object.c).
  * `run`, at the first and last span of a free run: its length, else 0. `next`,
  * `prev`: in the list of a bin or of a class, span number + 1. `used`: bits
- * set. Caches, under the same guards.
+ * set. Caches, under the same guards. `next` of a span of objects: in the list
+ * of its type, for ever.
  * `resident`: the pages may be there. Written by who holds the span.
  */
 struct mpr_span {

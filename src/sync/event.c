@@ -10,6 +10,7 @@
  * happened to the flag afterwards. WAITERS is set by who is about to sleep on
  * the word; a setter takes it away after it has woken them, so that another
  * setter wakes in the place of one that was stopped in between.
+ * `bell` is there for those who wait for this among many.
  * Locks: none. Publishes: the compare-and-swap that sets SET.
  * Survives: a dead waiter leaves WAITERS, which costs one setter a system call;
  * a setter has `op` set from before it sets until it has woken.
@@ -17,6 +18,7 @@
 struct mproc_event {
     struct mpr_object object;
     _Atomic uint32_t word;
+    _Atomic uint32_t bell;
 };
 
 enum { SET = 1, WAITERS = 2, GENERATION = 4 };
@@ -36,29 +38,51 @@ static void end_event(struct mpr_thread *self, struct mpr_thread *whose,
     mproc_event *e = (mproc_event *)object;
     atomic_fetch_add(&e->word, GENERATION);
     mpr_os_wake(&e->word, INT_MAX);
+    mpr_bell_ring(&e->bell, INT_MAX);
+}
+
+/* `moment` is the generation as the wait began, + 1. */
+static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
+                uint32_t *moment)
+{
+    (void)self;
+    if (tag == 0 || mpr_object_tag(handle, MPR_EVENT) != tag) {
+        return MPROC_EINVAL;
+    }
+    const mproc_event *e = handle;
+    uint32_t word = atomic_load(&e->word);
+    if (*moment == 0) {
+        *moment = generation_of(word) + 1;
+    }
+    bool was_set = (word & SET) || generation_of(word) + 1 != *moment;
+    return was_set ? 0 : MPROC_ETIMEDOUT;
+}
+
+static _Atomic uint32_t *bell(const void *handle)
+{
+    return &((mproc_event *)handle)->bell;
 }
 
 __attribute__((constructor)) static void register_class(void)
 {
-    static const struct mpr_object_class class = {
-        .type = MPR_EVENT, .size = sizeof(mproc_event), .end = end_event};
+    static const struct mpr_object_wait wait = {.look = look, .bell = bell};
+    static const struct mpr_object_class class = {.type = MPR_EVENT,
+                                                  .size = sizeof(mproc_event),
+                                                  .end = end_event,
+                                                  .wait = &wait};
     mpr_object_register(&class);
 }
 
 int mproc_event_new(mproc_event **out)
 {
     struct mpr_thread *self;
-    if (out == NULL) {
-        return MPROC_EINVAL;
-    }
-    int err = mpr_self(&self);
+    void *made;
+    int err =
+        out == NULL ? MPROC_EINVAL : mpr_object_make(&self, MPR_EVENT, &made);
     if (err < 0) {
         return err;
     }
-    mproc_event *e = mpr_object_new(self, MPR_EVENT);
-    if (e == NULL) {
-        return MPROC_ENOMEM;
-    }
+    mproc_event *e = made;
     uint32_t last = atomic_load_explicit(&e->word, memory_order_relaxed);
     atomic_store_explicit(&e->word, last & ~(uint32_t)(SET | WAITERS),
                           memory_order_relaxed);
@@ -74,7 +98,8 @@ static void set(mproc_event *e)
     do {
         next = word & SET ? word : (word + GENERATION) | SET;
     } while (!atomic_compare_exchange_weak_explicit(
-        &e->word, &word, next, memory_order_acq_rel, memory_order_relaxed));
+        &e->word, &word, next, memory_order_seq_cst, memory_order_relaxed));
+    mpr_bell_ring(&e->bell, INT_MAX);
     if (next & WAITERS) {
         mpr_os_wake(&e->word, INT_MAX);
         atomic_compare_exchange_strong_explicit(
@@ -83,7 +108,7 @@ static void set(mproc_event *e)
     }
 }
 
-/* Perhaps in a signal handler: nothing here claims or locks. */
+/* Perhaps in a signal handler: then nothing here claims or locks. */
 int mproc_event_set(mproc_event *e)
 {
     if (!mpr_object_is(e, MPR_EVENT)) {
@@ -166,13 +191,16 @@ int mproc_event_wait(mproc_event *e, mproc_deadline until)
         return 0;
     }
     int err = mpr_self(&self);
-    return err < 0 ? err : wait_since(e, tag, first, until);
+    if (err < 0) {
+        return err;
+    }
+    uintptr_t outer = mpr_op_begin(self, e);
+    err = wait_since(e, tag, first, until);
+    mpr_op_end(self, outer);
+    return err;
 }
 
 void mproc_event_free(mproc_event *e)
 {
-    struct mpr_thread *self;
-    if (mpr_object_is(e, MPR_EVENT) && mpr_self(&self) == 0) {
-        (void)mpr_object_end(self, e, MPR_EVENT);
-    }
+    mpr_object_free(e, MPR_EVENT);
 }

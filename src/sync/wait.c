@@ -71,11 +71,11 @@ bool mpr_wait_tell(const struct mpr_wait *seen, enum mpr_wait_state what)
 bool mpr_wait_next_dead(uint32_t *place, mpr_id dead, enum mpr_object_type type,
                         struct mpr_wait *seen)
 {
-    uint32_t top = atomic_load(&mpr_family->threads_top);
-    while (++*place < top) {
-        struct mpr_thread *thread = &mpr_family->threads[*place];
-        if (atomic_load(&thread->owner) != dead ||
-            !mpr_object_is(waits_for(thread), type)) {
+    struct mpr_thread *threads = mpr_family->threads;
+    struct mpr_thread *thread = *place != 0 ? &threads[*place] : NULL;
+    while ((thread = mpr_id_thread_after(dead, thread)) != NULL) {
+        *place = (uint32_t)(thread - threads);
+        if (!mpr_object_is(waits_for(thread), type)) {
             continue;
         }
         *seen = look_at(thread);

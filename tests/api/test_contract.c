@@ -235,8 +235,16 @@ static void refuse_semaphore(void *h)
     assert_int_equal(mproc_semaphore_value(h), 0);
 }
 
+static void refuse_waiting(mproc_waitable what)
+{
+    size_t ready = 77;
+    assert_err(mproc_wait(&what, 1, &ready, MPROC_FOREVER), MPROC_EINVAL);
+    assert_int_equal(ready, 77);
+}
+
 static void refuse_event(void *h)
 {
+    refuse_waiting(mproc_waitable_event(h));
     assert_err(mproc_event_set(h), MPROC_EINVAL);
     assert_err(mproc_event_clear(h), MPROC_EINVAL);
     assert_err(mproc_event_wait(h, MPROC_FOREVER), MPROC_EINVAL);
@@ -276,18 +284,29 @@ static void refuse_barrier(void *h)
 static void refuse_queue(void *h)
 {
     char buf[4] = "abc";
+    mproc_message m = {.data = buf, .size = 3};
     void *data = buf;
     size_t size = 77;
     assert_err(mproc_queue_put(h, "x", 1, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_putf(h, MPROC_FOREVER, "%d", 1), MPROC_EINVAL);
     assert_err(mproc_queue_put_priority(h, 1, "x", 1, MPROC_FOREVER),
                MPROC_EINVAL);
+    assert_err(mproc_queue_put_many(h, "x", 1, 1, MPROC_FOREVER), MPROC_EINVAL);
+    assert_err(mproc_queue_get_many(h, buf, 1, 4, MPROC_FOREVER), MPROC_EINVAL);
+    assert_err(mproc_queue_loan(h, &m, 4, MPROC_FOREVER), MPROC_EINVAL);
+    assert_err(mproc_queue_send(h, &m), MPROC_EINVAL);
+    assert_err(mproc_queue_take(h, &m, MPROC_FOREVER), MPROC_EINVAL);
+    m.private_[0] = h;
+    mproc_message_release(&m);
+    assert_ptr_equal(m.data, buf);
     assert_err(mproc_queue_get(h, buf, 4, &size, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_get_malloc(h, &data, &size, MPROC_FOREVER),
                MPROC_EINVAL);
     assert_err(mproc_queue_task_done(h), MPROC_EINVAL);
     assert_err(mproc_queue_join(h, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_queue_shutdown(h, true), MPROC_EINVAL);
+    assert_err(mproc_queue_fd(h), MPROC_EINVAL);
+    refuse_waiting(mproc_waitable_queue(h));
     assert_int_equal(mproc_queue_qsize(h), 0);
     assert_false(mproc_queue_empty(h));
     assert_false(mproc_queue_full(h));
@@ -308,6 +327,8 @@ static void refuse_connection(void *h)
     assert_err(mproc_connection_recv_malloc(h, &data, &size, MPROC_FOREVER),
                MPROC_EINVAL);
     assert_err(mproc_connection_poll(h, MPROC_FOREVER), MPROC_EINVAL);
+    assert_err(mproc_connection_fd(h), MPROC_EINVAL);
+    refuse_waiting(mproc_waitable_connection(h));
     assert_err(mproc_connection_close(h), MPROC_EINVAL);
     assert_err(mproc_connection_peer_pid(h, &pid), MPROC_EINVAL);
     assert_string_equal(buf, "abc");
@@ -326,6 +347,7 @@ static void refuse_process(void *h)
     assert_err(mproc_process_kill(h), MPROC_EINVAL);
     assert_err(mproc_process_interrupt(h), MPROC_EINVAL);
     assert_err(mproc_process_fd(h), MPROC_EINVAL);
+    refuse_waiting(mproc_waitable_process(h));
     assert_false(mproc_process_is_alive(h));
     assert_false(mproc_process_daemon(h));
     assert_int_equal(mproc_process_pid(h), 0);
@@ -378,6 +400,7 @@ static void refuse_result(void *h)
                MPROC_EINVAL);
     assert_err(mproc_result_get(h, NULL, 0, NULL, MPROC_FOREVER), MPROC_EINVAL);
     assert_err(mproc_result_wait(h, MPROC_FOREVER), MPROC_EINVAL);
+    refuse_waiting(mproc_waitable_result(h));
     assert_err(mproc_result_cancel(h), MPROC_EINVAL);
     assert_false(mproc_result_ready(h));
     assert_false(mproc_result_successful(h));
@@ -498,6 +521,12 @@ static int use_as_a_stranger(void *user)
     mproc_iter *iter = NULL;
     const mproc_call call = {.fn = reply_seven};
     const mproc_batch batch = {.fn = reply_seven};
+    const mproc_waitable waitables[] = {mproc_waitable_process(h[PROCESS]),
+                                        mproc_waitable_result(h[RESULT])};
+    for (int i = 0; i < 2; i++) {
+        assert_err(mproc_wait(&waitables[i], 1, NULL, MPROC_FOREVER),
+                   MPROC_EPERM);
+    }
     assert_err(mproc_process_start(h[PROCESS]), MPROC_EPERM);
     assert_err(mproc_process_join(h[PROCESS], MPROC_FOREVER), MPROC_EPERM);
     assert_err(mproc_process_exitcode(h[PROCESS], &code), MPROC_EPERM);
@@ -597,10 +626,16 @@ static void expect_all_time_out(mproc_deadline until)
     assert_ok(mproc_queue_put(queue, "x", 1, until));
     assert_err(mproc_queue_put(queue, "x", 1, until), MPROC_EFULL);
     assert_err(mproc_queue_join(queue, until), MPROC_ETIMEDOUT);
+    const mproc_waitable waitables[] = {
+        {{0}}, mproc_waitable_event(event), mproc_waitable_connection(a)};
+    assert_err(mproc_wait(waitables, 3, NULL, until), MPROC_ETIMEDOUT);
+    assert_err(mproc_wait(waitables, 1, NULL, until), MPROC_ETIMEDOUT);
+    assert_err(mproc_wait(NULL, 0, NULL, until), MPROC_ETIMEDOUT);
     assert_err(mproc_connection_poll(a, until), MPROC_ETIMEDOUT);
     assert_err(mproc_connection_recv(a, &byte, 1, NULL, until), MPROC_EEMPTY);
     assert_ok(mproc_connection_send(b, "x", 1, until));
     assert_ok(mproc_connection_poll(a, until));
+    assert_ok(mproc_wait(waitables, 3, NULL, until));
     mproc_condition_free(condition);
     mproc_lock_free(lock);
     mproc_semaphore_free(semaphore);

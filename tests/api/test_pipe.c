@@ -342,6 +342,11 @@ static void bad_arguments_are_refused(void **state)
     assert_err(mproc_connection_peer_pid(p.a, NULL), MPROC_EINVAL);
     assert_err(mproc_connection_send(p.a, &byte, SIZE_MAX, MPROC_NOWAIT),
                MPROC_ENOMEM);
+    assert_ok(mproc_connection_send(p.a, "x", 1, MPROC_NOWAIT));
+    assert_err(mproc_connection_send(p.a, &byte, SIZE_MAX, MPROC_FOREVER),
+               MPROC_ENOMEM);
+    assert_err(mproc_connection_send(p.a, &byte, SIZE_MAX / 2, MPROC_FOREVER),
+               MPROC_ENOMEM);
     close_both(p);
 }
 
@@ -869,6 +874,8 @@ struct sleeper {
     pthread_t thread;
     _Atomic pid_t tid;
     int err;
+    const char *data; /* of a sender */
+    size_t size;
 };
 
 static void *sleep_in_poll(void *arg)
@@ -912,6 +919,41 @@ static void await_deep_sleep(struct sleeper *sleeper)
         sched_yield();
     } while (strtol(text, NULL, 10) != FUTEX_WAITV &&
              mproc_in_ms(0).at_ns < patience.at_ns);
+}
+
+static void *sleep_in_send(void *arg)
+{
+    struct sleeper *me = arg;
+    atomic_store(&me->tid, (pid_t)syscall(SYS_gettid));
+    me->err = mproc_connection_send(me->c, me->data, me->size, MPROC_FOREVER);
+    return NULL;
+}
+
+/* Who is woken first needs more than there is. */
+static void room_is_for_whoever_it_suffices(void **state)
+{
+    (void)state;
+    struct ends p = make(0);
+    char *data = pattern(HOLDS);
+    struct sleeper large = {.c = p.a, .data = data, .size = HOLDS / 2};
+    struct sleeper small = {.c = p.a, .data = data, .size = 1};
+    for (int i = 0; i < HOLDS / 1024; i++) {
+        assert_ok(mproc_connection_send(p.a, data, 1024, MPROC_NOWAIT));
+    }
+    pthread_create(&large.thread, NULL, sleep_in_send, &large);
+    await_deep_sleep(&large);
+    pthread_create(&small.thread, NULL, sleep_in_send, &small);
+    await_deep_sleep(&small);
+    assert_ok(mproc_connection_recv(p.b, data, 1024, NULL, TEST_BOUND));
+    pthread_join(small.thread, NULL);
+    assert_ok(small.err);
+    for (int i = 1; i < HOLDS / 1024; i++) {
+        assert_ok(mproc_connection_recv(p.b, data, 1024, NULL, TEST_BOUND));
+    }
+    pthread_join(large.thread, NULL);
+    assert_ok(large.err);
+    free(data);
+    close_both(p);
 }
 
 static void a_sleeper_is_told_of_deaths_of_the_later_born(void **state)
@@ -1115,6 +1157,7 @@ int main(void)
         cmocka_unit_test(an_end_sent_as_bytes_is_held_by_who_uses_it),
         cmocka_unit_test(an_end_without_holder_is_closed_for_ever),
         cmocka_unit_test(an_end_used_elsewhere_dies_with_its_user),
+        cmocka_unit_test(room_is_for_whoever_it_suffices),
         cmocka_unit_test(a_sleeper_is_told_of_deaths_of_the_later_born),
         cmocka_unit_test(a_close_ends_the_calls_of_other_threads),
         cmocka_unit_test(threads_share_an_end),

@@ -232,7 +232,6 @@ static void bad_calls_are_refused(void **state)
         {{.fn = squares, .arg = &n, .arg_size = SIZE_MAX}, MPROC_EINVAL},
         {{.fn = squares, MPROC_ARG(n), .timeout_s = -1}, MPROC_EINVAL},
         {{.fn = squares, MPROC_ARG(n), .timeout_s = NAN}, MPROC_EINVAL},
-        {{.fn = squares, MPROC_ARG(n), .priority = 1}, MPROC_ENOTSUP},
     };
     mproc_pool *p = pool_of(1);
     mproc_result *r = NULL;
@@ -278,7 +277,6 @@ static void bad_options_are_refused(void **state)
         {{.grace_s = NAN}, MPROC_EINVAL},
         {{.start = MPROC_START_THREAD}, MPROC_ENOTSUP},
         {{.start = MPROC_START_SPAWN}, MPROC_ENOTSUP},
-        {{.manual_dispatch = 1}, MPROC_ENOTSUP},
         {{.start = -1}, MPROC_EINVAL},
         {{.start = 99}, MPROC_EINVAL},
         {{.initializer = bad_initializer, .initializer_arg_size = 1},

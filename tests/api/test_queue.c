@@ -6,7 +6,7 @@
  *
  * usage: test_queue [fifo | lifo | priority]
  */
-#include "test.h"
+#include "queue_support.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -19,134 +19,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-enum { KIB = 1024, MIB = 1024 * KIB };
-
-static mproc_heap_info heap_now(void)
-{
-    mproc_heap_info info;
-    assert_ok(mproc_heap_stats(&info));
-    return info;
-}
-
-static const char *const order_name[] = {"fifo", "lifo", "priority"};
-static int order = MPROC_FIFO;
-
-static mproc_queue *new_queue(const mproc_queue_opts *opts)
-{
-    mproc_queue_opts ours = opts != NULL ? *opts : (mproc_queue_opts){0};
-    mproc_queue *q = NULL;
-    ours.order = order;
-    assert_ok(mproc_queue_new(&q, &ours));
-    assert_non_null(q);
-    return q;
-}
-
-static mproc_queue *bounded(size_t maxsize)
-{
-    return new_queue(&(mproc_queue_opts){.maxsize = maxsize});
-}
-
-static mproc_queue *joinable(void)
-{
-    return new_queue(&(mproc_queue_opts){.joinable = 1});
-}
-
-static void put_int(mproc_queue *q, int value)
-{
-    assert_ok(mproc_queue_put(q, &value, sizeof value, TEST_BOUND));
-}
-
-static int get_int(mproc_queue *q)
-{
-    int value = 0;
-    assert_ok(mproc_queue_get(q, &value, sizeof value, NULL, TEST_BOUND));
-    return value;
-}
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-/* The letter of /proc/PID/stat: S asleep, T stopped, Z ended. */
-static char state_of(pid_t pid)
-{
-    char path[64], text[256] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    assert_true(read(fd, text, sizeof text - 1) > 0);
-    close(fd);
-    char *end = strrchr(text, ')');
-    assert_non_null(end);
-    return end[2];
-}
-
-static void await_state(pid_t pid, char state)
-{
-    double until = seconds() + 30;
-    while (state_of(pid) != state) {
-        assert_true(seconds() < until);
-        usleep(500);
-    }
-}
-
-/* Asleep in a call of the library, which it makes at once. */
-static pid_t fork_asleep(int (*fn)(void *), void *arg)
-{
-    pid_t pid = test_fork(fn, arg);
-    await_state(pid, 'S');
-    return pid;
-}
-
-static void end_by_kill(pid_t pid)
-{
-    kill(pid, SIGKILL);
-    assert_int_equal(test_wait_exit(pid), -SIGKILL);
-}
-
-static void fill(char *data, size_t size, unsigned seed)
-{
-    for (size_t i = 0; i < size; i++) {
-        data[i] = (char)(i * 7 + i / 251 + seed);
-    }
-}
-
-/* What a child returns: 0, or a small number that stands for an outcome. */
-static int as_status(int err)
-{
-    return err == 0                 ? 0
-           : err == MPROC_EINVAL    ? 11
-           : err == MPROC_ESHUTDOWN ? 12
-           : err == MPROC_EMSGSIZE  ? 13
-           : err == MPROC_EFULL     ? 14
-           : err == MPROC_EEMPTY    ? 15
-                                    : 99;
-}
-
-enum { WAS_INVALID = 11, WAS_SHUT_DOWN = 12, WAS_TOO_LARGE = 13 };
-
-static int blocked_get(void *arg)
-{
-    char data[16];
-    size_t size;
-    return as_status(
-        mproc_queue_get(arg, data, sizeof data, &size, MPROC_FOREVER));
-}
-
-static int blocked_put(void *arg)
-{
-    int value = 7;
-    return as_status(mproc_queue_put(arg, &value, sizeof value, MPROC_FOREVER));
-}
-
-static int blocked_join(void *arg)
-{
-    return as_status(mproc_queue_join(arg, MPROC_FOREVER));
-}
 
 /* ---- messages --------------------------------------------------------- */
 
@@ -1016,7 +888,6 @@ static void bad_arguments_are_refused(void **state)
         {{.order = -1}, MPROC_EINVAL},
         {{.reserved = 1}, MPROC_ENOTSUP},
         {{.redeliver = 1}, MPROC_EINVAL},
-        {{.redeliver = 1, .joinable = 1}, MPROC_ENOTSUP},
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         assert_err(mproc_queue_new(&none, &refused[i].opts),
@@ -1206,44 +1077,6 @@ static void without_memory_put_says_so_and_nothing_is_lost(void **state)
 {
     (void)state;
     assert_int_equal(test_wait_exit(test_fork(run_small_heap, NULL)), 0);
-}
-
-static mproc_heap_info at_start;
-
-/* Once, before the first test. */
-static int remember_heap(void **state)
-{
-    (void)state;
-    if (at_start.limit > 0) {
-        return 0;
-    }
-    mproc_queue_free(new_queue(NULL));
-    at_start = heap_now();
-    return 0;
-}
-
-static void nothing_is_left_of_it_all(void **state)
-{
-    (void)state;
-    mproc_queue *q = new_queue(NULL);
-    char byte;
-    /* a sleep of more than 50 ms gives back what the killed ones had */
-    assert_err(mproc_queue_get(q, &byte, 1, NULL, mproc_in_ms(200)),
-               MPROC_EEMPTY);
-    mproc_queue_free(q);
-    mproc_heap_info now = heap_now();
-    assert_int_equal(now.blocks, at_start.blocks);
-    assert_int_equal(now.in_use, at_start.in_use);
-}
-
-static int read_order(const char *name)
-{
-    for (int i = MPROC_FIFO; i <= MPROC_PRIORITY; i++) {
-        if (strcmp(name, order_name[i]) == 0) {
-            return i;
-        }
-    }
-    return -1;
 }
 
 int main(int argc, char **argv)

@@ -63,7 +63,8 @@ static void end_toy(struct mpr_thread *own, struct mpr_thread *whose,
     mpr_heap_free_hand(own, whose, MPR_HAND_BLOCK);
 }
 
-static const struct mpr_object_class toys = {TOY, sizeof(struct toy), end_toy};
+static const struct mpr_object_class toys = {
+    .type = TOY, .size = sizeof(struct toy), .end = end_toy};
 
 static struct toy *make_toy(void)
 {

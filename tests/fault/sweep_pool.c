@@ -36,6 +36,7 @@ struct scenario {
     bool terminate;   /* before the dead worker is looked at */
     size_t retries;
     double timeout_s;
+    int64_t priority;
 };
 
 static struct scenario is;
@@ -150,7 +151,8 @@ static bool submit(const int *arg)
                        .arg_size = sizeof *arg,
                        .callback = tell,
                        .error_callback = tell,
-                       .timeout_s = is.timeout_s};
+                       .timeout_s = is.timeout_s,
+                       .priority = is.priority};
     mproc_batch batch = {.fn = is.fn,
                          .in = in,
                          .in_size = sizeof *in,
@@ -284,6 +286,12 @@ static void *set_up_retried(void)
 {
     return set_up(
         &(struct scenario){.fn = grows, .max_tasks = 1, .retries = 1});
+}
+
+static void *set_up_ahead(void)
+{
+    return set_up(&(struct scenario){
+        .fn = small, .max_tasks = 1, .retries = 1, .priority = -1});
 }
 
 static void *set_up_retried_chunk(void)
@@ -531,6 +539,7 @@ static const struct sweep_case cases[] = {
     CASE("kept replies", set_up_kept, cancel),
     CASE("kept replies handed on", set_up_kept_handing_on, NULL),
     CASE("retry", set_up_retried, cancel),
+    CASE("retry, by priority", set_up_ahead, cancel),
     CASE("chunk with retries", set_up_retried_chunk, NULL),
     CASE("limit", set_up_limited, time_out),
     CASE("chunk with a limit", set_up_limited_chunk, time_out),

@@ -365,6 +365,17 @@ static void *small_many(void)
     return set_up_filled(&(struct scenario){.size = SMALL}, 24);
 }
 
+/* The same, full and joinable; one was got and not acknowledged. */
+static void *joinable_many(void)
+{
+    struct journal *j = set_up_filled(
+        &(struct scenario){.size = SMALL,
+                           .opts = {.maxsize = 24, .joinable = true}},
+        1);
+    return j != NULL && get(j, ROUND, MPROC_NOWAIT) == 0 && fill(j, 24) ? j
+                                                                        : NULL;
+}
+
 static size_t region(void *ctx, struct sweep_range *range)
 {
     (void)ctx;
@@ -1283,6 +1294,28 @@ static const struct sweep_case array_cases[] = {
         .bystander = put_and_get_beside,
         .second = use_and_reap,
         .check = check_queue,
+        .shared = region,
+    },
+    {
+        .name = "shutdown at once, many in it",
+        .setup = joinable_many,
+        .prepare = be_ready,
+        .operation = shut_down_at_once,
+        .second = reap,
+        .follow_up = drop_if_not_dropped,
+        .check = check_shut,
+        .shared = region,
+    },
+    {
+        .name = "free, many in it, producer asleep",
+        .setup = joinable_many,
+        .prepare = be_ready,
+        .operation = free_queue,
+        .sleeper = asleep_until_no_room_will_be,
+        .bystander = use_another,
+        .second = reap,
+        .follow_up = free_if_untouched,
+        .check = check_freed,
         .shared = region,
     },
     {

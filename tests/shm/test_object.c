@@ -2,6 +2,8 @@
 /* Objects: handles live and stale, made, ended, and left by the dead. */
 #include "white.h"
 
+#include "shm/span.h"
+
 /* Two types of the test's own, in the places of real ones. */
 #define TOY MPR_POOL
 #define LARGE_TOY MPR_RESULT
@@ -29,9 +31,10 @@ static void end_toy(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
 }
 
-static const struct mpr_object_class toys = {TOY, sizeof(struct toy), end_toy};
+static const struct mpr_object_class toys = {
+    .type = TOY, .size = sizeof(struct toy), .end = end_toy};
 static const struct mpr_object_class large_toys = {
-    LARGE_TOY, sizeof(struct large_toy), NULL};
+    .type = LARGE_TOY, .size = sizeof(struct large_toy)};
 
 static void register_toys(void)
 {
@@ -60,20 +63,40 @@ static size_t blocks(void)
     return info.blocks;
 }
 
-/* No cell is on the shelf twice, nor there and live: makes and ends many. */
+static void count_one(struct mpr_object *object, void *count)
+{
+    assert_true(mpr_object_is(object, TOY));
+    ++*(unsigned *)count;
+}
+
+/* By a walk over all of the type. */
+static unsigned toys_found(void)
+{
+    unsigned count = 0;
+    mpr_object_each(TOY, count_one, &count);
+    return count;
+}
+
+/*
+ * No cell is on the shelf twice, nor there and live, nor lost: makes and ends
+ * many.
+ */
 static void assert_shelf_is_good(struct mpr_thread *self)
 {
     enum { MANY = 1500 }; /* more than a span holds */
     struct toy **toy = calloc(MANY, sizeof(struct toy *));
+    assert_int_equal(toys_found(), 0);
     for (int i = 0; i < MANY; i++) {
         toy[i] = make_toy(self);
         toy[i]->owns = toy[i];
     }
+    assert_int_equal(toys_found(), MANY);
     for (int i = 0; i < MANY; i++) {
         assert_ptr_equal(toy[i]->owns, toy[i]);
         toy[i]->owns = NULL;
         assert_true(mpr_object_end(self, toy[i], TOY));
     }
+    assert_int_equal(toys_found(), 0);
     free(toy);
 }
 
@@ -285,7 +308,7 @@ WHITE_TEST(of_threads_that_end_one_object_one_does)
 
 /* ---- deaths ----------------------------------------------------------- */
 
-enum moment { MAKING, PUBLISHED, TAKING, ENDING, FREED };
+enum moment { MAKING, PUBLISHED, TAKING, ENDING, FREED, ADOPTING, ADOPTED };
 
 static struct mpr_object_shelf *shelf(void)
 {
@@ -296,6 +319,25 @@ static void set_tag(struct toy *toy, enum mpr_object_state state)
 {
     uint64_t tag = atomic_load(&toy->object.tag);
     atomic_store(&toy->object.tag, (tag & ~UINT64_C(0xff)) | state);
+}
+
+static_assert(sizeof(struct toy) <= MPR_LINE, "one line a toy");
+
+/* In the guard, with one more span, half of which is the type's. */
+static void adopt_half(struct mpr_thread *self, bool listed)
+{
+    uint32_t span = 0;
+    void *p = mpr_heap_span(self);
+    assert_non_null(p);
+    assert_true(mpr_span_of(p, &span));
+    memset(p, 0, MPR_SPAN_SIZE);
+    mpr_guard_lock(&shelf()->guard, self, self);
+    if (listed) {
+        mpr_heap_span_adopt(p, TOY, &shelf()->spans);
+    } else {
+        mpr_span_store(&mpr_heap()->spans[span],
+                       mpr_span_word(MPR_SPAN_OBJECTS, TOY, 1));
+    }
 }
 
 /* Dies where a call would be between two of its stores. */
@@ -333,6 +375,10 @@ static int die_at(void *arg)
         mpr_guard_lock(&shelf()->guard, self, self);
         mpr_hand_set(self, MPR_HAND_OBJECT_END, toy);
         set_tag(toy, MPR_OBJECT_FREE);
+        break;
+    case ADOPTING:
+    case ADOPTED:
+        adopt_half(self, at->moment == ADOPTED);
         break;
     }
     white_die();
@@ -380,6 +426,44 @@ WHITE_TEST(a_death_while_ending_ends_the_object)
 WHITE_TEST(a_death_with_the_object_half_on_the_shelf_frees_it_once)
 {
     return death_at(FREED, false);
+}
+
+/* No span is lost, which is seen when there is no memory for another. */
+static int death_adopting(enum moment moment)
+{
+    register_toys();
+    const mproc_config config = {.heap_max = 1 << 20};
+    assert_ok(mproc_configure(&config));
+    struct mpr_thread *self = white_self();
+    struct {
+        enum moment moment;
+        struct toy *toy;
+    } at = {moment, make_toy(self)};
+    assert_int_equal(test_wait_exit(test_fork(die_at, &at)), -SIGKILL);
+    assert_int_equal(mpr_slots_reap(self).reaped, 1);
+    mproc_heap_info info;
+    assert_ok(mproc_heap_stats(&info));
+    unsigned spans = (unsigned)(info.limit / MPR_SPAN_SIZE);
+    unsigned cells = (unsigned)(MPR_SPAN_SIZE / MPR_LINE);
+    struct toy *toy = at.toy;
+    for (unsigned i = 1; i < spans * cells; i++) {
+        toy = make_toy(self);
+    }
+    assert_null(mpr_object_new(self, TOY));
+    assert_int_equal(toys_found(), spans * cells);
+    assert_true(mpr_object_end(self, toy, TOY));
+    assert_int_equal(toys_found(), spans * cells - 1);
+    return 0;
+}
+
+WHITE_TEST(a_death_before_a_span_is_listed_leaves_it_listed)
+{
+    return death_adopting(ADOPTING);
+}
+
+WHITE_TEST(a_death_after_a_span_is_listed_leaves_it_listed_once)
+{
+    return death_adopting(ADOPTED);
 }
 
 static int die_making(void *arg)
@@ -437,6 +521,8 @@ int main(void)
         cmocka_unit_test(a_death_while_ending_ends_the_object),
         cmocka_unit_test(
             a_death_with_the_object_half_on_the_shelf_frees_it_once),
+        cmocka_unit_test(a_death_before_a_span_is_listed_leaves_it_listed),
+        cmocka_unit_test(a_death_after_a_span_is_listed_leaves_it_listed_once),
         cmocka_unit_test(what_a_dead_reaper_had_freed_is_not_ended_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

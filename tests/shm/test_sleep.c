@@ -6,7 +6,7 @@
 
 /* ---- sleepers --------------------------------------------------------- */
 
-enum { SLEEPS, WOKEN, GO };
+enum { SLEEPS, WOKEN, GO, WAKES };
 
 /* Sleeps without a deadline until the last word is spoken. */
 static int sleep_until_told(void *arg)
@@ -20,6 +20,7 @@ static int sleep_until_told(void *arg)
     white_reach(&stage->word[SLEEPS], atomic_load(&stage->word[SLEEPS]) + 1);
     while (!atomic_load(&stage->word[GO])) {
         mpr_sleep_on(&sleep, &bell, 0);
+        atomic_fetch_add(&stage->word[WAKES], 1);
     }
     atomic_fetch_add(&stage->word[WOKEN], 1);
     mpr_os_wake(&stage->word[WOKEN], INT_MAX);
@@ -62,26 +63,35 @@ static int die_holding(void *arg)
     white_die();
 }
 
+enum { SLEEPING = 3 };
+
+static void start_sleepers(struct white_stage *stage)
+{
+    white_self();
+    for (uint32_t i = 0; i < SLEEPING; i++) {
+        atomic_store(&stage->value[i], (uint64_t)start_sleeper(stage, i + 1));
+    }
+}
+
+static void kill_sleepers(struct white_stage *stage)
+{
+    for (uint32_t i = 0; i < SLEEPING; i++) {
+        white_kill((pid_t)atomic_load(&stage->value[i]));
+    }
+}
+
 /*
  * The parent looks at nothing, so that the sleepers alone can notice. The
  * kernel wakes one of them; that one has to wake the others.
  */
 static void death_of_a_newcomer_wakes(int (*how)(void *))
 {
-    enum { SLEEPING = 3 };
     struct white_stage *stage = white_stage_new();
-    white_self();
-    pid_t sleepers[SLEEPING];
-    for (uint32_t i = 0; i < SLEEPING; i++) {
-        sleepers[i] = start_sleeper(stage, i + 1);
-        atomic_store(&stage->value[i], (uint64_t)sleepers[i]);
-    }
+    start_sleepers(stage);
     pid_t dead = test_fork(how, stage);
     assert_int_equal(test_wait_exit(dead), -SIGKILL);
     white_await(&stage->word[WOKEN], SLEEPING);
-    for (uint32_t i = 0; i < SLEEPING; i++) {
-        white_kill(sleepers[i]);
-    }
+    kill_sleepers(stage);
 }
 
 WHITE_TEST(a_newcomer_that_dies_in_an_operation_wakes_a_sleeper)
@@ -93,6 +103,49 @@ WHITE_TEST(a_newcomer_that_dies_in_an_operation_wakes_a_sleeper)
 WHITE_TEST(a_newcomer_that_dies_holding_wakes_a_sleeper)
 {
     death_of_a_newcomer_wakes(die_holding);
+    return 0;
+}
+
+/* Nobody watches it: nobody was told of its birth. */
+WHITE_TEST(a_newcomer_to_a_crowd_that_dies_wakes_a_sleeper)
+{
+    mpr_test_watched_max = 1;
+    death_of_a_newcomer_wakes(die_in_operation);
+    return 0;
+}
+
+WHITE_TEST(a_newcomer_to_a_crowd_that_dies_holding_wakes_a_sleeper)
+{
+    mpr_test_watched_max = 1;
+    death_of_a_newcomer_wakes(die_holding);
+    return 0;
+}
+
+static int come_and_go(void *unused)
+{
+    (void)unused;
+    white_self();
+    return 0;
+}
+
+/* Each wakes by the clock, once a second, and that is all. */
+WHITE_TEST(births_in_a_crowd_wake_nobody)
+{
+    enum { BIRTHS = 20 };
+    mpr_test_watched_max = 1;
+    struct white_stage *stage = white_stage_new();
+    start_sleepers(stage);
+    int64_t began = mpr_os_now();
+    uint32_t before = atomic_load(&stage->word[WAKES]);
+    for (int i = 0; i < BIRTHS; i++) {
+        await_asleep_again(stage);
+        assert_int_equal(test_wait_exit(test_fork(come_and_go, NULL)), 0);
+    }
+    await_asleep_again(stage);
+    uint32_t wakes = atomic_load(&stage->word[WAKES]) - before;
+    int64_t seconds = (mpr_os_now() - began) / 1000000000;
+    assert_true(wakes <= SLEEPING * (seconds + 1));
+    kill_sleepers(stage);
     return 0;
 }
 
@@ -596,6 +649,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_newcomer_that_dies_in_an_operation_wakes_a_sleeper),
         cmocka_unit_test(a_newcomer_that_dies_holding_wakes_a_sleeper),
+        cmocka_unit_test(a_newcomer_to_a_crowd_that_dies_wakes_a_sleeper),
+        cmocka_unit_test(
+            a_newcomer_to_a_crowd_that_dies_holding_wakes_a_sleeper),
+        cmocka_unit_test(births_in_a_crowd_wake_nobody),
         cmocka_unit_test(
             a_death_is_told_when_the_dead_one_may_have_owed_a_wake),
         cmocka_unit_test(a_death_without_a_mark_wakes_whoever_sleeps),

@@ -104,6 +104,152 @@ WHITE_TEST(children_killed_in_a_row_leave_all_as_it_was)
     return 0;
 }
 
+/* ---- where a claimer looks -------------------------------------------- */
+
+static int store_slot_and_stay(void *arg)
+{
+    struct white_stage *stage = arg;
+    white_self();
+    uint32_t at = atomic_load(&stage->word[0]);
+    atomic_store(&stage->value[at],
+                 (uint64_t)(mpr_id_slot(mpr_self_id()) - mpr_family->slots));
+    white_reach(&stage->word[0], at + 1);
+    white_stay();
+}
+
+WHITE_TEST(the_lowest_free_slot_is_taken)
+{
+    struct white_stage *stage = white_stage_new();
+    struct mpr_thread *self = white_self();
+    pid_t pids[8];
+    for (uint32_t i = 0; i < 5; i++) {
+        pids[i] = test_fork(store_slot_and_stay, stage);
+        white_await(&stage->word[0], i + 1);
+        assert_int_equal(atomic_load(&stage->value[i]), i + 1);
+    }
+    white_kill(pids[3]);
+    white_kill(pids[1]);
+    assert_int_equal(mpr_slots_reap(self).reaped, 2);
+    const uint64_t expected[] = {2, 4, 6};
+    for (uint32_t i = 5; i < 8; i++) {
+        pids[i] = test_fork(store_slot_and_stay, stage);
+        white_await(&stage->word[0], i + 1);
+        assert_int_equal(atomic_load(&stage->value[i]), expected[i - 5]);
+    }
+    for (uint32_t i = 0; i < 8; i++) {
+        if (i != 1 && i != 3) {
+            white_kill(pids[i]);
+        }
+    }
+    return 0;
+}
+
+/* As when a reaper was killed just before it told of the free slot. */
+WHITE_TEST(a_free_slot_that_nobody_was_told_of_is_found_when_all_is_full)
+{
+    struct white_stage *stage = white_stage_new();
+    const mproc_config config = {.processes_max = 4};
+    assert_ok(mproc_configure(&config));
+    struct mpr_thread *self = white_self();
+    pid_t pids[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        pids[i] = test_fork(store_slot_and_stay, stage);
+        white_await(&stage->word[0], i + 1);
+    }
+    white_kill(pids[0]);
+    assert_int_equal(mpr_slots_reap(self).reaped, 1);
+    atomic_store(&mpr_family->free_from, 4);
+    assert_true(mpr_slots_room(self, 1));
+    pids[0] = test_fork(store_slot_and_stay, stage);
+    white_await(&stage->word[0], 4);
+    assert_int_equal(atomic_load(&stage->value[3]), 1);
+    for (uint32_t i = 0; i < 3; i++) {
+        white_kill(pids[i]);
+    }
+    return 0;
+}
+
+/* ---- a process with several records ------------------------------------ */
+
+static void *take_and_wait(void *arg)
+{
+    struct white_stage *stage = arg;
+    struct mpr_thread *self = white_self();
+    assert_non_null(mpr_heap_alloc(self, 100, MPR_HAND_BLOCK));
+    white_reach(&stage->word[1], atomic_load(&stage->word[1]) + 1);
+    white_stay();
+}
+
+/* Its own record is the third, where a thread of the second one is. */
+static int take_in_threads(void *arg)
+{
+    enum { THREADS = 4 };
+    struct white_stage *stage = arg;
+    pthread_t thread;
+    white_self();
+    atomic_store(&stage->value[0], mpr_self_id());
+    for (uint32_t i = 0; i < THREADS; i++) {
+        uint32_t before = atomic_load(&stage->word[1]);
+        assert_int_equal(pthread_create(&thread, NULL, take_and_wait, stage),
+                         0);
+        white_await(&stage->word[1], before + 1);
+    }
+    white_reach(&stage->word[0], atomic_load(&stage->word[0]) + 1);
+    white_stay();
+}
+
+WHITE_TEST(each_record_of_a_process_is_found_at_its_death)
+{
+    enum { RECORDS = 5 };
+    struct white_stage *stage = white_stage_new();
+    struct mpr_thread *self = white_self();
+    mproc_heap_info before, after;
+    assert_ok(mproc_heap_stats(&before));
+    pid_t pids[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        pids[i] = test_fork(take_in_threads, stage);
+        white_await(&stage->word[0], i + 1);
+    }
+    mpr_id id = atomic_load(&stage->value[0]);
+    struct mpr_thread *thread = NULL;
+    unsigned found = 0;
+    while ((thread = mpr_id_thread_after(id, thread)) != NULL) {
+        assert_true(atomic_load(&thread->owner) == id);
+        found++;
+    }
+    assert_int_equal(found, RECORDS);
+    assert_ptr_not_equal(mpr_id_thread_after(id, NULL),
+                         &mpr_family->threads[3]);
+    white_kill(pids[1]);
+    white_kill(pids[0]);
+    assert_int_equal(mpr_slots_reap(self).reaped, 2);
+    assert_int_equal(records_owned(), 1);
+    assert_ok(mproc_heap_stats(&after));
+    assert_int_equal(after.blocks, before.blocks);
+    return 0;
+}
+
+WHITE_TEST(one_that_was_waited_for_is_reaped_alone_and_once)
+{
+    struct white_stage *stage = white_stage_new();
+    struct mpr_thread *self = white_self();
+    mpr_id ids[2];
+    for (int i = 0; i < 2; i++) {
+        pid_t pid = test_fork(claim_and_store_id, stage);
+        assert_int_equal(test_wait_exit(pid), 0);
+        ids[i] = atomic_load(&stage->value[0]);
+    }
+    mpr_id_reap(self, ids[0]);
+    assert_int_equal(slots_in_use(), 2);
+    pid_t pid = test_fork(store_slot_and_stay, stage);
+    white_await(&stage->word[0], 1);
+    mpr_id_reap(self, ids[0]); /* another lives in its place */
+    assert_int_equal(slots_in_use(), 3);
+    white_kill(pid);
+    assert_int_equal(mpr_slots_reap(self).reaped, 2);
+    return 0;
+}
+
 /* ---- limits ----------------------------------------------------------- */
 
 static int stay(void *arg)
@@ -473,6 +619,11 @@ int main(void)
         cmocka_unit_test(a_forked_child_is_another_with_a_slot_of_its_own),
         cmocka_unit_test(a_reaped_slot_is_used_again_under_a_new_generation),
         cmocka_unit_test(children_killed_in_a_row_leave_all_as_it_was),
+        cmocka_unit_test(the_lowest_free_slot_is_taken),
+        cmocka_unit_test(
+            a_free_slot_that_nobody_was_told_of_is_found_when_all_is_full),
+        cmocka_unit_test(each_record_of_a_process_is_found_at_its_death),
+        cmocka_unit_test(one_that_was_waited_for_is_reaped_alone_and_once),
         cmocka_unit_test(no_more_processes_than_configured_until_some_die),
         cmocka_unit_test(a_thread_that_ended_gave_its_record_back),
         cmocka_unit_test(what_an_ended_thread_holds_stays_counted),

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/* A call on a queue, for the files that queues are made of. */
+#ifndef MPR_CHAN_QUEUE_CALL_H
+#define MPR_CHAN_QUEUE_CALL_H
+
+#include "chan/queue.h"
+#include "chan/watch.h"
+
+/* One call: who makes it, on which queue, as it was when the call began. */
+struct mpr_queue_call {
+    struct mproc_queue *q;
+    struct mpr_thread *self;
+    uint64_t tag;
+    uintptr_t outer;
+    mproc_deadline until;
+};
+
+static inline int mpr_queue_begin(struct mpr_queue_call *call,
+                                  const mproc_queue *q, mproc_deadline until)
+{
+    call->q = (struct mproc_queue *)q;
+    call->until = until;
+    call->tag = mpr_object_tag(q, MPR_QUEUE);
+    if (mpr_unlikely(call->tag == 0)) {
+        return MPROC_EINVAL;
+    }
+    int err = mpr_self(&call->self);
+    if (mpr_likely(err == 0)) {
+        call->outer = mpr_op_begin(call->self, q);
+    }
+    return err;
+}
+
+static inline int mpr_queue_end(const struct mpr_queue_call *call, int err)
+{
+    mpr_watch_settle(call->self, call->q);
+    mpr_op_end(call->self, call->outer);
+    return err;
+}
+
+static inline bool mpr_queue_ended(const struct mpr_queue_call *call)
+{
+    return mpr_unlikely(!mpr_object_unchanged(call->q, call->tag));
+}
+
+/* Why there is nothing to put to or take from: freed, or shut down. */
+static inline int mpr_queue_closed_because(const struct mpr_queue_call *call)
+{
+    return mpr_queue_ended(call) ? MPROC_EINVAL : MPROC_ESHUTDOWN;
+}
+
+static inline struct mpr_log_put
+mpr_queue_put_of(const struct mpr_queue_call *call)
+{
+    return (struct mpr_log_put){.log = &call->q->log,
+                                .self = call->self,
+                                .until = call->until,
+                                .object = &call->q->object,
+                                .tag = call->tag};
+}
+
+static inline struct mpr_log_get
+mpr_queue_get_of(const struct mpr_queue_call *call)
+{
+    return (struct mpr_log_get){.log = &call->q->log,
+                                .self = call->self,
+                                .until = call->until,
+                                .object = &call->q->object,
+                                .tag = call->tag};
+}
+
+/* What was to be dropped goes, whoever was killed while dropping it. */
+void mpr_queue_drop_rest(const struct mpr_queue_call *call);
+
+/* ---- messages without a copy (queue_message.c) ------------------------ */
+
+enum mpr_message_kind { MPR_MESSAGE_NONE, MPR_MESSAGE_LOAN, MPR_MESSAGE_TAKEN };
+
+/* Tell the user of a block that is out. */
+void mpr_message_set(mproc_message *m, const struct mpr_queue_call *call,
+                     const struct mpr_log_block *block,
+                     enum mpr_message_kind kind);
+
+/*
+ * What a message of the user is, by its own words, and which queue's, which may
+ * be live no more: NONE then, or if it is no message. Whether it is still out
+ * is known to the queue.
+ */
+enum mpr_message_kind mpr_message_read(const mproc_message *m,
+                                       mproc_queue **queue,
+                                       struct mpr_log_block *block);
+
+#endif

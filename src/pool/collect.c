@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+/* A task that has ended: its result, its count, its callback. */
+#include "pool/private.h"
+
+_Thread_local const mproc_pool *mpr_pool_in_callback;
+
+/* The outcome as far as the task's word and record tell it. */
+static mproc_outcome outcome_of(const struct mpr_task *task,
+                                enum mpr_task_state state)
+{
+    mproc_outcome outcome = {
+        .status = task->status,
+        .code = task->code,
+        .data = "",
+        .error = task->error != NULL ? task->error : "",
+        .worker = task->worker,
+    };
+    if (state == MPR_TASK_CANCELED) {
+        outcome.status = MPROC_ECANCELED;
+    } else if (state == MPR_TASK_UNSERVED) {
+        outcome.status = MPROC_EBROKEN;
+    }
+    if (outcome.status == MPROC_ECANCELED || outcome.status == MPROC_EBROKEN) {
+        outcome.code = 0;
+        outcome.error = mproc_strerror(outcome.status);
+    } else if (task->status == MPROC_OK && task->reply_size > 0) {
+        outcome.data = task->reply;
+        outcome.size = task->reply_size;
+    }
+    return outcome;
+}
+
+/* What the outcome points to moves from the task to the result. */
+static void move_to_result(struct mproc_result *result, struct mpr_task *task,
+                           const mproc_outcome *outcome)
+{
+    result->outcome = *outcome;
+    if (task->reply == task->inline_reply) {
+        for (size_t i = 0; i < sizeof task->inline_reply; i++) {
+            result->inline_reply[i] = task->inline_reply[i];
+        }
+        if (outcome->data == task->inline_reply) {
+            result->outcome.data = result->inline_reply;
+        }
+    } else {
+        result->reply = task->reply;
+        task->reply = NULL;
+    }
+    result->error = task->error;
+    task->error = NULL;
+}
+
+void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
+                        const mproc_outcome *outcome, void *user)
+{
+    if (fn != NULL && !pool->mine->silent) {
+        mpr_pool_in_callback = pool;
+        fn(outcome, user);
+        mpr_pool_in_callback = NULL;
+    }
+}
+
+static mproc_done_fn *callback_of(const struct mpr_task *task, int status)
+{
+    return status == MPROC_OK ? task->callback : task->error_callback;
+}
+
+/* A result is ready before its callback runs. */
+static void fill_result(mproc_pool *pool, struct mpr_task *task,
+                        mproc_outcome *outcome)
+{
+    mpr_pool_lock();
+    mpr_pool_count(pool, outcome->status, 1);
+    mpr_pool_unlock();
+    if (task->result != NULL) {
+        move_to_result(task->result, task, outcome);
+        *outcome = task->result->outcome;
+        mpr_result_set_ended(task->result);
+    }
+}
+
+static void end_single(mproc_pool *pool, struct mpr_thread *self,
+                       const struct mpr_entry *entry,
+                       const mproc_outcome *outcome)
+{
+    struct mpr_task *task = entry->task;
+    mpr_pool_call_back(pool, callback_of(task, outcome->status), outcome,
+                       task->user);
+    if (task->result != NULL) {
+        mpr_result_release(self, task->result);
+    }
+    mpr_pool_drop_task(pool, self, entry);
+}
+
+/*
+ * Once its record is given back there may be room for more of the batch. Only
+ * who collects sends it.
+ */
+static void end_chunk(mproc_pool *pool, struct mpr_thread *self,
+                      const struct mpr_entry *entry, int status)
+{
+    struct mproc_result *result = entry->task->result;
+    bool more = mpr_batch_collect(pool, self, entry->task, status);
+    mpr_pool_drop_task(pool, self, entry);
+    if (more && !mpr_pool_is_manual(pool)) {
+        mpr_batch_feed(pool, self, result);
+    } else if (more) {
+        atomic_store(&pool->mine->attend, true);
+    }
+}
+
+/* ---- callbacks that wait to be dispatched ----------------------------- */
+
+/* From here on it is told from what is said of it twice by its state. */
+static void put_off(mproc_pool *pool, struct mpr_thread *self,
+                    const struct mpr_entry *entry, const mproc_outcome *outcome)
+{
+    struct mpr_task *task = entry->task;
+    struct mpr_pool_private *mine = pool->mine;
+    task->status = outcome->status;
+    task->code = outcome->code;
+    mpr_pool_free_arg(self, task);
+    atomic_store(&task->word,
+                 mpr_task_word((uint32_t)entry->serial, 0, MPR_TASK_COLLECTED));
+    mpr_pool_lock();
+    task->next = NULL;
+    *(mine->put_off != NULL ? &mine->put_off_last->next : &mine->put_off) =
+        task;
+    mine->put_off_last = task;
+    mine->put_off_items += task->chunk != NULL ? task->chunk->count : 1;
+    mpr_pool_unlock();
+    mpr_pool_show(pool);
+}
+
+/* Locked. */
+static struct mpr_task *take_put_off(struct mpr_pool_private *mine)
+{
+    struct mpr_task *task = mine->put_off;
+    mine->put_off = task->next;
+    task->arg = NULL;
+    return task;
+}
+
+size_t mpr_pool_call_one(mproc_pool *pool, struct mpr_thread *self,
+                         const struct mpr_task **called)
+{
+    struct mpr_pool_private *mine = pool->mine;
+    mpr_pool_lock();
+    struct mpr_task *task = take_put_off(mine);
+    mpr_pool_unlock();
+    *called = task;
+    struct mpr_entry entry = {task, atomic_load(&task->word) >> 32};
+    mproc_outcome outcome = outcome_of(task, MPR_TASK_COLLECTED);
+    size_t items = 1;
+    if (task->chunk != NULL) {
+        items = task->chunk->count;
+        end_chunk(pool, self, &entry, outcome.status);
+    } else {
+        end_single(pool, self, &entry,
+                   task->result != NULL ? &task->result->outcome : &outcome);
+    }
+    mpr_pool_lock();
+    mine->put_off_items -= items;
+    mpr_pool_unlock();
+    return items;
+}
+
+/* ---- an entry --------------------------------------------------------- */
+
+void mpr_pool_count(mproc_pool *pool, int status, size_t items)
+{
+    mproc_pool_info *ended = &pool->mine->ended;
+    size_t *count = status == MPROC_OK            ? &ended->done
+                    : status == MPROC_EWORKERLOST ? &ended->lost
+                                                  : &ended->failed;
+    *count += items;
+}
+
+void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
+                           const struct mpr_entry *entry)
+{
+    uint64_t word = atomic_load(&entry->task->word);
+    if (word >> 32 != (uint32_t)entry->serial) {
+        return; /* told twice */
+    }
+    switch (mpr_task_state(word)) {
+    case MPR_TASK_ENDED:
+    case MPR_TASK_CANCELED:
+    case MPR_TASK_UNSERVED:
+        break;
+    default:
+        return;
+    }
+    struct mpr_task *task = entry->task;
+    bool batch = task->chunk != NULL;
+    mproc_outcome outcome = outcome_of(task, mpr_task_state(word));
+    if (!batch) {
+        fill_result(pool, task, &outcome);
+    }
+    bool calls = batch ? task->result->batch->is.on_item != NULL
+                       : callback_of(task, outcome.status) != NULL;
+    if (calls && mpr_pool_is_manual(pool)) {
+        put_off(pool, self, entry, &outcome);
+    } else if (batch) {
+        end_chunk(pool, self, entry, outcome.status);
+    } else {
+        end_single(pool, self, entry, &outcome);
+    }
+}
