@@ -58,7 +58,7 @@ void mpr_iter_keep(struct mproc_result *result, struct mpr_task *task)
     mpr_bell_ring(&pool->room, INT_MAX);
     part->chunk = task->chunk;
     part->replies = task->reply;
-    task->chunk = NULL;
+    task->arg_size = 0; /* it carries none any more */
     task->reply = NULL;
     struct mpr_part *before = iter->ended_last;
     while (iter->ordered && before != NULL && before->first > part->first) {
