@@ -22,6 +22,8 @@ enum {
 /*
  * The maker's alone. `busy`: a call is under way. `freed`: it was freed in
  * that, which frees it when it ends.
+ * Locks: none. Publishes: `busy` and `freed`, each by exchange. Survives: who
+ * made it is the only one to use it.
  */
 struct mproc_iter {
     struct mpr_object object;

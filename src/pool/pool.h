@@ -122,7 +122,12 @@ struct mpr_item {
 
 /*
  * Items of a batch that travel together; their data follow it in its block.
- * An item has ended once its `status` says so; `at` comes after that.
+ * An item has ended once its `status` says so; what is told of it was written
+ * before, and `at` comes after.
+ * Locks: none; the word of the task says whose it is. Publishes: `at`, and that
+ * word. Survives: a worker killed before an item's `status` is stored leaves
+ * that item pending, whatever it has told of it, and `used` may count bytes that
+ * nobody names.
  */
 struct mpr_chunk {
     size_t first; /* index in the batch */
