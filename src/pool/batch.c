@@ -68,7 +68,7 @@ static void take_in(mproc_pool *pool, struct mpr_thread *self,
                     struct mpr_task *task, int status)
 {
     struct mpr_batch_state *batch = task->result->batch;
-    struct mpr_chunk *chunk = task->chunk;
+    struct mpr_chunk *chunk = mpr_task_chunk(task);
     char text[MPR_LOSS_TEXT];
     size_t bad = mpr_chunk_end(chunk, status);
     count_items(pool, chunk, bad);

@@ -30,12 +30,12 @@ static int copy_arg(struct mpr_thread *self, struct mpr_task *task,
         if (copy == NULL) {
             return MPROC_ENOMEM;
         }
+        memcpy(task->inline_arg, &copy, sizeof copy);
     }
     if (call->arg_size > 0) {
         memcpy(copy, call->arg, call->arg_size);
     }
     copy[call->arg_size] = '\0';
-    task->arg = copy;
     task->arg_size = call->arg_size;
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     return 0;

@@ -123,7 +123,6 @@ int mpr_pool_may_submit(const mproc_pool *pool)
 static void begin_task(struct mpr_task *task)
 {
     task->fn = NULL;
-    task->arg = NULL;
     task->arg_size = 0;
     task->reply = NULL;
     task->reply_size = 0;
@@ -132,7 +131,6 @@ static void begin_task(struct mpr_task *task)
     task->code = 0;
     task->worker = 0;
     task->losses = 0;
-    task->chunk = NULL;
     task->result = NULL;
     task->callback = NULL;
     task->error_callback = NULL;
@@ -213,19 +211,22 @@ static void free_block(struct mpr_thread *self, void *block,
 
 void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task)
 {
-    free_block(self, (void *)task->arg, task->inline_arg);
-    task->arg = NULL;
+    if (mpr_task_chunk(task) == NULL) {
+        free_block(self, mpr_task_arg_block(task), NULL);
+        task->arg_size = 0;
+    }
 }
 
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
     struct mpr_task *task = entry->task;
-    size_t items = task->chunk != NULL ? task->chunk->count : 1;
+    struct mpr_chunk *chunk = mpr_task_chunk(task);
+    size_t items = chunk != NULL ? chunk->count : 1;
     mpr_pool_free_arg(self, task);
     free_block(self, task->reply, task->inline_reply);
     free_block(self, task->error, NULL);
-    free_block(self, task->chunk, NULL);
+    free_block(self, chunk, NULL);
     atomic_store(&task->word,
                  mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE));
     mpr_pool_lock();
