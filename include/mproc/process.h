@@ -164,7 +164,8 @@ static inline int mproc_process_new(mproc_process **out, mproc_main_fn *fn,
  * MPROC_EADDRINUSE  something lies there where the shared memory is to be
  * MPROC_ENOTSUP the shared memory has no descriptor (memfd_create was refused,
  *               or the user has closed it), the program has raised privileges,
- *               or it is not linked with this library
+ *               it is not linked with this library, or the new process is in
+ *               another pid namespace
  * MPROC_EWORKERLOST  the new process, or one server after the other, died
  *               before it could begin
  * another -errno  what the system refused to run the program for

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "os/os.h"
@@ -51,12 +52,12 @@ static int channel_error(void)
     }
 }
 
-/* Part of it, without waiting. */
+/* Part of it, without waiting; libc's calls are cancellation points. */
 static ssize_t move_some(int channel, bool send_it, char *data, size_t size)
 {
-    int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-    ssize_t n = send_it ? send(channel, data, size, flags)
-                        : recv(channel, data, size, flags);
+    long call = send_it ? SYS_sendto : SYS_recvfrom;
+    ssize_t n = syscall(call, channel, data, size, MSG_DONTWAIT | MSG_NOSIGNAL,
+                        NULL, NULL);
     if (n < 0) {
         return channel_error();
     }
@@ -154,7 +155,8 @@ int mpr_os_channel_hand(int channel, int fd, uint64_t number)
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN(sizeof fd);
     memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    ssize_t n = sendmsg(channel, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n =
+        syscall(SYS_sendmsg, channel, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     return n < 0 ? channel_error() : 0;
 }
 
@@ -166,7 +168,8 @@ int mpr_os_channel_take(int channel, int *fd, uint64_t *number)
                              .msg_iovlen = 1,
                              .msg_control = &control,
                              .msg_controllen = sizeof control};
-    ssize_t n = recvmsg(channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t n = syscall(SYS_recvmsg, channel, &message,
+                        MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n <= 0) {
         return n == 0 ? MPROC_EOF : channel_error();
     }

@@ -281,6 +281,15 @@ void mpr_os_close(int fd);
  */
 int mpr_os_poll(struct pollfd *fds, size_t count, mproc_deadline until);
 
+/*
+ * A descriptor that is readable while any of those is that were added. It
+ * forgets them only when it is told to, and none may be closed before that.
+ * EMFILE, ENFILE, ENOMEM; adding: ENOMEM, ENOSPC.
+ */
+int mpr_os_watch(void);
+int mpr_os_watch_add(int watch, int fd);
+void mpr_os_watch_remove(int watch, int fd);
+
 /* ---- threads of the library's own ------------------------------------- */
 
 /*
@@ -310,15 +319,6 @@ void mpr_os_thread_detach(const struct mpr_os_thread *thread);
  * has none, or forbids them.
  */
 int mpr_os_pidfd(pid_t pid);
-
-/*
- * A descriptor that is readable while any of those is that were added. It
- * forgets them only when it is told to, and none may be closed before that.
- * EMFILE, ENFILE, ENOMEM; adding: ENOMEM, ENOSPC.
- */
-int mpr_os_watch(void);
-int mpr_os_watch_add(int watch, int fd);
-void mpr_os_watch_remove(int watch, int fd);
 
 /*
  * These take a child's pidfd, or -1, and its pid. Without pidfd this process
@@ -446,6 +446,14 @@ int mpr_os_channel_try_receive(int channel, void *data, size_t size);
  */
 int mpr_os_channel_hand(int channel, int fd, uint64_t number);
 int mpr_os_channel_take(int channel, int *fd, uint64_t *number);
+
+/* ---- the user's terminal ---------------------------------------------- */
+
+/* How wide the terminal on stderr is; 0: stderr is none. */
+unsigned mpr_os_stderr_columns(void);
+
+/* Past stdio. What cannot be written is dropped; blocks as a terminal does. */
+void mpr_os_stderr_write(const char *text, size_t size);
 
 /* ---- signals: for processes of the library's own, never the user's ---- */
 

@@ -168,8 +168,11 @@ int mpr_os_child_reap_any(pid_t *pid, int *code)
 bool mpr_os_has_ended(pid_t pid, int pidfd, int64_t since_boot_ns)
 {
     struct pollfd ended = {.fd = pidfd, .events = POLLIN};
-    if (pidfd >= 0 && ppoll(&ended, 1, &(struct timespec){0}, NULL) >= 0 &&
-        !(ended.revents & POLLNVAL)) {
+    int cancel;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    int looked = ppoll(&ended, 1, &(struct timespec){0}, NULL);
+    pthread_setcancelstate(cancel, NULL);
+    if (pidfd >= 0 && looked >= 0 && !(ended.revents & POLLNVAL)) {
         return ended.revents != 0;
     }
     return mpr_os_process_gone(pid, since_boot_ns);

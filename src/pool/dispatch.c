@@ -146,6 +146,13 @@ int mpr_pool_wait(struct mpr_pool_wait *w, _Atomic uint32_t *bell,
     return err;
 }
 
+int mpr_pool_look(struct mpr_pool_wait *w)
+{
+    int err = attempt(w);
+    bool soon = err == w->busy && !mpr_deadline_is_forever(next_look(w));
+    return soon ? MPROC_EAGAIN : err;
+}
+
 /* It has ended, and no other thread is at it: nor will be. */
 static int attempt_end(void *user)
 {

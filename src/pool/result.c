@@ -99,16 +99,21 @@ static bool in_own_callback(const struct mproc_result *result)
     return mpr_pool_in_callback != NULL && mpr_pool_in_callback == result->pool;
 }
 
+static struct mpr_pool_wait wait_for(const struct mproc_result *result)
+{
+    return (struct mpr_pool_wait){.pool = (mproc_pool *)result->pool,
+                                  .tag = result->pool_tag,
+                                  .attempt = attempt,
+                                  .user = (void *)result,
+                                  .busy = MPROC_ETIMEDOUT,
+                                  .manual = result->manual};
+}
+
 int mpr_result_await(struct mproc_result *result, mproc_deadline until,
                      bool calls)
 {
-    struct mpr_pool_wait wait = {.pool = (mproc_pool *)result->pool,
-                                 .tag = result->pool_tag,
-                                 .attempt = attempt,
-                                 .user = result,
-                                 .busy = MPROC_ETIMEDOUT,
-                                 .calls = calls,
-                                 .manual = result->manual};
+    struct mpr_pool_wait wait = wait_for(result);
+    wait.calls = calls;
     if (has_ended(result)) {
         return 0;
     }
@@ -131,9 +136,11 @@ static int check(const mproc_result *result, struct mpr_thread **self)
     return result->maker == mpr_self_id() ? 0 : MPROC_EPERM;
 }
 
+/* With manual dispatch nobody ends it but who looks. */
 static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
                 uint32_t *moment)
 {
+    const struct mproc_result *result = handle;
     (void)moment;
     if (tag == 0 || mpr_object_tag(handle, MPR_RESULT) != tag) {
         return MPROC_EINVAL;
@@ -142,12 +149,22 @@ static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
     if (err < 0 || has_ended(handle)) {
         return err;
     }
-    return in_own_callback(handle) ? MPROC_EDEADLK : MPROC_ETIMEDOUT;
+    if (in_own_callback(handle)) {
+        return MPROC_EDEADLK;
+    }
+    if (!result->manual) {
+        return MPROC_ETIMEDOUT;
+    }
+    struct mpr_pool_wait wait = wait_for(result);
+    wait.self = self;
+    return mpr_pool_look(&wait);
 }
 
 static _Atomic uint32_t *bell(const void *handle)
 {
-    return &((struct mproc_result *)handle)->bell;
+    struct mproc_result *result = (struct mproc_result *)handle;
+    return result->manual ? &((mproc_pool *)result->pool)->done.items
+                          : &result->bell;
 }
 
 int mpr_result_wait(mproc_result *r, mproc_deadline until, bool calls)

@@ -279,8 +279,10 @@ static bool call(mproc_reply *reply, const void *arg, size_t size, int *status)
     reply->size = 0;
     reply->capacity = 0;
     reply->failed = false;
-    free(reply->text);
-    reply->text = NULL;
+    if (mpr_unlikely(reply->text != NULL)) {
+        free(reply->text);
+        reply->text = NULL;
+    }
     begin_time(reply);
     int code = reply->entry.task->fn(arg, size, reply);
     if (!end_time(reply)) {
@@ -415,7 +417,7 @@ static void tell_item(mproc_reply *reply, struct mpr_chunk *chunk, size_t i,
                       int status)
 {
     struct mpr_item *item = mpr_chunk_item(chunk, i);
-    if (item == NULL || (status == MPROC_OK && chunk->items == NULL)) {
+    if (item == NULL) {
         return;
     }
     item->worker = mpr_os_pid();
@@ -444,7 +446,9 @@ static enum ran run_items(mproc_reply *reply, struct mpr_chunk *chunk)
         if (!run_item(reply, chunk, i, &status)) {
             return RAN_OVERTIME;
         }
-        tell_item(reply, chunk, i, status);
+        if (mpr_unlikely(status != MPROC_OK) || chunk->items != NULL) {
+            tell_item(reply, chunk, i, status);
+        }
         chunk->status[i] = status;
         task->losses = 0;
         atomic_store_explicit(&chunk->at, i + 1, memory_order_release);
@@ -455,9 +459,11 @@ static enum ran run_items(mproc_reply *reply, struct mpr_chunk *chunk)
 static enum ran run_chunk(mproc_reply *reply)
 {
     struct mpr_chunk *chunk = reply->entry.task->chunk;
-    int64_t begun = mpr_os_now();
+    int64_t begun = chunk->timed ? mpr_os_now() : 0;
     enum ran ran = run_items(reply, chunk);
-    chunk->ns += mpr_os_now() - begun;
+    if (chunk->timed) {
+        chunk->ns += mpr_os_now() - begun;
+    }
     return ran;
 }
 

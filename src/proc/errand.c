@@ -11,6 +11,7 @@
 struct hello {
     int32_t err;
     int32_t pid;
+    uint64_t namespace; /* of the pid */
 };
 
 /* ---- in the parent ---------------------------------------------------- */
@@ -44,7 +45,8 @@ int mpr_errand_give(const struct mpr_errand *errand, int channel, int death,
         return err == MPROC_EOF ? MPROC_EWORKERLOST : err;
     }
     *pid = hello.pid;
-    return hello.err;
+    bool known = hello.namespace == mpr_os_pid_namespace();
+    return hello.err < 0 || known ? hello.err : MPROC_ENOTSUP;
 }
 
 void mpr_errand_go(int channel)
@@ -72,7 +74,8 @@ void mpr_errand_refuse(int channel, int err)
 
 void mpr_errand_hello(int channel)
 {
-    const struct hello hello = {.pid = mpr_os_pid()};
+    const struct hello hello = {.pid = mpr_os_pid(),
+                                .namespace = mpr_os_pid_namespace()};
     mpr_os_channel_send(channel, -1, &hello, sizeof hello);
 }
 

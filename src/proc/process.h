@@ -30,7 +30,7 @@ enum mpr_process_phase {
  * elsewhere.
  * `state`: by the maker, under its children's mutex. `pid`, `since_boot_ns` and
  * RUNS are written by the maker and by the child in its first call, who ever is
- * first, with like values; `id` by the child. That of a thread is its process's.
+ * first, with like values; `id` by the child, of a thread its process's.
  * Publishes: `state`, after `pid` and `since_boot_ns`. Survives: a maker killed
  * while STARTING leaves what the child writes; one killed later leaves RUNS for
  * ever, so others ask the system whether the process lives.

@@ -58,6 +58,27 @@ static int waits_for(const void *arg, size_t size, mproc_reply *reply)
                            MPROC_FOREVER);
 }
 
+static int tells_pid(const void *arg, size_t size, mproc_reply *reply)
+{
+    pid_t pid = getpid();
+    (void)arg;
+    (void)size;
+    return mproc_reply_set(reply, &pid, sizeof pid);
+}
+
+/* Says its pid and waits for ever. */
+static int stays(const void *arg, size_t size, mproc_reply *reply)
+{
+    mproc_queue *here = *(mproc_queue *const *)arg;
+    pid_t pid = getpid();
+    (void)size;
+    (void)reply;
+    mproc_queue_put(here, &pid, sizeof pid, MPROC_FOREVER);
+    while (pause() != 0) {
+    }
+    return 0;
+}
+
 static int dies(const void *arg, size_t size, mproc_reply *reply)
 {
     (void)arg;
@@ -571,6 +592,36 @@ static void deaths_wake_an_event_loop(void **state)
     end_of(p);
 }
 
+/* Nobody else looks after the pool meanwhile. */
+static void waiting_for_many_looks_after_the_pool(void **state)
+{
+    (void)state;
+    mproc_pool *p = manual_pool(1);
+    mproc_queue *here = queue();
+    pid_t worker;
+    for (int i = 0; i < 3; i++) {
+        size_t ready;
+        mproc_result *r[] = {
+            sent(p, (mproc_call){.fn = stays, MPROC_ARG(here)}),
+            sent(p, (mproc_call){.fn = tells_pid})};
+        mproc_waitable what[] = {mproc_waitable_result(r[0]),
+                                 mproc_waitable_result(r[1])};
+        assert_err(mproc_wait(what, 2, &ready, mproc_in_ms(20)),
+                   MPROC_ETIMEDOUT);
+        assert_ok(
+            mproc_queue_get(here, &worker, sizeof worker, NULL, TEST_BOUND));
+        kill(i ? worker : parent_of(worker), SIGKILL);
+        assert_ok(mproc_wait(what, 1, &ready, TEST_BOUND));
+        assert_ok(mproc_wait(what + 1, 1, &ready, TEST_BOUND));
+        assert_err(mproc_result_outcome(r[0])->status, MPROC_EWORKERLOST);
+        assert_true(mproc_result_successful(r[1]));
+        mproc_result_free(r[0]);
+        mproc_result_free(r[1]);
+    }
+    end_of(p);
+    mproc_queue_free(here);
+}
+
 static void terminated_tasks_are_told_by_dispatch(void **state)
 {
     (void)state;
@@ -642,6 +693,7 @@ int main(void)
         CLEAN(what_is_not_dispatched_is_dropped),
         CLEAN(threads_may_share_the_work),
         CLEAN(deaths_wake_an_event_loop),
+        CLEAN(waiting_for_many_looks_after_the_pool),
         CLEAN(terminated_tasks_are_told_by_dispatch),
         CLEAN(refusals),
     };

@@ -263,6 +263,40 @@ static void threads_may_start_processes_at_once(void **state)
     }
 }
 
+static void *starts_and_joins_when_cancelled(void *arg)
+{
+    int *code = arg;
+    mproc_process *p = started(ends_at_once, &nothing);
+    pthread_cancel(pthread_self()); /* acts at the next cancellation point */
+    joined(started(ends_at_once, &nothing));
+    mproc_process_fd(p);
+    mproc_process_is_alive(p);
+    mproc_process_join(p, TEST_BOUND);
+    mproc_process_exitcode(p, code);
+    mproc_process_free(p);
+    mproc_active_children(NULL, 0);
+    pthread_testcancel();
+    *code = 99;
+    return NULL;
+}
+
+static void no_call_is_a_cancellation_point(void **state)
+{
+    (void)state;
+    int code = 12345;
+    pthread_t thread;
+    void *result;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    skip(); /* what these put in between is one */
+#endif
+    assert_int_equal(
+        pthread_create(&thread, NULL, starts_and_joins_when_cancelled, &code),
+        0);
+    pthread_join(thread, &result);
+    assert_ptr_equal(result, PTHREAD_CANCELED);
+    assert_int_equal(code, 0);
+}
+
 /* ---- statuses that others took ---------------------------------------- */
 
 static void a_status_taken_by_another_wait_is_unknown(void **state)
@@ -527,6 +561,7 @@ int main(void)
         cmocka_unit_test(active_children_joins_those_that_have_ended),
         cmocka_unit_test(all_who_join_know_the_exit_code),
         cmocka_unit_test(threads_may_start_processes_at_once),
+        cmocka_unit_test(no_call_is_a_cancellation_point),
         cmocka_unit_test(a_status_taken_by_another_wait_is_unknown),
         cmocka_unit_test(join_works_where_children_are_ignored),
         cmocka_unit_test(the_descriptor_is_readable_once_it_has_ended),
