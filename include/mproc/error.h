@@ -27,7 +27,7 @@
     X(MPROC_EOF, -20004, "end of data: no writer is left") \
     X(MPROC_EBROKEN, -20005, "broken") /* BrokenBarrierError, …ProcessPool */ \
     /* BrokenProcessPool */ \
-    X(MPROC_EWORKERLOST, -20006, "the worker died during the task") \
+    X(MPROC_EWORKERLOST, -20006, "the process that was to do it died") \
     X(MPROC_ETASK, -20007, "the task failed") /* the task's own exception */ \
     /* an errno says these */ \
     /* TimeoutError, False */ \

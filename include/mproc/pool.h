@@ -602,6 +602,40 @@ static inline int mproc_pool_map_async(mproc_pool *p, const mproc_batch *b,
     return mproc_pool_map_async_sized(p, b, sizeof *b, out);
 }
 
+/*
+ * What mproc_progress_line shows: the first two are set by the caller, the rest
+ * is zero at first and the library's.
+ *
+ * total   how many items there will be; 0: not known, then they are counted,
+ *         and the newline is the caller's to print
+ * label   in front of the line. Default: none
+ * done    items that have ended, and those of them that ended badly
+ * failed
+ */
+typedef struct mproc_progress {
+    size_t total;
+    const char *label;
+    size_t done;
+    size_t failed;
+    int64_t private_[4];
+} mproc_progress;
+MPROC_NO_PADDING_(mproc_progress, 3 * sizeof(size_t) + sizeof(const char *) +
+                                      4 * sizeof(int64_t));
+
+/*
+ * An on_item that shows the progress of a batch in one line on the terminal at
+ * stderr, and nothing where stderr is none: a bar, how many of how many, how
+ * many failed, how long it will take. `user` is a mproc_progress:
+ *
+ *     mproc_progress line = {.total = n, .label = "thumbnails"};
+ *     mproc_batch b = {…, .on_item = mproc_progress_line, .user = &line};
+ *
+ * Draws ten times a second at most, over what it drew before; the last item
+ * ends the line. May block as long as the terminal does. Has no Python
+ * namesake; tqdm is what people use there.
+ */
+MPROC_API void mproc_progress_line(const mproc_outcome *outcome, void *user);
+
 /* Iterating over replies. */
 
 /* The two below with the size of the caller's struct; call those. */

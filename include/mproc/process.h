@@ -61,10 +61,10 @@ typedef int mproc_main_fn(void *arg);
  * The last two are safe whatever the maker's threads do, and cost the same
  * however large it is. What they have in common:
  *
- * - `arg` is copied, so it needs its arg_size, and memory of its own is all
- *   that the child knows of the maker's: variables are as at the start of the
- *   program. Handles and pointers into the shared heap are good there; pointers
- *   to functions are not.
+ * - `arg` is copied, so it needs its arg_size, and it is all of the maker's own
+ *   memory that the child sees: variables are as at the start of the program.
+ *   Handles and pointers into the shared heap are good there; pointers to
+ *   functions are not.
  * - The function is found again by the module that it lies in: the executable
  *   or a library that it is linked with. One that lies elsewhere, as in what
  *   dlopen has loaded, is not found: MPROC_ENOENT.
@@ -85,7 +85,8 @@ typedef int mproc_main_fn(void *arg);
  * the server as parent. Each process that starts by a forkserver has one of its
  * own, which ends with it. It costs two descriptors while it runs. If it is
  * killed its children run on, with their exit codes unknown; the next start
- * makes another.
+ * makes another. One that is stopped may hold up for two seconds who asks about
+ * a child that has ended.
  *
  * Python: get_context("fork"), multiprocessing.dummy, get_context("spawn"),
  * get_context("forkserver").
@@ -163,7 +164,8 @@ static inline int mproc_process_new(mproc_process **out, mproc_main_fn *fn,
  * MPROC_EADDRINUSE  something lies there where the shared memory is to be
  * MPROC_ENOTSUP the shared memory has no descriptor (memfd_create was refused,
  *               or the user has closed it), the program has raised privileges,
- *               or it is not linked with this library
+ *               it is not linked with this library, or the new process is in
+ *               another pid namespace
  * MPROC_EWORKERLOST  the new process, or one server after the other, died
  *               before it could begin
  * another -errno  what the system refused to run the program for

@@ -198,14 +198,18 @@ static bool settle(struct mpr_pipe *pipe, struct mpr_thread *self, uint64_t tag,
     return true;
 }
 
-/* Somebody died. */
+/*
+ * Somebody died. Who has the guard for long, being stopped, holds an end: when
+ * he closes it or ends, this is done again; and who waits at the pipe, being
+ * told of the death, tries it himself.
+ */
 static void settle_any(struct mpr_object *object, void *user)
 {
     struct mpr_pipe *pipe = (struct mpr_pipe *)object;
     uint64_t tag = mpr_object_tag(pipe, MPR_PIPE);
     if (tag != 0 &&
         !(surely_held(&pipe->end[0]) && surely_held(&pipe->end[1]))) {
-        settle(pipe, user, tag, MPROC_FOREVER);
+        settle(pipe, user, tag, MPROC_NOWAIT);
     }
 }
 
@@ -574,7 +578,7 @@ void mpr_pipe_hold_in(const void *bytes, size_t size)
     struct call call;
     for (size_t at = 0; at + sizeof(void *) <= size; at += sizeof(void *)) {
         mproc_connection *c;
-        memcpy(&c, (const char *)bytes + at, sizeof c);
+        memcpy(&c, (const char *)bytes + at, sizeof(void *));
         if (begin(&call, c, soon, MPROC_EAGAIN) == 0) {
             end(&call, 0);
         }

@@ -4,23 +4,21 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "os/os.h"
 #include "os/process.h"
 
-int mpr_os_beyond_standard(int *fd)
+int mpr_os_beyond_standard(int fd)
 {
-    if (*fd > STDERR_FILENO) {
-        return 0;
+    if (fd > STDERR_FILENO || fd < 0) {
+        return fd;
     }
-    int moved = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    if (moved < 0) {
-        return mpr_os_error();
-    }
-    mpr_os_close(*fd);
-    *fd = moved;
-    return 0;
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int err = mpr_os_error();
+    mpr_os_close(fd);
+    return moved >= 0 ? moved : err;
 }
 
 int mpr_os_channel(int ends[2])
@@ -29,17 +27,14 @@ int mpr_os_channel(int ends[2])
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, made) != 0) {
         return mpr_os_error();
     }
-    int err = mpr_os_beyond_standard(&made[0]);
-    if (err == 0) {
-        err = mpr_os_beyond_standard(&made[1]);
-    }
-    if (err < 0) {
+    made[0] = mpr_os_beyond_standard(made[0]);
+    made[1] = mpr_os_beyond_standard(made[1]);
+    if (made[0] < 0 || made[1] < 0) {
         mpr_os_close(made[0]);
         mpr_os_close(made[1]);
-        return err;
+        return made[0] < 0 ? made[0] : made[1];
     }
-    ends[0] = made[0];
-    ends[1] = made[1];
+    memcpy(ends, made, sizeof made);
     return 0;
 }
 
@@ -57,12 +52,12 @@ static int channel_error(void)
     }
 }
 
-/* Part of it, without waiting. */
+/* Part of it, without waiting; libc's calls are cancellation points. */
 static ssize_t move_some(int channel, bool send_it, char *data, size_t size)
 {
-    int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-    ssize_t n = send_it ? send(channel, data, size, flags)
-                        : recv(channel, data, size, flags);
+    long call = send_it ? SYS_sendto : SYS_recvfrom;
+    ssize_t n = syscall(call, channel, data, size, MSG_DONTWAIT | MSG_NOSIGNAL,
+                        NULL, NULL);
     if (n < 0) {
         return channel_error();
     }
@@ -160,7 +155,8 @@ int mpr_os_channel_hand(int channel, int fd, uint64_t number)
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN(sizeof fd);
     memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    ssize_t n = sendmsg(channel, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n =
+        syscall(SYS_sendmsg, channel, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     return n < 0 ? channel_error() : 0;
 }
 
@@ -172,7 +168,8 @@ int mpr_os_channel_take(int channel, int *fd, uint64_t *number)
                              .msg_iovlen = 1,
                              .msg_control = &control,
                              .msg_controllen = sizeof control};
-    ssize_t n = recvmsg(channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t n = syscall(SYS_recvmsg, channel, &message,
+                        MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n <= 0) {
         return n == 0 ? MPROC_EOF : channel_error();
     }

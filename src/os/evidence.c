@@ -250,9 +250,11 @@ uint64_t mpr_os_program(void)
     uint64_t program = atomic_load_explicit(&known, memory_order_relaxed);
     struct stat_fields is;
     char text[1024];
+    if (program != 0) {
+        return program;
+    }
     int saved = errno;
-    if (program == 0 &&
-        read_file(AT_FDCWD, "/proc/self/stat", text, sizeof text) > 0 &&
+    if (read_file(AT_FDCWD, "/proc/self/stat", text, sizeof text) > 0 &&
         read_fields(text, &is)) {
         program = is.stack;
         atomic_store_explicit(&known, program, memory_order_relaxed);

@@ -123,10 +123,11 @@ static int sealed_memfd(int *out, size_t size)
     }
     /* A program may have been started without its standard streams: what it,
      * or a child of it, prints would be written into the region. */
-    int err = mpr_os_beyond_standard(&fd);
-    if (err == 0) {
-        err = truncate_quietly(fd, size);
+    fd = mpr_os_beyond_standard(fd);
+    if (fd < 0) {
+        return fd;
     }
+    int err = truncate_quietly(fd, size);
     if (err == 0) {
         int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
         if (fchmod(fd, 0600) != 0 || fcntl(fd, F_ADD_SEALS, seals) != 0) {

@@ -215,11 +215,15 @@ static void mark_needed(struct modules *modules, const struct module *by)
     }
 }
 
-static size_t count_needed(const struct modules *modules)
+/* Returns how many are needed, before this pass. */
+static size_t mark_by_all_needed(struct modules *modules)
 {
     size_t count = 0;
     for (size_t i = 0; i < modules->count; i++) {
-        count += modules->all[i].needed;
+        if (modules->all[i].needed) {
+            count++;
+            mark_needed(modules, &modules->all[i]);
+        }
     }
     return count;
 }
@@ -227,16 +231,12 @@ static size_t count_needed(const struct modules *modules)
 /* The executable comes first; what is needed by what is needed is needed. */
 static void mark_all_needed(struct modules *modules)
 {
-    size_t before = 0;
+    size_t before = 0, count = 0;
     modules->all[0].needed = true;
-    for (size_t count; (count = count_needed(modules)) != before;
-         before = count) {
-        for (size_t i = 0; i < modules->count; i++) {
-            if (modules->all[i].needed) {
-                mark_needed(modules, &modules->all[i]);
-            }
-        }
-    }
+    do {
+        before = count;
+        count = mark_by_all_needed(modules);
+    } while (count != before);
 }
 
 static bool is_preloaded(const char *path)

@@ -34,6 +34,10 @@ int64_t mpr_os_boot_now(void);
 
 pid_t mpr_os_pid(void);
 pid_t mpr_os_tid(void);
+pid_t mpr_os_parent_pid(void); /* 0: it is of another pid namespace */
+
+/* Whether the calling thread blocks any signal, as handlers mostly do. */
+bool mpr_os_signals_blocked(void);
 
 /*
  * Names the pid namespace of this process; 0 where it cannot be told. Pids of
@@ -227,6 +231,13 @@ void mpr_os_stdio_flush(void);
 int mpr_os_on_exit(void (*fn)(int status));
 
 /*
+ * Call run(user), then end(user): also where `run` ends its thread by
+ * pthread_exit, or another cancels it.
+ */
+void mpr_os_run_to_end(void (*run)(void *user), void (*end)(void *user),
+                       void *user);
+
+/*
  * Blocks while there are threads beside the caller and the library's own; looks
  * every few milliseconds.
  */
@@ -299,8 +310,9 @@ struct mpr_os_thread {
 };
 
 /*
- * The same for a thread that may do all, and is to be joined, or detached by
- * whoever. EAGAIN.
+ * Run fn(arg) in a thread in which all signals are blocked, so that handlers
+ * run in the user's threads; to be joined, or detached by whoever. EAGAIN: no
+ * thread left.
  */
 int mpr_os_thread_start(struct mpr_os_thread *out, void *(*fn)(void *),
                         void *arg);
@@ -441,6 +453,14 @@ int mpr_os_channel_try_receive(int channel, void *data, size_t size);
  */
 int mpr_os_channel_hand(int channel, int fd, uint64_t number);
 int mpr_os_channel_take(int channel, int *fd, uint64_t *number);
+
+/* ---- the user's terminal ---------------------------------------------- */
+
+/* How wide the terminal on stderr is; 0: stderr is none. */
+unsigned mpr_os_stderr_columns(void);
+
+/* Past stdio. What cannot be written is dropped; blocks as a terminal does. */
+void mpr_os_stderr_write(const char *text, size_t size);
 
 /* ---- signals: for processes of the library's own, never the user's ---- */
 

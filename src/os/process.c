@@ -29,8 +29,9 @@ pid_t mpr_os_fork(sigset_t *before)
     sigset_t all;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, before);
+    bool buffered = mpr_os_stdio_buffers();
     pid_t pid = fork();
-    if (pid == 0) {
+    if (pid == 0 && buffered) {
         mpr_os_stdio_forget();
     }
     return pid < 0 ? mpr_os_error() : pid;
@@ -105,7 +106,7 @@ int mpr_os_pidfd(pid_t pid)
 {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (fd >= 0) {
-        return fd;
+        return mpr_os_beyond_standard(fd);
     }
     switch (errno) {
     case EMFILE:
@@ -167,8 +168,11 @@ int mpr_os_child_reap_any(pid_t *pid, int *code)
 bool mpr_os_has_ended(pid_t pid, int pidfd, int64_t since_boot_ns)
 {
     struct pollfd ended = {.fd = pidfd, .events = POLLIN};
-    if (pidfd >= 0 && ppoll(&ended, 1, &(struct timespec){0}, NULL) >= 0 &&
-        !(ended.revents & POLLNVAL)) {
+    int cancel;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    int looked = ppoll(&ended, 1, &(struct timespec){0}, NULL);
+    pthread_setcancelstate(cancel, NULL);
+    if (pidfd >= 0 && looked >= 0 && !(ended.revents & POLLNVAL)) {
         return ended.revents != 0;
     }
     return mpr_os_process_gone(pid, since_boot_ns);
@@ -179,6 +183,15 @@ static void look_later(mproc_deadline until)
     static _Atomic uint32_t never;
     mproc_deadline look = mpr_deadline_after(mpr_os_now(), LOOK_MS, 1e6);
     mpr_os_wait(&never, 0, mpr_deadline_earlier(look, until));
+}
+
+/* NOLINTNEXTLINE(readability-function-size): of what libc's macros make */
+void mpr_os_run_to_end(void (*run)(void *user), void (*end)(void *user),
+                       void *user)
+{
+    pthread_cleanup_push(end, user);
+    run(user);
+    pthread_cleanup_pop(1);
 }
 
 void mpr_os_await_single_thread(void)

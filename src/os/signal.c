@@ -6,6 +6,13 @@
 
 #include "os/os.h"
 
+bool mpr_os_signals_blocked(void)
+{
+    sigset_t blocked;
+    return pthread_sigmask(SIG_BLOCK, NULL, &blocked) != 0 ||
+           !sigisemptyset(&blocked);
+}
+
 const char *mpr_os_signal_name(int sig)
 {
     static const struct {

@@ -48,6 +48,12 @@ void mpr_os_stdio_flush(void)
     pthread_setcancelstate(cancel, NULL);
 }
 
+bool mpr_os_stdio_buffers(void)
+{
+    return __fpending(stdout) > 0 || __fpending(stderr) > 0 ||
+           !mpr_os_single_threaded();
+}
+
 void mpr_os_stdio_forget(void)
 {
     __fpurge(stdout);

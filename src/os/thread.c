@@ -5,6 +5,39 @@
 #include "os/os.h"
 #include "os/process.h"
 
+/* Its signals are blocked, so that handlers run in the user's threads. */
+static bool create(pthread_t *thread, void *(*fn)(void *), void *arg)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool created = pthread_create(thread, NULL, fn, arg) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return created;
+}
+
+int mpr_os_thread_start(struct mpr_os_thread *out, void *(*fn)(void *),
+                        void *arg)
+{
+    return create(&out->id, fn, arg) ? 0 : MPROC_EAGAIN;
+}
+
+/* No cancellation point. */
+void mpr_os_thread_join(const struct mpr_os_thread *thread)
+{
+    int cancel;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    pthread_join(thread->id, NULL);
+    pthread_setcancelstate(cancel, NULL);
+}
+
+void mpr_os_thread_detach(const struct mpr_os_thread *thread)
+{
+    pthread_detach(thread->id);
+}
+
+/* ---- helpers ---------------------------------------------------------- */
+
 /* {pid:32 | helpers:32}: those of another process are not this one's. */
 static _Atomic uint64_t helpers;
 
@@ -38,59 +71,19 @@ static void *run_helper(void *arg)
     return result;
 }
 
-static bool create_detached(struct helper *helper)
-{
-    pthread_attr_t attr;
-    pthread_t thread;
-    sigset_t all, before;
-    if (pthread_attr_init(&attr) != 0) {
-        return false;
-    }
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    bool created = pthread_create(&thread, &attr, run_helper, helper) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    return created;
-}
-
 int mpr_os_helper_start(void *(*fn)(void *), void *arg)
 {
+    pthread_t thread;
     struct helper *helper = malloc(sizeof *helper);
     if (helper == NULL) {
         return MPROC_ENOMEM;
     }
     *helper = (struct helper){fn, arg};
-    if (!create_detached(helper)) {
+    if (!create(&thread, run_helper, helper)) {
         free(helper);
         return MPROC_EAGAIN;
     }
+    pthread_detach(thread);
     count_helper(1);
     return 0;
-}
-
-int mpr_os_thread_start(struct mpr_os_thread *out, void *(*fn)(void *),
-                        void *arg)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int err = pthread_create(&out->id, NULL, fn, arg);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return err == 0 ? 0 : MPROC_EAGAIN;
-}
-
-/* No cancellation point. */
-void mpr_os_thread_join(const struct mpr_os_thread *thread)
-{
-    int cancel;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-    pthread_join(thread->id, NULL);
-    pthread_setcancelstate(cancel, NULL);
-}
-
-void mpr_os_thread_detach(const struct mpr_os_thread *thread)
-{
-    pthread_detach(thread->id);
 }

@@ -65,6 +65,11 @@ pid_t mpr_os_pid(void)
     return getpid();
 }
 
+pid_t mpr_os_parent_pid(void)
+{
+    return getppid();
+}
+
 pid_t mpr_os_tid(void)
 {
     return (pid_t)syscall(SYS_gettid);

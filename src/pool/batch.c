@@ -52,13 +52,14 @@ static void tell_items(mproc_pool *pool, struct mpr_batch_state *batch,
     }
 }
 
-/* `status`: NULL when they were cancelled and nobody wants to know more. */
+/* From the first bad one on; those before ended well. */
 static void count_items(mproc_pool *pool, const struct mpr_chunk *chunk,
-                        const int *status)
+                        size_t bad)
 {
     mpr_pool_lock();
-    for (size_t i = 0; i < chunk->count; i++) {
-        mpr_pool_count(pool, status != NULL ? status[i] : MPROC_ECANCELED);
+    mpr_pool_count(pool, MPROC_OK, bad);
+    for (size_t i = bad; i < chunk->count; i++) {
+        mpr_pool_count(pool, chunk->status[i], 1);
     }
     mpr_pool_unlock();
 }
@@ -70,7 +71,7 @@ static void take_in(mproc_pool *pool, struct mpr_thread *self,
     struct mpr_chunk *chunk = task->chunk;
     char text[MPR_LOSS_TEXT];
     size_t bad = mpr_chunk_end(chunk, status);
-    count_items(pool, chunk, chunk->status);
+    count_items(pool, chunk, bad);
     if (bad < chunk->count) {
         mproc_outcome outcome =
             mpr_chunk_outcome(chunk, task->reply, bad, text);
@@ -105,11 +106,12 @@ bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
     struct mpr_part *part = task->chunk->part;
     mpr_pool_lock();
     measure(batch, task->chunk);
+    if (batch->forgotten) {
+        mpr_pool_count(pool, MPROC_ECANCELED, part->items);
+    }
     mpr_pool_unlock();
     if (!batch->forgotten) {
         take_in(pool, self, task, status);
-    } else {
-        count_items(pool, task->chunk, NULL);
     }
     mpr_pool_lock();
     mpr_batch_unlink(batch, part);

@@ -145,6 +145,7 @@ struct mpr_chunk *mpr_chunk_new(struct mpr_thread *self,
                                 .count = count,
                                 .in_size = b->in_size,
                                 .out_size = b->out_size,
+                                .timed = b->chunk == 0,
                                 .bad = count};
     fill_in(chunk, &plan);
     fill_items(chunk, &plan, staged);

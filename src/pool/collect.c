@@ -70,7 +70,7 @@ static void fill_result(mproc_pool *pool, struct mpr_task *task,
                         mproc_outcome *outcome)
 {
     mpr_pool_lock();
-    mpr_pool_count(pool, outcome->status);
+    mpr_pool_count(pool, outcome->status, 1);
     mpr_pool_unlock();
     if (task->result != NULL) {
         move_to_result(task->result, task, outcome);
@@ -167,13 +167,13 @@ size_t mpr_pool_call_one(mproc_pool *pool, struct mpr_thread *self,
 
 /* ---- an entry --------------------------------------------------------- */
 
-void mpr_pool_count(mproc_pool *pool, int status)
+void mpr_pool_count(mproc_pool *pool, int status, size_t items)
 {
     mproc_pool_info *ended = &pool->mine->ended;
     size_t *count = status == MPROC_OK            ? &ended->done
                     : status == MPROC_EWORKERLOST ? &ended->lost
                                                   : &ended->failed;
-    ++*count;
+    *count += items;
 }
 
 void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,

@@ -11,29 +11,50 @@
 #include "pool/private.h"
 
 enum {
-    CHUNK_NS = 500000,     /* what a chosen chunk is to run */
+    CHUNK_NS = 2000000,    /* what a chosen chunk is to run */
     CHUNK_BYTES = 1 << 20, /* and to carry at most */
-    GROWTH = 4,            /* of chosen chunks, from one to the next */
-    PARTS_A_WORKER = 4,    /* under way, of chosen chunks */
-    PARTS_MORE = 512,      /* of others, which may be small */
+    FIRST_ITEMS = 64,   /* in chosen chunks while no time is known, at most */
+    FIRST_SHARES = 64,  /* a worker: these are of the items, at most */
+    GROWTH = 16,        /* of chosen chunks, from those known to the next */
+    PARTS_A_WORKER = 4, /* under way, of chosen chunks */
+    PARTS_MORE = 512,   /* of others, which may be small */
 };
 
 /* ---- how much at a time ----------------------------------------------- */
 
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What an item takes of a chunk's block. */
+static size_t bytes_of_item(const mproc_batch *b)
+{
+    bool in = mpr_family_holds(b->in, 1), out = mpr_family_holds(b->out, 1);
+    return sizeof(int) + (in ? 0 : b->in_size) + (out ? 0 : b->out_size);
+}
+
 size_t mpr_batch_chunk(const struct mpr_batch_state *batch, size_t share,
                        double ns)
 {
-    if (batch->largest == 0) {
-        return 1;
-    }
-    const mproc_batch *b = &batch->is;
-    size_t by_growth = GROWTH * batch->largest;
-    size_t by_size = CHUNK_BYTES / (b->in_size + b->out_size + sizeof(int)) + 1;
+    size_t chunk = least(share, GROWTH * batch->largest);
+    chunk = least(chunk, CHUNK_BYTES / bytes_of_item(&batch->is));
     double by_time = ns / (batch->item_ns + 1);
-    size_t chunk = by_growth < share ? by_growth : share;
-    chunk = chunk < by_size ? chunk : by_size;
     chunk = by_time < (double)chunk ? (size_t)by_time : chunk;
     return chunk > 0 ? chunk : 1;
+}
+
+/* So few that the workers end together. */
+static size_t chosen_chunk(const mproc_pool *pool,
+                           const struct mpr_batch_state *batch)
+{
+    size_t workers = mpr_pool_wanted(pool);
+    size_t share = (batch->count - batch->sent) / (PARTS_A_WORKER * workers);
+    if (batch->largest == 0) {
+        size_t first = batch->count / (FIRST_SHARES * workers);
+        return least(first, FIRST_ITEMS) + (first == 0);
+    }
+    return mpr_batch_chunk(batch, share + 1, CHUNK_NS);
 }
 
 /* Locked. Items to be sent next, 0: nothing now. */
@@ -43,8 +64,8 @@ static size_t next_count(const mproc_pool *pool,
     size_t left = batch->count - batch->sent, room = mpr_pool_room(pool);
     size_t window = batch->is.window, chunk = batch->is.chunk;
     size_t parts = PARTS_A_WORKER * (size_t)mpr_pool_wanted(pool);
-    if (chunk == 0) { /* so few that the workers end together */
-        chunk = mpr_batch_chunk(batch, left / parts + 1, CHUNK_NS);
+    if (chunk == 0) {
+        chunk = chosen_chunk(pool, batch);
     } else {
         parts += PARTS_MORE;
     }
@@ -174,7 +195,7 @@ static void end_rest(mproc_pool *pool, struct mpr_thread *self,
                                  .error = mproc_strerror(status)};
         mpr_batch_note_bad(self, result, &outcome);
         mpr_pool_lock();
-        mpr_pool_count(pool, status);
+        mpr_pool_count(pool, status, 1);
         mpr_pool_unlock();
         if (batch->is.status != NULL) {
             batch->is.status[batch->sent] = status;

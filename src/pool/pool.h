@@ -134,7 +134,8 @@ struct mpr_chunk {
     size_t bad;  /* the first bad item, count when there is none */
     struct mpr_item first_bad; /* where there are no `items` */
     size_t used; /* bytes of the task's reply that belong to ended items */
-    int64_t ns;  /* that its items have run */
+    int64_t ns;  /* that its items have run, if `timed` */
+    bool timed;
     struct mpr_part *part; /* the maker's */
 };
 

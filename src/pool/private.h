@@ -202,7 +202,7 @@ void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
 size_t mpr_pool_room(const mproc_pool *pool);
 
 /* Locked. One task or item more has ended so. */
-void mpr_pool_count(mproc_pool *pool, int status);
+void mpr_pool_count(mproc_pool *pool, int status, size_t items);
 
 /* The argument is needed no more. */
 void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task);
@@ -384,8 +384,8 @@ int mpr_batch_begin(mproc_pool *pool, struct mpr_thread *self,
                     struct mproc_result *result);
 
 /*
- * As many items as run for `ns`, but no more than `share`; while no time is
- * known, one. Locked.
+ * As many items as run for `ns`, if that is known, but no more than `share`;
+ * one while it is not. Locked.
  */
 size_t mpr_batch_chunk(const struct mpr_batch_state *batch, size_t share,
                        double ns);

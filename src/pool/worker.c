@@ -285,8 +285,10 @@ static bool call(mproc_reply *reply, const void *arg, size_t size, int *status)
     reply->size = 0;
     reply->capacity = 0;
     reply->failed = false;
-    free(reply->text);
-    reply->text = NULL;
+    if (mpr_unlikely(reply->text != NULL)) {
+        free(reply->text);
+        reply->text = NULL;
+    }
     begin_time(reply);
     int code = reply->entry.task->fn(arg, size, reply);
     if (!end_time(reply)) {
@@ -421,7 +423,7 @@ static void tell_item(mproc_reply *reply, struct mpr_chunk *chunk, size_t i,
                       int status)
 {
     struct mpr_item *item = mpr_chunk_item(chunk, i);
-    if (item == NULL || (status == MPROC_OK && chunk->items == NULL)) {
+    if (item == NULL) {
         return;
     }
     item->worker = own_pid(reply);
@@ -450,7 +452,9 @@ static enum ran run_items(mproc_reply *reply, struct mpr_chunk *chunk)
         if (!run_item(reply, chunk, i, &status)) {
             return RAN_OVERTIME;
         }
-        tell_item(reply, chunk, i, status);
+        if (mpr_unlikely(status != MPROC_OK) || chunk->items != NULL) {
+            tell_item(reply, chunk, i, status);
+        }
         chunk->status[i] = status;
         task->losses = 0;
         atomic_store_explicit(&chunk->at, i + 1, memory_order_release);
@@ -461,9 +465,9 @@ static enum ran run_items(mproc_reply *reply, struct mpr_chunk *chunk)
 static enum ran run_chunk(mproc_reply *reply)
 {
     struct mpr_chunk *chunk = reply->entry.task->chunk;
-    int64_t begun = mpr_os_now();
+    int64_t begun = chunk->timed ? mpr_os_now() : 0;
     enum ran ran = run_items(reply, chunk);
-    if (ran != RAN_OVERTIME) {
+    if (chunk->timed && ran != RAN_OVERTIME) {
         chunk->ns += mpr_os_now() - begun;
     }
     return ran;

@@ -57,27 +57,35 @@ static void set_up(enum mpr_child_bond bond, const struct mpr_os_parent *parent)
     mpr_children_forget();
     if (bond == MPR_CHILD_ENDS_WITH_PARENT) {
         mpr_os_end_with_parent(parent);
-    } else {
-        mpr_os_close(parent->pidfd);
     }
 }
 
 /*
- * The pidfd of this process, needed for the bond, also keeps a place for the
- * child's: that cannot be opened before the fork, and must not fail after it.
- * (Another thread may snatch the place: then there is none.)
+ * There must be a place for the child's pidfd: that cannot be opened before the
+ * fork, and must not fail after it. (Another thread may snatch the place: then
+ * there is none.) The pidfd of this process, needed for the bond, keeps one.
  */
+static int reserve(enum mpr_child_bond bond, struct mpr_os_parent *parent)
+{
+    bool bound = bond == MPR_CHILD_ENDS_WITH_PARENT;
+    int fd = bound ? mpr_os_pidfd(parent->pid) : mpr_os_flag(false);
+    parent->pidfd = bound ? fd : -1;
+    if (!bound) {
+        mpr_os_close(fd);
+    }
+    return fd < 0 && fd != MPROC_ENOTSUP ? fd : 0;
+}
+
 int mpr_child_fork(enum mpr_child_bond bond, struct mpr_child *out)
 {
     struct mpr_os_parent parent = {.pid = mpr_os_pid()};
     parent.main_thread = parent.pid == mpr_os_tid();
     int err = mpr_child_end_at_exit();
+    if (err == 0) {
+        err = reserve(bond, &parent);
+    }
     if (err < 0) {
         return err;
-    }
-    parent.pidfd = mpr_os_pidfd(parent.pid);
-    if (parent.pidfd < 0 && parent.pidfd != MPROC_ENOTSUP) {
-        return parent.pidfd;
     }
     mpr_os_stdio_flush();
     out->pidfd = -1;

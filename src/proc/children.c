@@ -20,9 +20,10 @@ static struct {
     pid_t pid; /* of the process whose children these are */
     mpr_id id;
     struct list running; /* by start */
+    uint32_t running_count;
     struct list others;
     unsigned found_dead;
-    mpr_id dead; /* the last of these; 0: which process it was is not known */
+    mpr_id dead; /* the last of these; 0: unknown */
 } mine = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static void lock(void)
@@ -56,6 +57,7 @@ static void disown(void)
     mine.pid = mpr_os_pid();
     mine.id = 0;
     mine.running = (struct list){NULL, NULL};
+    mine.running_count = 0;
     mine.others = (struct list){NULL, NULL};
     mine.found_dead = 0;
 }
@@ -113,6 +115,7 @@ static void move(struct mpr_child_record *child, bool running)
 {
     take_out(running ? &mine.others : &mine.running, child);
     append(running ? &mine.running : &mine.others, child);
+    mine.running_count += running ? 1 : UINT32_MAX;
     child->running = running;
 }
 
@@ -187,6 +190,19 @@ void mpr_children_orphan(struct mpr_child_record *child)
     mpr_children_release(child);
 }
 
+uint32_t mpr_children_expected(bool exactly)
+{
+    mpr_children_enter();
+    uint32_t count = exactly ? 0 : mine.running_count;
+    for (const struct mpr_child_record *c = mine.running.first; c && exactly;
+         c = c->next) {
+        count += c->kind != MPR_CHILD_THREAD && c->handle != NULL &&
+                 atomic_load(&c->handle->id) == 0;
+    }
+    mpr_children_leave();
+    return count;
+}
+
 struct mpr_child_record *mpr_children_first(void)
 {
     return mine.running.first;
@@ -215,8 +231,9 @@ bool mpr_children_collect(struct mpr_child_record *child)
     if (err == MPROC_EAGAIN) {
         return false;
     }
+    bool known = child->kind == MPR_CHILD_PROCESS && child->handle != NULL;
     mine.found_dead++;
-    mine.dead = child->handle != NULL ? atomic_load(&child->handle->id) : 0;
+    mine.dead = known ? atomic_load(&child->handle->id) : 0;
     has_ended(child, err, code);
     return true;
 }

@@ -112,6 +112,12 @@ void mpr_children_orphan(struct mpr_child_record *child);
 /* One user less. As above. */
 void mpr_children_release(struct mpr_child_record *child);
 
+/*
+ * How many running processes have no slot yet, and may come to need one; at
+ * once an upper bound, or `exactly`. Locks.
+ */
+uint32_t mpr_children_expected(bool exactly);
+
 /* The first of those that run; NULL: there is none. */
 struct mpr_child_record *mpr_children_first(void);
 

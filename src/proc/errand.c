@@ -11,6 +11,7 @@
 struct hello {
     int32_t err;
     int32_t pid;
+    uint64_t namespace; /* of the pid */
 };
 
 /* ---- in the parent ---------------------------------------------------- */
@@ -30,7 +31,7 @@ int mpr_errand_fill(struct mpr_errand *errand, const struct mpr_role *role,
 int mpr_errand_give(const struct mpr_errand *errand, int channel, int death,
                     pid_t *pid)
 {
-    struct hello hello;
+    struct hello hello = {0};
     int err = mpr_os_channel_send(channel, death, errand, sizeof *errand);
     if (err == 0) {
         err = mpr_os_channel_send(channel, death, errand->role.arg,
@@ -44,7 +45,8 @@ int mpr_errand_give(const struct mpr_errand *errand, int channel, int death,
         return err == MPROC_EOF ? MPROC_EWORKERLOST : err;
     }
     *pid = hello.pid;
-    return hello.err;
+    bool known = hello.namespace == mpr_os_pid_namespace();
+    return hello.err < 0 || known ? hello.err : MPROC_ENOTSUP;
 }
 
 void mpr_errand_go(int channel)
@@ -72,7 +74,8 @@ void mpr_errand_refuse(int channel, int err)
 
 void mpr_errand_hello(int channel)
 {
-    const struct hello hello = {.pid = mpr_os_pid()};
+    const struct hello hello = {.pid = mpr_os_pid(),
+                                .namespace = mpr_os_pid_namespace()};
     mpr_os_channel_send(channel, -1, &hello, sizeof hello);
 }
 
@@ -121,7 +124,7 @@ static void take_role(int channel, const struct mpr_errand *errand)
         refuse(channel, err);
     }
     mpr_pipe_hold_in(errand->role.arg, errand->arg_size);
-    mpr_role_begins(&errand->role, mpr_self_id());
+    mpr_process_begins(errand->role.handle, errand->role.tag, mpr_self_id());
     mpr_errand_hello(channel);
 }
 
@@ -132,24 +135,21 @@ static void await_go(int channel)
     mpr_os_close(channel);
 }
 
+static void run(void *user)
+{
+    const struct mpr_role *role = user;
+    mpr_child_leave(role->fn(role->arg));
+}
+
 /*
  * The function ended its thread. There is no main below it, by which libc would
  * end that and wait for the others.
  */
-static void leave_last(void *unused)
+static void leave_last(void *user)
 {
-    (void)unused;
+    (void)user;
     mpr_os_await_single_thread();
     mpr_child_leave(0);
-}
-
-_Noreturn static void run(const struct mpr_role *role)
-{
-    int code;
-    pthread_cleanup_push(leave_last, NULL);
-    code = role->fn(role->arg);
-    pthread_cleanup_pop(0);
-    mpr_child_leave(code);
 }
 
 void mpr_errand_obey(int channel, int parent_pidfd)
@@ -179,5 +179,6 @@ void mpr_errand_obey(int channel, int parent_pidfd)
     await_go(channel);
     const struct mpr_child ready = {.mask = errand.mask};
     mpr_child_ready(&ready);
-    run(&errand.role);
+    mpr_os_run_to_end(run, leave_last, &errand.role);
+    mpr_child_leave(0); /* not reached */
 }

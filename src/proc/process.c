@@ -66,11 +66,11 @@ void mpr_process_not_started(struct mproc_process *p)
     atomic_store(&p->pid, 0);
 }
 
-void mpr_role_begins(const struct mpr_role *role, mpr_id id)
+void mpr_process_begins(struct mproc_process *p, uint64_t tag, mpr_id id)
 {
-    if (mpr_object_unchanged(role->handle, role->tag)) {
-        atomic_store(&role->handle->id, id);
-        mpr_process_runs(role->handle, mpr_os_pid());
+    if (mpr_object_unchanged(p, tag)) {
+        atomic_store(&p->id, id);
+        mpr_process_runs(p, mpr_os_pid());
     }
 }
 

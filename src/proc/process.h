@@ -29,8 +29,8 @@ enum mpr_process_phase {
  * points into the maker's private memory (children.h) and means nothing
  * elsewhere.
  * `state`: by the maker, under its children's mutex. `pid`, `since_boot_ns` and
- * RUNS are written by the maker and by the child, who ever is first, with like
- * values; `id` by the child. That of a thread is its process's.
+ * RUNS are written by the maker and by the child in its first call, who ever is
+ * first, with like values; `id` by the child, of a thread its process's.
  * Publishes: `state`, after `pid` and `since_boot_ns`. Survives: a maker killed
  * while STARTING leaves what the child writes; one killed later leaves RUNS for
  * ever, so others ask the system whether the process lives.
@@ -83,7 +83,10 @@ void mpr_process_not_started(struct mproc_process *p);
 /* In a live handle: this is its pid, and it runs. */
 void mpr_process_runs(struct mproc_process *p, pid_t pid);
 
-/* By the process itself: as above, in its handle, if that is still live. */
-void mpr_role_begins(const struct mpr_role *role, mpr_id id);
+/*
+ * By the process itself, once it has its slot: as above, in its handle, if that
+ * has its tag still.
+ */
+void mpr_process_begins(struct mproc_process *p, uint64_t tag, mpr_id id);
 
 #endif

@@ -25,18 +25,24 @@ static struct {
     size_t count, room;
 } serving;
 
+/* Perhaps of one that a constructor of the program has made. */
+static void bury(pid_t pid, int code)
+{
+    for (size_t i = 0; i < serving.count; i++) {
+        if (serving.wards[i].pid == pid) {
+            serving.wards[i].pid = 0;
+            serving.wards[i].word.code = code;
+        }
+    }
+}
+
 static void bury_the_dead(void)
 {
     pid_t pid;
     int code;
     mpr_os_child_news_read(serving.news);
     while (mpr_os_child_reap_any(&pid, &code) == 0) {
-        for (size_t i = 0; i < serving.count; i++) {
-            if (serving.wards[i].pid == pid) {
-                serving.wards[i].pid = 0;
-                serving.wards[i].word.code = code;
-            }
-        }
+        bury(pid, code);
     }
 }
 

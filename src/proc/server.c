@@ -40,13 +40,16 @@ static void tell(const struct mpr_server_word *word)
     }
 }
 
-static void hear(void)
+/* False: it has told all that it ever will. */
+static bool hear(void)
 {
     struct mpr_server_word word;
-    while (mpr_os_channel_try_receive(server.born.channel, &word,
-                                      sizeof word) == 0) {
+    int err;
+    while ((err = mpr_os_channel_try_receive(server.born.channel, &word,
+                                             sizeof word)) == 0) {
         tell(&word);
     }
+    return err == MPROC_EAGAIN;
 }
 
 static void let_go(void)
@@ -56,20 +59,26 @@ static void let_go(void)
     server.owner = 0;
 }
 
-/* What a dead one has told is heard before it is forgotten. */
+/*
+ * A process that dies closes its descriptors some time before it can be reaped.
+ * One that can be reaped may have left its end of the channel to a process that
+ * the program's constructors have forked.
+ */
 static bool lives(void)
 {
     int code;
     if (!have_server()) {
         return false;
     }
-    bool alive = mpr_os_child_reap(server.born.pid, server.born.pidfd, &code) ==
-                 MPROC_EAGAIN;
-    hear();
-    if (!alive) {
+    bool runs = mpr_os_child_reap(server.born.pid, server.born.pidfd, &code) ==
+                MPROC_EAGAIN;
+    bool tells = hear();
+    if (!runs) {
         let_go();
+    } else if (!tells) {
+        mpr_server_end();
     }
-    return alive;
+    return runs && tells;
 }
 
 static bool has_ended(const struct mpr_child_record *child)

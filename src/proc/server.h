@@ -36,7 +36,7 @@ int mpr_server_fork(const struct mpr_errand *errand, struct mpr_born *out);
  */
 int mpr_server_reap(struct mpr_child_record *child, int *code);
 
-/* This process ends, and its children have: so does the server. */
+/* End the server: it is dying, or this process ends. */
 void mpr_server_end(void);
 
 /* In a new child: close what it has of its parent's server. */

@@ -13,7 +13,7 @@
  */
 int mpr_spawn(const struct mpr_errand *errand, struct mpr_born *out);
 
-/* Kill one that no record knows, and reap it. */
+/* Kill one that no record knows, perhaps dying already, and reap it. */
 void mpr_spawn_undo(const struct mpr_born *born);
 
 #endif

@@ -11,12 +11,14 @@
 
 /* ---- by fork ---------------------------------------------------------- */
 
+/* Whoever does not call the library has no use for a slot. */
 _Noreturn static void run(const struct mpr_role *role,
                           const struct mpr_child *child)
 {
-    struct mpr_thread *self;
     mpr_who_become(role);
-    mpr_role_begins(role, mpr_self(&self) == 0 ? mpr_self_id() : 0);
+    if (mpr_own_id() != 0) {
+        mpr_process_begins(role->handle, role->tag, mpr_own_id());
+    }
     mpr_child_ready(child);
     mpr_child_leave(role->fn(role->arg));
 }
@@ -58,6 +60,13 @@ struct start {
     uint32_t how;
 };
 
+/* Also for the other children, who may not have made their first call yet. */
+static bool has_room(struct mpr_thread *self)
+{
+    return mpr_slots_room(self, mpr_children_expected(false) + 1) ||
+           mpr_slots_room(self, mpr_children_expected(true) + 1);
+}
+
 static int try_process(const struct start *start, struct mpr_born *out)
 {
     struct mpr_thread *self;
@@ -65,7 +74,7 @@ static int try_process(const struct start *start, struct mpr_born *out)
     if (err < 0) {
         return err;
     }
-    if (!mpr_slots_room(self)) {
+    if (!has_room(self)) {
         return MPROC_EAGAIN;
     }
     return start->how == MPROC_START_FORK

@@ -9,7 +9,8 @@
 struct life {
     struct mpr_role role;
     struct mpr_child_record *record;
-    pid_t pid; /* of the process whose thread it is */
+    struct mproc_process shown; /* what it is, without its handle */
+    pid_t pid;                  /* of the process whose thread it is */
     int code;
 };
 
@@ -24,17 +25,21 @@ static void end(void *user)
     free(life);
 }
 
+static void run(void *user)
+{
+    struct life *life = user;
+    struct mpr_thread *self;
+    mpr_who_be_thread(&life->role, &life->shown);
+    mpr_process_begins(life->role.handle, life->role.tag,
+                       mpr_self(&self) == 0 ? mpr_self_id() : 0);
+    life->code = life->role.fn(life->role.arg);
+}
+
 static void *live(void *user)
 {
     struct life *life = user;
-    struct mproc_process shown;
-    struct mpr_thread *self;
     mpr_children_be_thread(life->record);
-    pthread_cleanup_push(end, life);
-    mpr_who_be_thread(&life->role, &shown);
-    mpr_role_begins(&life->role, mpr_self(&self) == 0 ? mpr_self_id() : 0);
-    life->code = life->role.fn(life->role.arg);
-    pthread_cleanup_pop(1);
+    mpr_os_run_to_end(run, end, life);
     return NULL;
 }
 

@@ -6,10 +6,12 @@
 
 /*
  * `first` describes the first process of the family in every descendant too;
- * `own` the calling process where it is another one.
+ * `own` the calling process where it is another one, with the name of the first
+ * until it gets another.
  */
-static struct mproc_process first = {.name = "MainProcess"};
-static struct mproc_process own;
+#define FIRST_NAME "MainProcess"
+static struct mproc_process first = {.name = FIRST_NAME};
+static struct mproc_process own = {.name = FIRST_NAME};
 
 static struct {
     pid_t pid; /* of the process that the rest is about */
@@ -28,9 +30,9 @@ static _Thread_local struct {
     uint64_t tag;
 } thread;
 
+/* Of `first` alone others may ask whether it lives: that has its date too. */
 static void describe(struct mproc_process *p)
 {
-    atomic_store(&p->since_boot_ns, mpr_os_boot_now());
     atomic_store(&p->pid, mpr_os_pid());
     atomic_store(&p->state, MPR_PROCESS_RUNS);
 }
@@ -40,6 +42,7 @@ static void be_first(void)
     me.pid = mpr_os_pid();
     me.parent = 0;
     me.shown = &first;
+    atomic_store(&first.since_boot_ns, mpr_os_boot_now());
     describe(&first);
 }
 
@@ -50,9 +53,6 @@ static void be_forked(void)
         be_first();
         return;
     }
-    if (me.shown == &first) {
-        mpr_who_copy_name(own.name, first.name);
-    }
     me.parent = me.pid;
     me.pid = mpr_os_pid();
     me.shown = &own;
@@ -60,9 +60,18 @@ static void be_forked(void)
     describe(&own);
 }
 
+/* Its handle tells of it from here on, should its maker not have told. */
+static void on_claim(mpr_id id)
+{
+    if (me.handle != NULL && me.pid == mpr_os_pid()) {
+        mpr_process_begins(me.handle, me.tag, id);
+    }
+}
+
 __attribute__((constructor)) static void begin(void)
 {
     be_first();
+    mpr_slots_on_claim(on_claim);
     pthread_atfork(NULL, NULL, be_forked); /* refused: the pid tells */
 }
 
@@ -125,7 +134,7 @@ static void take_name(struct mproc_process *p, const char *name)
 
 static void take_role(struct mproc_process *p, const struct mpr_role *role)
 {
-    take_name(p, role->name);
+    memcpy(p->name, role->name, sizeof p->name);
     memcpy(p->path, role->path, sizeof p->path);
     p->daemon = role->daemon;
 }

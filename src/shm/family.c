@@ -33,6 +33,11 @@ void mpr_private_lock(void)
     pthread_mutex_lock(&private_mutex);
 }
 
+bool mpr_private_try_lock(void)
+{
+    return pthread_mutex_trylock(&private_mutex) == 0;
+}
+
 void mpr_private_unlock(void)
 {
     pthread_mutex_unlock(&private_mutex);
@@ -98,6 +103,7 @@ static struct mpr_family *lay_out(const struct mpr_os_region *region,
     char *base = region->base;
     struct mpr_family *family = region->base;
     family->size = region->size;
+    family->cpus = mproc_cpu_count();
     family->region = *region;
     family->slots = (struct mpr_slot *)(base + at->slots);
     family->slots_max = (uint32_t)processes;
@@ -197,11 +203,12 @@ static int join(const struct mpr_os_seed *seed)
         err = mpr_os_region_join(&region, seed->region,
                                  offsetof(struct mpr_family, region));
     }
-    if (err == 0) {
-        mpr_family = region.base;
-        MPR_CHECK(mpr_family->magic == MPR_FAMILY_MAGIC);
+    if (err < 0) {
+        return err;
     }
-    return err;
+    mpr_family = region.base;
+    MPR_CHECK(mpr_family->magic == MPR_FAMILY_MAGIC);
+    return 0;
 }
 
 int mpr_family_joined(void)

@@ -28,11 +28,11 @@ struct mpr_object_shelf;
  * Written once by its maker before any other process can see it; from then on
  * only the counters change.
  *
- * `deaths` counts the deaths that others may have to know of; `news` counts
- * these, later, and the births of those whose deaths others will have to know
- * of. Every sleeper sleeps on one of the two in its deep stage: on `news` who
- * relies on watching each life, on `deaths` who looks again by the clock
- * (sleep.h), and whom a birth would wake in vain.
+ * `deaths` counts the deaths that others may have to know of; `news` is a bell
+ * that is rung for these, later, and for the births of those whose deaths
+ * others will have to know of. Every sleeper sleeps on one of the two in its
+ * deep stage: on `news` who relies on watching each life, on `deaths` who looks
+ * again by the clock (sleep.h), and whom a birth would wake in vain.
  * Locks: none. Publishes: each add, before a wake of all. Survives: a reaper
  * killed between add and wake leaves a slot that is still DEAD; whoever reaps
  * it again adds and wakes again. Who is killed there at its birth has done
@@ -61,6 +61,7 @@ struct mpr_object_shelf;
 struct mpr_family {
     uint64_t magic;
     size_t size;
+    unsigned cpus; /* that its maker may use: each worker may be bound to one */
     struct mpr_os_region region; /* as its maker knew it */
     struct mpr_slot *slots;
     uint32_t slots_max;

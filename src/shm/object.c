@@ -189,6 +189,17 @@ void *mpr_object_new(struct mpr_thread *self, enum mpr_object_type type)
     return object;
 }
 
+int mpr_object_make(struct mpr_thread **self, enum mpr_object_type type,
+                    void **made)
+{
+    int err = mpr_self(self);
+    if (err < 0) {
+        return err;
+    }
+    *made = mpr_object_new(*self, type);
+    return *made == NULL ? MPROC_ENOMEM : 0;
+}
+
 void mpr_object_publish(struct mpr_thread *self, void *object)
 {
     set_state(object, MPR_OBJECT_LIVE);
@@ -260,6 +271,14 @@ bool mpr_object_end(struct mpr_thread *self, void *handle,
     return live != 0 && mpr_object_end_if(self, handle, live);
 }
 
+void mpr_object_free(void *handle, enum mpr_object_type type)
+{
+    struct mpr_thread *self;
+    if (mpr_object_tag(handle, type) != 0 && mpr_self(&self) == 0) {
+        (void)mpr_object_end(self, handle, type);
+    }
+}
+
 void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead)
 {
     if (mpr_hand(dead, MPR_HAND_OBJECT_NEW) != NULL) {
@@ -272,19 +291,28 @@ void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead)
 
 /* ---- all of a type ---------------------------------------------------- */
 
-static void visit_span(uint32_t number, enum mpr_object_type type,
-                       void (*fn)(struct mpr_object *object, void *user),
-                       void *user)
+struct visit {
+    enum mpr_object_type type;
+    void (*fn)(struct mpr_object *object, void *user);
+    void *user;
+};
+
+static void visit_cell(const struct visit *visit, uint32_t span, uint32_t i)
+{
+    char *cell = mpr_span_address(span) + i * cell_size(visit->type);
+    if (mpr_object_is(cell, visit->type)) {
+        visit->fn((struct mpr_object *)cell, visit->user);
+    }
+}
+
+static void visit_span(const struct visit *visit, uint32_t number)
 {
     const struct mpr_span *span = &mpr_heap()->spans[number];
     for (uint32_t i = 0; i < MPR_MAP_WORDS; i++) {
-        for (uint64_t bits = atomic_load(&span->bits[i]); bits != 0;
-             bits &= bits - 1) {
-            size_t at = i * 64 + (size_t)__builtin_ctzll(bits);
-            char *cell = mpr_span_address(number) + at * cell_size(type);
-            if (mpr_object_is(cell, type)) {
-                fn((struct mpr_object *)cell, user);
-            }
+        uint64_t bits = atomic_load(&span->bits[i]);
+        for (; bits != 0; bits &= bits - 1) {
+            uint32_t bit = (uint32_t)__builtin_ctzll(bits);
+            visit_cell(visit, number, i * 64 + bit);
         }
     }
 }
@@ -293,8 +321,17 @@ void mpr_object_each(enum mpr_object_type type,
                      void (*fn)(struct mpr_object *object, void *user),
                      void *user)
 {
+    const struct visit visit = {type, fn, user};
     for (uint32_t at = atomic_load(&shelf_of(type)->spans); at != 0;
          at = mpr_heap()->spans[at - 1].next) {
-        visit_span(at - 1, type, fn, user);
+        visit_span(&visit, at - 1);
+    }
+}
+
+void mpr_object_holders(const void *handle, mpr_holder_fn *fn, void *user)
+{
+    enum mpr_object_type type = mpr_object_type_of(handle);
+    if (type < MPR_OBJECT_TYPES && classes[type]->holders != NULL) {
+        classes[type]->holders((struct mpr_object *)handle, fn, user);
     }
 }

@@ -47,6 +47,9 @@ struct mpr_object {
     uint32_t prepared;
 };
 
+/* One who holds an object, since when at least; 0: nobody knows. */
+typedef void mpr_holder_fn(mpr_id holder, int64_t since_ns, void *user);
+
 /*
  * How a type is waited for among many things (chan/wait.h). It has a bell, or a
  * descriptor to be polled instead.
@@ -75,6 +78,8 @@ struct mpr_object_wait {
  * wait on it, using the hands of `whose`; it may run again, on behalf of
  * another, after its first runner was killed in it. NULL: nothing to do.
  * `wait`: NULL where it cannot be waited for among many.
+ * `holders` calls fn for each living process that holds the object, or each
+ * thread that is there. NULL: such are not held.
  */
 struct mpr_object_class {
     enum mpr_object_type type;
@@ -82,6 +87,7 @@ struct mpr_object_class {
     void (*end)(struct mpr_thread *self, struct mpr_thread *whose,
                 struct mpr_object *object);
     const struct mpr_object_wait *wait;
+    void (*holders)(struct mpr_object *object, mpr_holder_fn *fn, void *user);
 };
 
 /*
@@ -131,6 +137,16 @@ static inline bool mpr_object_is(const void *handle, enum mpr_object_type type)
     return mpr_object_tag(handle, type) != 0;
 }
 
+/* What is at that address; MPR_OBJECT_TYPES: no live object. */
+static inline enum mpr_object_type mpr_object_type_of(const void *handle)
+{
+    enum mpr_object_type type = 0;
+    while (type < MPR_OBJECT_TYPES && !mpr_object_is(handle, type)) {
+        type++;
+    }
+    return type;
+}
+
 /* After a sleep: still the object that `tag` was read of? */
 static inline bool mpr_object_unchanged(const void *handle, uint64_t tag)
 {
@@ -145,6 +161,13 @@ static inline bool mpr_object_unchanged(const void *handle, uint64_t tag)
  */
 void *mpr_object_new(struct mpr_thread *self, enum mpr_object_type type);
 
+/*
+ * First step of a `_new`: the calling thread's record and mpr_object_new of it.
+ * What mpr_self was refused for, or ENOMEM.
+ */
+int mpr_object_make(struct mpr_thread **self, enum mpr_object_type type,
+                    void **made);
+
 /* Last step of a `_new`: LIVE from here on; empties the hand. */
 void mpr_object_publish(struct mpr_thread *self, void *object);
 
@@ -157,6 +180,9 @@ void mpr_object_drop(struct mpr_thread *self, void *object);
  */
 bool mpr_object_end(struct mpr_thread *self, void *handle,
                     enum mpr_object_type type);
+
+/* All of a `_free`: nothing where the handle is not live. */
+void mpr_object_free(void *handle, enum mpr_object_type type);
 
 /*
  * As mpr_object_end, if its tag is still `live`: for who has decided about an
@@ -171,6 +197,9 @@ bool mpr_object_end_if(struct mpr_thread *self, void *handle, uint64_t live);
 void mpr_object_each(enum mpr_object_type type,
                      void (*fn)(struct mpr_object *object, void *user),
                      void *user);
+
+/* Calls fn for each who holds it: see struct mpr_object_class. */
+void mpr_object_holders(const void *handle, mpr_holder_fn *fn, void *user);
 
 /* Reaper: end what a dead thread was making or ending. */
 void mpr_object_settle_hands(struct mpr_thread *self, struct mpr_thread *dead);

@@ -9,6 +9,7 @@
 #include "shm/slot.h"
 
 void mpr_private_lock(void);
+bool mpr_private_try_lock(void);
 void mpr_private_unlock(void);
 
 /* Have the records of ending threads given back. ENOMEM: no key is left. */
@@ -58,6 +59,9 @@ static inline struct mpr_thread *mpr_own_record(mpr_id id)
 
 /* Whoever looks for a free slot finds this one. */
 void mpr_slot_is_free(const struct mpr_slot *slot);
+
+/* The pid namespace of this process, which it keeps for life. */
+uint64_t mpr_own_namespace(void);
 
 /* Nothing in hand, no guard, in no operation. */
 static inline bool mpr_thread_is_idle(struct mpr_thread *thread)

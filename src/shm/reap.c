@@ -3,6 +3,7 @@
 #include "base/deadline.h"
 #include "shm/object.h"
 #include "shm/private.h"
+#include "shm/sleep.h"
 
 int64_t mpr_test_patience_ns = 1000000000;
 
@@ -48,7 +49,7 @@ static enum condition condition_of(struct mpr_slot *slot)
         return DEAD;
     }
     bool left = atomic_load(&slot->left);
-    if (slot->namespace != mpr_os_pid_namespace()) {
+    if (slot->namespace != mpr_own_namespace()) {
         return left ? UNMARKED : DEAD; /* its pid says nothing here */
     }
     enum mpr_os_trace trace =
@@ -117,22 +118,17 @@ struct mpr_thread *mpr_id_thread_after(mpr_id id, const struct mpr_thread *last)
 
 /* ---- reaping ---------------------------------------------------------- */
 
-static void add_and_wake(_Atomic uint32_t *word)
-{
-    atomic_fetch_add(word, 1);
-    mpr_os_wake(word, INT32_MAX);
-}
-
 /* In this order: see the sleeper, who has to notice with either. */
 void mpr_deaths_tell(void)
 {
-    add_and_wake(&mpr_family->deaths);
-    add_and_wake(&mpr_family->news);
+    atomic_fetch_add(&mpr_family->deaths, 1);
+    mpr_os_wake(&mpr_family->deaths, INT32_MAX);
+    mpr_bell_ring(&mpr_family->news, INT_MAX);
 }
 
 void mpr_births_tell(void)
 {
-    add_and_wake(&mpr_family->news);
+    mpr_bell_ring(&mpr_family->news, INT_MAX);
 }
 
 /*
@@ -161,6 +157,7 @@ static void forget_thread(struct mpr_thread *dead)
     atomic_store(&dead->op, 0);
     atomic_store(&dead->guard, 0);
     atomic_store(&dead->held, 0);
+    atomic_store(&dead->asleep_since, 0);
     for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
         mpr_hand_set(dead, (enum mpr_hand)hand, NULL);
     }
@@ -249,7 +246,9 @@ void mpr_id_reap(struct mpr_thread *self, mpr_id ended)
 {
     struct mpr_slot *slot = mpr_id_slot(ended);
     uint64_t word = atomic_load(&slot->state);
-    if (mpr_slot_id(slot, word) == ended &&
+    const _Atomic uint32_t *life = mpr_os_mutex_word(&slot->life);
+    bool lives = life != NULL && is_owned(atomic_load(life));
+    if (!lives && mpr_slot_id(slot, word) == ended &&
         (mpr_slot_state_of(word) == MPR_SLOT_LIVE ||
          mpr_slot_state_of(word) == MPR_SLOT_DEAD)) {
         (void)mpr_slot_reap(self, slot, word);
@@ -342,20 +341,21 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
     return census;
 }
 
-static bool any_free(void)
+static bool has_room(uint32_t more)
 {
     uint32_t top = atomic_load(&mpr_family->slots_top);
-    bool any = top < mpr_family->slots_max;
-    for (uint32_t i = 0; i < top && !any; i++) {
-        any = mpr_slot_state_of(atomic_load(&mpr_family->slots[i].state)) ==
-              MPR_SLOT_FREE;
+    uint32_t room = mpr_family->slots_max - top;
+    for (uint32_t i = 0; i < top && room < more; i++) {
+        room += mpr_slot_state_of(atomic_load(&mpr_family->slots[i].state)) ==
+                MPR_SLOT_FREE;
     }
-    return any;
+    return room >= more;
 }
 
-bool mpr_slots_room(struct mpr_thread *self)
+bool mpr_slots_room(struct mpr_thread *self, uint32_t more)
 {
-    return any_free() || (mpr_slots_reap(self).reaped > 0 && any_free());
+    return has_room(more) ||
+           (mpr_slots_reap(self).reaped > 0 && has_room(more));
 }
 
 /* ---- watching --------------------------------------------------------- */

@@ -15,6 +15,8 @@ enum {
     SHORT_SLEEP_US = 100,
 };
 
+#define SHALLOW_NS (SHALLOW_MS * INT64_C(1000000))
+
 /* How long this thread's last sleep lasted: a short one was worth a spin. */
 static _Thread_local int64_t last_sleep_ns;
 
@@ -30,18 +32,12 @@ void mpr_sleep_begin(struct mpr_sleep *sleep, mproc_deadline until)
 
 bool mpr_sleep_spin(struct mpr_sleep *sleep)
 {
-    static _Atomic unsigned cpus;
     if (sleep->expired || last_sleep_ns > SHORT_SLEEP_US * 1000) {
         return false;
     }
     int64_t now = mpr_os_now();
     if (sleep->spin_end_ns == 0) {
-        unsigned n = atomic_load_explicit(&cpus, memory_order_relaxed);
-        if (n == 0) {
-            n = mproc_cpu_count();
-            atomic_store_explicit(&cpus, n, memory_order_relaxed);
-        }
-        sleep->spin_end_ns = n > 1 ? now + SPIN_US * 1000 : now;
+        sleep->spin_end_ns = mpr_family->cpus > 1 ? now + SPIN_US * 1000 : now;
     }
     for (int i = 0; i < 8; i++) {
         mpr_pause();
@@ -162,11 +158,12 @@ static void sleep_deep(struct mpr_sleep *sleep, _Atomic uint32_t *word,
     struct mpr_thread *self = mpr_self_.thread;
     struct watch watch = {.word = {[BELL] = {word, seen}}};
     struct mpr_census census = {.living = UINT_MAX};
-    uint32_t news = atomic_load(&mpr_family->news);
+    bool look = !others_look();
+    uint32_t news = look ? mpr_bell_watch(&mpr_family->news) : 0;
     if (atomic_load(&mpr_family->deaths) != sleep->deaths) {
-        return; /* told before `news` was read, perhaps */
+        return; /* told before `news` was watched, perhaps */
     }
-    if (!others_look()) {
+    if (look) {
         census = mpr_slots_reap(self);
         if (census.reaped > 0) {
             return;
@@ -205,8 +202,10 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         return;
     }
     if (sleep->deep_at_ns == 0) {
-        sleep->deep_at_ns = began + SHALLOW_MS * INT64_C(1000000);
+        sleep->deep_at_ns = began + SHALLOW_NS;
     }
+    _Atomic int64_t *asleep_since = &mpr_self_.thread->asleep_since;
+    atomic_store(asleep_since, sleep->deep_at_ns - SHALLOW_NS);
     if (sleep->deep || began >= sleep->deep_at_ns) {
         sleep->deep = true;
         sleep_deep(sleep, word, seen, holder);
@@ -214,6 +213,7 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         struct mpr_os_word only = {word, seen};
         wait_slice(sleep, &only, 1, SHALLOW_MS);
     }
+    atomic_store(asleep_since, 0);
     last_sleep_ns = mpr_os_now() - began;
 }
 

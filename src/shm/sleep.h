@@ -19,10 +19,10 @@
  * may have owed somebody a wake-up.
  *
  * That no death is missed, in a family of up to 127 processes: each deep
- * sleeper watches all other lives, and the count of news, which each birth and
- * each death that is told raises. It reads the count, looks at all slots, and
- * sleeps on the count that it read: who was born before is watched, who is born
- * later ends the sleep. So whoever dies is watched by all who sleep deep; the
+ * sleeper watches all other lives, and the bell of news, which each birth and
+ * each death that is told rings. It watches the bell, looks at all slots, and
+ * sleeps on what it saw: who was born before is watched, who is born later ends
+ * the sleep. So whoever dies is watched by all who sleep deep; the
  * one that the kernel wakes may be killed too, and then is the next whose death
  * wakes another. No clock is needed.
  *

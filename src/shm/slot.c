@@ -19,10 +19,21 @@ void mpr_test_slot_per_thread(bool on)
 
 /* ---- claiming --------------------------------------------------------- */
 
+uint64_t mpr_own_namespace(void)
+{
+    struct mpr_process_page *page = mpr_process_page_;
+    uint64_t namespace = atomic_load(&page->namespace);
+    if (namespace == 0) {
+        namespace = mpr_os_pid_namespace();
+        atomic_store(&page->namespace, namespace);
+    }
+    return namespace;
+}
+
 /* What a claimer tells of its process; before LIVE. */
 static void describe(struct mpr_slot *slot)
 {
-    slot->namespace = mpr_os_pid_namespace();
+    slot->namespace = mpr_own_namespace();
     slot->program = mpr_os_program();
     slot->since_boot_ns = mpr_os_boot_now();
     slot->pid = mpr_os_pid();
@@ -183,16 +194,43 @@ static bool take_life_over(struct mpr_slot *slot)
 /* The process whose life mutex this thread locked. */
 static _Thread_local mpr_id life_of_mine;
 
-/* This process lives since its fork, and has not called the library. */
-static bool unannounced;
+/* This process has a slot, and has not done anything yet. */
+static atomic_bool unannounced;
+
+/* Who sleeps may not watch this life yet. */
+static void announce(void)
+{
+    if (atomic_exchange(&unannounced, false)) {
+        mpr_births_tell();
+    }
+}
+
+static void ignore_claim(mpr_id own)
+{
+    (void)own;
+}
+
+static mpr_claim_fn *on_claim = ignore_claim;
+
+void mpr_slots_on_claim(mpr_claim_fn *fn)
+{
+    MPR_CHECK(on_claim == ignore_claim);
+    on_claim = fn;
+}
+
+static void live_in(struct mpr_slot *slot)
+{
+    struct mpr_process_page *page = mpr_process_page_;
+    page->id = mpr_slot_id(slot, atomic_load(&slot->state));
+    life_of_mine = page->id;
+    atomic_store(&unannounced, true);
+    page->slot = slot;
+}
 
 static int claim_slot(struct mpr_process_page *page, mpr_id *id)
 {
     if (page->slot != NULL && !slot_per_thread) {
-        if (unannounced) {
-            unannounced = false;
-            mpr_births_tell(); /* who sleeps may not watch this life yet */
-        }
+        announce();
         if (atomic_load(&page->slot->left) && take_life_over(page->slot)) {
             life_of_mine = page->id;
         }
@@ -204,11 +242,13 @@ static int claim_slot(struct mpr_process_page *page, mpr_id *id)
         return MPROC_EAGAIN;
     }
     *id = mpr_slot_id(slot, atomic_load(&slot->state));
-    life_of_mine = *id;
-    mpr_births_tell(); /* who sleeps does not watch this life yet */
     if (page->slot == NULL) {
-        page->id = *id;
-        page->slot = slot;
+        live_in(slot);
+        on_claim(*id);
+        announce();
+    } else {
+        life_of_mine = *id;
+        mpr_births_tell();
     }
     return 0;
 }
@@ -264,6 +304,36 @@ int mpr_self_claim_(struct mpr_thread **out)
         *out = mpr_self_.thread;
     }
     return err;
+}
+
+struct mpr_slot *mpr_nameless_begin(void)
+{
+    struct mpr_slot *slot = atomic_load(&mpr_process_page_)->slot;
+    if (slot != NULL) {
+        announce();
+        atomic_fetch_add(&slot->held, 1);
+    }
+    return slot;
+}
+
+void mpr_nameless_end(struct mpr_slot *slot)
+{
+    if (slot != NULL) {
+        atomic_fetch_sub(&slot->held, 1);
+    }
+}
+
+struct mpr_thread *mpr_self_claim_unless_handler_(void)
+{
+    struct mpr_thread *self = NULL;
+    if (mpr_os_signals_blocked() || !mpr_private_try_lock()) {
+        return NULL;
+    }
+    if (claim_locked() == 0) {
+        self = mpr_self_.thread;
+    }
+    mpr_private_unlock();
+    return self;
 }
 
 /*
@@ -390,10 +460,26 @@ bool mpr_id_is_unborn(mpr_id id)
     return is_unborn(atomic_load(&mpr_id_slot(id)->state), id);
 }
 
+/* Of who forks; under the private lock. */
+static struct {
+    pid_t pid;
+    uint64_t namespace;
+} forking;
+
+/* A child of another namespace does not see who forked it. */
+static void inherit_namespace(void)
+{
+    if (forking.namespace != 0 && mpr_os_parent_pid() == forking.pid) {
+        atomic_store(&mpr_process_page_->namespace, forking.namespace);
+    }
+}
+
 void mpr_slots_before_fork(void)
 {
     mpr_id before = embryo.id;
     embryo.id = 0;
+    forking.pid = mpr_os_pid();
+    forking.namespace = atomic_load(&mpr_process_page_->namespace);
     if (heritage == 0 || embryo.without || slot_per_thread ||
         claim_locked() < 0) {
         return;
@@ -481,17 +567,14 @@ void mpr_slots_in_child(void)
     embryo.without = false;
     life_of_mine = 0;
     heritage = 0;
-    unannounced = false;
+    atomic_store(&unannounced, false);
+    inherit_namespace();
     if (id == 0 || !be_born(id, embryo.count)) {
         return;
     }
     struct mpr_slot *slot = mpr_id_slot(id);
-    struct mpr_process_page *page = mpr_process_page_;
-    page->id = id;
-    page->slot = slot;
-    life_of_mine = id;
+    live_in(slot);
     heritage = embryo.count;
-    unannounced = true;
     mpr_os_wake(mpr_os_low_half(&slot->state), INT32_MAX);
     mpr_self_ = (struct mpr_self){0};
     pthread_setspecific(thread_key, &mpr_self_);

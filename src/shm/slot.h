@@ -96,6 +96,8 @@ enum mpr_hand {
  * that name this process as holder, written before the holding begins and
  * after it has ended.
  * `serial` differs for every thread that ever had a record.
+ * `asleep_since` is when the wait began in which the thread is asleep, on the
+ * monotonic clock; 0 while it is awake. What it waits for is `op`.
  * `wait`, `wait_for` and `wait_ticket` say which condition or barrier the
  * thread waits on; they belong to sync/wait.h, and to whoever tells it
  * something. They outlast the claim, since `wait` counts the waits of all who
@@ -114,6 +116,7 @@ struct mpr_thread {
     _Atomic uint64_t wait;
     _Atomic uint64_t wait_ticket;
     const void *_Atomic wait_for;
+    _Atomic int64_t asleep_since;
 };
 
 /* A lock of libatomic would be of one process, and no lock for the others. */
@@ -131,12 +134,15 @@ struct mpr_self {
 
 /*
  * Of this process; zeroed in a forked child. `token` 0: not claimed. Any thread
- * reads it, to compare it with its own; the rest is under the private mutex.
+ * reads it, to compare it with its own; the rest is under the private mutex,
+ * but for `slot`, which is set once, and `namespace`, of pids, 0 until it is
+ * asked for.
  */
 struct mpr_process_page {
     _Atomic uint64_t token;
     mpr_id id;
-    struct mpr_slot *slot;
+    struct mpr_slot *_Atomic slot;
+    _Atomic uint64_t namespace;
 };
 
 extern _Thread_local struct mpr_self mpr_self_
@@ -173,13 +179,19 @@ static inline mpr_id mpr_self_id(void)
     return mpr_self_.id;
 }
 
+struct mpr_thread *mpr_self_claim_unless_handler_(void);
+
 /*
- * For calls made from signal handlers: the record if the thread has one
- * already, else NULL. Never claims.
+ * For calls that signal handlers may make: the record of the thread, claimed if
+ * need be where no handler can be running, which is where no signal is blocked;
+ * else NULL. (A handler that blocks none, not even its own, may be taken for
+ * the thread's own code: it does not wait then, either.)
  */
 static inline struct mpr_thread *mpr_self_if_any(void)
 {
-    return mpr_self_is_claimed_() ? mpr_self_.thread : NULL;
+    return mpr_likely(mpr_self_is_claimed_())
+               ? mpr_self_.thread
+               : mpr_self_claim_unless_handler_();
 }
 
 /*
@@ -218,22 +230,8 @@ static inline void mpr_held_add(struct mpr_thread *self, int32_t n)
  * in a signal handler: its process's death in between is told to all, if the
  * process has a slot. Returns what the end wants, perhaps NULL.
  */
-static inline struct mpr_slot *mpr_nameless_begin(void)
-{
-    const struct mpr_process_page *page = atomic_load(&mpr_process_page_);
-    struct mpr_slot *slot = atomic_load(&page->token) ? page->slot : NULL;
-    if (slot != NULL) {
-        atomic_fetch_add(&slot->held, 1);
-    }
-    return slot;
-}
-
-static inline void mpr_nameless_end(struct mpr_slot *slot)
-{
-    if (slot != NULL) {
-        atomic_fetch_sub(&slot->held, 1);
-    }
-}
+struct mpr_slot *mpr_nameless_begin(void);
+void mpr_nameless_end(struct mpr_slot *slot);
 
 static inline void *mpr_hand(struct mpr_thread *thread, enum mpr_hand hand)
 {
@@ -294,10 +292,10 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self);
 void mpr_id_reap(struct mpr_thread *self, mpr_id ended);
 
 /*
- * True while one more process could claim a slot. Reaps dead ones if need be.
+ * True while `more` processes could claim a slot. Reaps dead ones if need be.
  * Not with a guard locked.
  */
-bool mpr_slots_room(struct mpr_thread *self);
+bool mpr_slots_room(struct mpr_thread *self, uint32_t more);
 
 /*
  * Fill in the life words of at most `room` living slots, beginning behind the
@@ -326,6 +324,21 @@ void mpr_deaths_tell(void);
 
 /* Tell those who watch every life that there is one more. */
 void mpr_births_tell(void);
+
+/*
+ * Called when this process has claimed its slot, which it does in its first
+ * call, before that does anything; not where it was born with one (below). The
+ * private state is locked. Registered before main, by one module.
+ */
+typedef void mpr_claim_fn(mpr_id own);
+void mpr_slots_on_claim(mpr_claim_fn *fn);
+
+/* The id of this process, 0: it has no slot. */
+static inline mpr_id mpr_own_id(void)
+{
+    const struct mpr_process_page *page = atomic_load(&mpr_process_page_);
+    return page->slot != NULL ? page->id : 0;
+}
 
 /* ---- forks ------------------------------------------------------------ */
 

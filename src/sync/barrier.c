@@ -119,11 +119,11 @@ static void clear(mproc_barrier *b, uint64_t clearing)
  * Whoever has that slot now: should that be another, the death of the one who
  * acted has broken the barrier.
  */
-static bool actor_is_dead(uint64_t state)
+static mpr_id actor_of(uint64_t state)
 {
     mpr_id number = (mpr_id)number_of(state) << 1;
     uint64_t slot = atomic_load(&mpr_id_slot(number)->state);
-    return mpr_id_is_dead(slot >> 32 << 32 | number);
+    return slot >> 32 << 32 | number;
 }
 
 static bool any_is_dead(mproc_barrier *b, uint64_t state)
@@ -136,7 +136,7 @@ static bool any_is_dead(mproc_barrier *b, uint64_t state)
             return true;
         }
     }
-    return phase_of(state) == ACTING && actor_is_dead(state);
+    return phase_of(state) == ACTING && mpr_id_is_dead(actor_of(state));
 }
 
 /* The state, once whoever in it is found dead has broken it. */
@@ -189,10 +189,32 @@ static void end_barrier(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_bell_ring(&b->bell, INT_MAX);
 }
 
+/* Those who have arrived. */
+static void parties_of(struct mpr_object *object, mpr_holder_fn *fn, void *user)
+{
+    mproc_barrier *b = (mproc_barrier *)object;
+    uint64_t state = atomic_load(&b->state);
+    struct mpr_wait seen;
+    if (!is_whole(state)) {
+        return;
+    }
+    for (uint32_t at = 0; mpr_wait_next(&at, b, &seen);) {
+        mpr_id owner = atomic_load(&seen.thread->owner);
+        if ((uint32_t)seen.ticket == generation_of(state) && owner != 0) {
+            fn(owner, atomic_load(&seen.thread->asleep_since), user);
+        }
+    }
+    if (phase_of(state) == ACTING) {
+        fn(actor_of(state), 0, user);
+    }
+}
+
 __attribute__((constructor)) static void register_class(void)
 {
-    static const struct mpr_object_class class = {
-        .type = MPR_BARRIER, .size = sizeof(mproc_barrier), .end = end_barrier};
+    static const struct mpr_object_class class = {.type = MPR_BARRIER,
+                                                  .size = sizeof(mproc_barrier),
+                                                  .end = end_barrier,
+                                                  .holders = parties_of};
     mpr_object_register(&class);
     mpr_slots_on_reap(reap);
 }
@@ -206,14 +228,12 @@ int mproc_barrier_new_sized(mproc_barrier **out, unsigned parties,
         return MPROC_EINVAL;
     }
     int err = mpr_options_read(&wanted, sizeof wanted, opts, opts_size);
-    err = err < 0 ? err : mpr_self(&self);
+    void *made;
+    err = err < 0 ? err : mpr_object_make(&self, MPR_BARRIER, &made);
     if (err < 0) {
         return err;
     }
-    mproc_barrier *b = mpr_object_new(self, MPR_BARRIER);
-    if (b == NULL) {
-        return MPROC_ENOMEM;
-    }
+    mproc_barrier *b = made;
     atomic_store(&b->parties, parties);
     atomic_store(&b->action, wanted.action);
     atomic_store(&b->user, wanted.user);
@@ -225,10 +245,7 @@ int mproc_barrier_new_sized(mproc_barrier **out, unsigned parties,
 
 void mproc_barrier_free(mproc_barrier *b)
 {
-    struct mpr_thread *self;
-    if (mpr_object_is(b, MPR_BARRIER) && mpr_self(&self) == 0) {
-        (void)mpr_object_end(self, b, MPR_BARRIER);
-    }
+    mpr_object_free(b, MPR_BARRIER);
 }
 
 /* ---- waiting ---------------------------------------------------------- */

@@ -55,6 +55,16 @@ static void end_condition(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_waiters_end(&c->waiters);
 }
 
+/* Of its lock, whosever that is. */
+static void holder_of_condition(struct mpr_object *object, mpr_holder_fn *fn,
+                                void *user)
+{
+    struct view view;
+    if (view_of((mproc_condition *)object, &view)) {
+        mpr_hold_holder(view.lock.hold, fn, user);
+    }
+}
+
 static void reap(struct mpr_thread *self, mpr_id dead)
 {
     (void)self;
@@ -63,10 +73,11 @@ static void reap(struct mpr_thread *self, mpr_id dead)
 
 __attribute__((constructor)) static void register_class(void)
 {
-    static const struct mpr_object_class class = {.type = MPR_CONDITION,
-                                                  .size =
-                                                      sizeof(mproc_condition),
-                                                  .end = end_condition};
+    static const struct mpr_object_class class = {
+        .type = MPR_CONDITION,
+        .size = sizeof(mproc_condition),
+        .end = end_condition,
+        .holders = holder_of_condition};
     mpr_object_register(&class);
     mpr_slots_on_reap(reap);
 }
@@ -78,14 +89,12 @@ int mproc_condition_new(mproc_condition **out, mproc_lock *lock)
     if (out == NULL || (lock != NULL && lock_tag == 0)) {
         return MPROC_EINVAL;
     }
-    int err = mpr_self(&self);
+    void *made;
+    int err = mpr_object_make(&self, MPR_CONDITION, &made);
     if (err < 0) {
         return err;
     }
-    mproc_condition *c = mpr_object_new(self, MPR_CONDITION);
-    if (c == NULL) {
-        return MPROC_ENOMEM;
-    }
+    mproc_condition *c = made;
     atomic_store(&c->lock, lock);
     atomic_store(&c->lock_tag, lock_tag);
     mpr_relock_init(&c->own);
@@ -97,10 +106,7 @@ int mproc_condition_new(mproc_condition **out, mproc_lock *lock)
 
 void mproc_condition_free(mproc_condition *c)
 {
-    struct mpr_thread *self;
-    if (mpr_object_is(c, MPR_CONDITION) && mpr_self(&self) == 0) {
-        (void)mpr_object_end(self, c, MPR_CONDITION);
-    }
+    mpr_object_free(c, MPR_CONDITION);
 }
 
 /* ---- its lock --------------------------------------------------------- */

@@ -76,17 +76,13 @@ __attribute__((constructor)) static void register_class(void)
 int mproc_event_new(mproc_event **out)
 {
     struct mpr_thread *self;
-    if (out == NULL) {
-        return MPROC_EINVAL;
-    }
-    int err = mpr_self(&self);
+    void *made;
+    int err =
+        out == NULL ? MPROC_EINVAL : mpr_object_make(&self, MPR_EVENT, &made);
     if (err < 0) {
         return err;
     }
-    mproc_event *e = mpr_object_new(self, MPR_EVENT);
-    if (e == NULL) {
-        return MPROC_ENOMEM;
-    }
+    mproc_event *e = made;
     uint32_t last = atomic_load_explicit(&e->word, memory_order_relaxed);
     atomic_store_explicit(&e->word, last & ~(uint32_t)(SET | WAITERS),
                           memory_order_relaxed);
@@ -112,7 +108,7 @@ static void set(mproc_event *e)
     }
 }
 
-/* Perhaps in a signal handler: nothing here claims or locks. */
+/* Perhaps in a signal handler: then nothing here claims or locks. */
 int mproc_event_set(mproc_event *e)
 {
     if (!mpr_object_is(e, MPR_EVENT)) {
@@ -195,13 +191,16 @@ int mproc_event_wait(mproc_event *e, mproc_deadline until)
         return 0;
     }
     int err = mpr_self(&self);
-    return err < 0 ? err : wait_since(e, tag, first, until);
+    if (err < 0) {
+        return err;
+    }
+    uintptr_t outer = mpr_op_begin(self, e);
+    err = wait_since(e, tag, first, until);
+    mpr_op_end(self, outer);
+    return err;
 }
 
 void mproc_event_free(mproc_event *e)
 {
-    struct mpr_thread *self;
-    if (mpr_object_is(e, MPR_EVENT) && mpr_self(&self) == 0) {
-        (void)mpr_object_end(self, e, MPR_EVENT);
-    }
+    mpr_object_free(e, MPR_EVENT);
 }

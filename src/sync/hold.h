@@ -7,6 +7,7 @@
 #define MPR_SYNC_HOLD_H
 
 #include "shm/object.h"
+#include "sync/since.h"
 
 static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "words of 64 bits need no lock");
 
@@ -16,6 +17,8 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "words of 64 bits need no lock");
  * when the object is ended. Sleepers sleep on its low half. Anyone may release.
  * Whoever acquires after a sleep sets the flag: the release that woke him has
  * cleared it, and others may sleep.
+ * `since` (since.h) is told while MPR_HOLD_WAITERS is set: noted by who sets
+ * that, and cleared by who takes it away.
  * Locks: none; every change is one compare-and-swap.
  * Publishes: the store of 0, or of the next holder's id.
  * Survives: a holder's death leaves its id, which the next one replaces by its
@@ -24,6 +27,7 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "words of 64 bits need no lock");
  */
 struct mpr_hold {
     _Atomic uint64_t word;
+    _Atomic uint64_t since;
 };
 
 #define MPR_HOLD_WAITERS UINT64_C(1)
@@ -76,6 +80,8 @@ static inline int mpr_hold_release(struct mpr_thread *self,
             err = MPROC_EINVAL;
         } else if (mine && other) {
             err = MPROC_EPERM;
+        } else if (mpr_unlikely(word & MPR_HOLD_WAITERS)) {
+            atomic_store_explicit(&hold->since, 0, memory_order_relaxed);
         }
     } while (mpr_likely(err == 0) &&
              !atomic_compare_exchange_weak_explicit(&hold->word, &word, 0,
@@ -94,6 +100,9 @@ static inline int mpr_hold_release(struct mpr_thread *self,
 /* Whether a process that lives holds it, at one moment of the call. */
 bool mpr_hold_held(const struct mpr_hold *hold);
 
+/* As `holders` of a class. */
+void mpr_hold_holder(struct mpr_hold *hold, mpr_holder_fn *fn, void *user);
+
 /* Whether the calling process holds it. */
 static inline bool mpr_hold_mine(struct mpr_hold *hold)
 {
@@ -104,6 +113,7 @@ static inline bool mpr_hold_mine(struct mpr_hold *hold)
 /* Of an object that is being made. */
 static inline void mpr_hold_init(struct mpr_hold *hold)
 {
+    atomic_store_explicit(&hold->since, 0, memory_order_relaxed);
     atomic_store_explicit(&hold->word, 0, memory_order_relaxed);
 }
 

@@ -9,27 +9,31 @@ static void end_lock(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_hold_end(&((mproc_lock *)object)->hold);
 }
 
+static void holder_of_lock(struct mpr_object *object, mpr_holder_fn *fn,
+                           void *user)
+{
+    mpr_hold_holder(&((mproc_lock *)object)->hold, fn, user);
+}
+
 __attribute__((constructor)) static void register_class(void)
 {
-    static const struct mpr_object_class class = {
-        .type = MPR_LOCK, .size = sizeof(mproc_lock), .end = end_lock};
+    static const struct mpr_object_class class = {.type = MPR_LOCK,
+                                                  .size = sizeof(mproc_lock),
+                                                  .end = end_lock,
+                                                  .holders = holder_of_lock};
     mpr_object_register(&class);
 }
 
 int mproc_lock_new(mproc_lock **out)
 {
     struct mpr_thread *self;
-    if (out == NULL) {
-        return MPROC_EINVAL;
-    }
-    int err = mpr_self(&self);
+    void *made;
+    int err =
+        out == NULL ? MPROC_EINVAL : mpr_object_make(&self, MPR_LOCK, &made);
     if (err < 0) {
         return err;
     }
-    mproc_lock *l = mpr_object_new(self, MPR_LOCK);
-    if (l == NULL) {
-        return MPROC_ENOMEM;
-    }
+    mproc_lock *l = made;
     mpr_hold_init(&l->hold);
     mpr_object_publish(self, l);
     *out = l;
@@ -71,8 +75,5 @@ bool mproc_lock_locked(const mproc_lock *l)
 
 void mproc_lock_free(mproc_lock *l)
 {
-    struct mpr_thread *self;
-    if (mpr_object_is(l, MPR_LOCK) && mpr_self(&self) == 0) {
-        (void)mpr_object_end(self, l, MPR_LOCK);
-    }
+    mpr_object_free(l, MPR_LOCK);
 }

@@ -19,10 +19,18 @@ static void end_rlock(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_hold_end(&((mproc_rlock *)object)->relock.hold);
 }
 
+static void holder_of_rlock(struct mpr_object *object, mpr_holder_fn *fn,
+                            void *user)
+{
+    mpr_hold_holder(&((mproc_rlock *)object)->relock.hold, fn, user);
+}
+
 __attribute__((constructor)) static void register_class(void)
 {
-    static const struct mpr_object_class class = {
-        .type = MPR_RLOCK, .size = sizeof(mproc_rlock), .end = end_rlock};
+    static const struct mpr_object_class class = {.type = MPR_RLOCK,
+                                                  .size = sizeof(mproc_rlock),
+                                                  .end = end_rlock,
+                                                  .holders = holder_of_rlock};
     mpr_object_register(&class);
 }
 
@@ -39,17 +47,13 @@ static bool hold_of(mproc_rlock *l, struct mpr_hold_of *of)
 int mproc_rlock_new(mproc_rlock **out)
 {
     struct mpr_thread *self;
-    if (out == NULL) {
-        return MPROC_EINVAL;
-    }
-    int err = mpr_self(&self);
+    void *made;
+    int err =
+        out == NULL ? MPROC_EINVAL : mpr_object_make(&self, MPR_RLOCK, &made);
     if (err < 0) {
         return err;
     }
-    mproc_rlock *l = mpr_object_new(self, MPR_RLOCK);
-    if (l == NULL) {
-        return MPROC_ENOMEM;
-    }
+    mproc_rlock *l = made;
     mpr_relock_init(&l->relock);
     mpr_object_publish(self, l);
     *out = l;
@@ -91,8 +95,5 @@ bool mproc_rlock_locked(const mproc_rlock *l)
 
 void mproc_rlock_free(mproc_rlock *l)
 {
-    struct mpr_thread *self;
-    if (mpr_object_is(l, MPR_RLOCK) && mpr_self(&self) == 0) {
-        (void)mpr_object_end(self, l, MPR_RLOCK);
-    }
+    mpr_object_free(l, MPR_RLOCK);
 }

@@ -77,29 +77,42 @@ static void end_semaphore(struct mpr_thread *self, struct mpr_thread *whose,
     mpr_bell_ring(&s->bell, INT_MAX);
 }
 
+/* Of a plain one nobody: its units are no one's. */
+static void holders_of_units(struct mpr_object *object, mpr_holder_fn *fn,
+                             void *user)
+{
+    struct view view;
+    if (view_of((mproc_semaphore *)object, &view) && view.kind != PLAIN) {
+        mpr_units_holders(&view.units, fn, user);
+    }
+}
+
 __attribute__((constructor)) static void register_class(void)
 {
     static const struct mpr_object_class class = {.type = MPR_SEMAPHORE,
                                                   .size =
                                                       sizeof(mproc_semaphore),
-                                                  .end = end_semaphore};
+                                                  .end = end_semaphore,
+                                                  .holders = holders_of_units};
     mpr_object_register(&class);
 }
 
-static int make(struct mpr_thread *self, mproc_semaphore **out, unsigned value,
-                uint32_t kind)
+static int make(mproc_semaphore **out, unsigned value, uint32_t kind)
 {
-    mproc_semaphore *s = mpr_object_new(self, MPR_SEMAPHORE);
-    if (s == NULL) {
-        return MPROC_ENOMEM;
+    struct mpr_thread *self;
+    void *made;
+    int err = mpr_object_make(&self, MPR_SEMAPHORE, &made);
+    if (err < 0) {
+        return err;
     }
+    mproc_semaphore *s = made;
     atomic_store_explicit(&s->kind, kind, memory_order_relaxed);
     atomic_store_explicit(&s->value, value, memory_order_relaxed);
     if (kind != PLAIN) {
         uint64_t tag = atomic_load(&s->object.tag);
         uint32_t more = kind == RECOVER ? UNITS_MORE : 0;
-        int err = mpr_units_make(self, &s->units, salt_of(s, tag), value,
-                                 value + more);
+        err = mpr_units_make(self, &s->units, salt_of(s, tag), value,
+                             value + more);
         if (err < 0) {
             mpr_object_drop(self, s);
             return err;
@@ -115,7 +128,6 @@ int mproc_semaphore_new_sized(mproc_semaphore **out, unsigned value,
                               size_t opts_size)
 {
     mproc_semaphore_opts wanted;
-    struct mpr_thread *self;
     if (out == NULL) {
         return MPROC_EINVAL;
     }
@@ -127,16 +139,12 @@ int mproc_semaphore_new_sized(mproc_semaphore **out, unsigned value,
     if (value > (kind == PLAIN ? VALUE_MAX : UNITS_MAX)) {
         return MPROC_EINVAL;
     }
-    err = mpr_self(&self);
-    return err < 0 ? err : make(self, out, value, kind);
+    return make(out, value, kind);
 }
 
 void mproc_semaphore_free(mproc_semaphore *s)
 {
-    struct mpr_thread *self;
-    if (mpr_object_is(s, MPR_SEMAPHORE) && mpr_self(&self) == 0) {
-        (void)mpr_object_end(self, s, MPR_SEMAPHORE);
-    }
+    mpr_object_free(s, MPR_SEMAPHORE);
 }
 
 /* ---- giving ----------------------------------------------------------- */
@@ -233,6 +241,13 @@ static int leave_ended(struct mpr_thread *self, const struct view *view,
     return MPROC_EINVAL;
 }
 
+static void note_holders(const struct view *view)
+{
+    if (view->kind != PLAIN) {
+        mpr_units_note(&view->units);
+    }
+}
+
 static int wait_for(struct mpr_thread *self, const struct view *view,
                     mproc_deadline until)
 {
@@ -253,6 +268,7 @@ static int wait_for(struct mpr_thread *self, const struct view *view,
             return MPROC_ETIMEDOUT;
         }
         if (!took) {
+            note_holders(view);
             mpr_sleep_on(&sleep, bell, seen);
         }
     }

@@ -6,20 +6,24 @@
 #ifndef MPR_SYNC_UNITS_H
 #define MPR_SYNC_UNITS_H
 
-#include "shm/slot.h"
+#include "shm/object.h"
 
 /*
- * `word` is the holder's id, MPR_UNIT_FREE or MPR_UNIT_ABSENT, xor the
- * semaphore's salt. The salt differs for every semaphore that ever was, so the
- * compare-and-swap of somebody who was slow to learn that the semaphore has
- * ended, and that the memory is another's, changes nothing there. `since` tells
- * who has held longest (times the salt as well): a hint.
+ * `word` is the holder's id, MPR_UNIT_FREE or MPR_UNIT_ABSENT, in its spare
+ * bits the number of the change that made it so, all of it xor the semaphore's
+ * salt. So words that are what they were have not changed meanwhile. The salt
+ * differs for every semaphore that ever was, so the compare-and-swap of
+ * somebody who was slow to learn that the semaphore has ended, and that the
+ * memory is another's, changes nothing there. `since` tells who has held
+ * longest (times the salt as well): a hint. `noted` is since when at least
+ * (since.h), xor the salt, too.
  * Locks: none. Publishes: each change of `word`. Survives: a holder's death
  * leaves its id, which the next one replaces by its own.
  */
 struct mpr_unit {
     _Atomic uint64_t word;
     _Atomic uint64_t since;
+    _Atomic uint64_t noted;
 };
 
 #define MPR_UNIT_FREE UINT64_C(0)
@@ -27,14 +31,12 @@ struct mpr_unit {
 
 /*
  * Part of a semaphore. `array` is its own block of the heap, NULL while the
- * semaphore is free; it and `capacity` do not change while it lives.
- * `releases` changes after each release, and `stamp` with each acquire; both
- * only grow.
+ * semaphore is free; it and `capacity` do not change while it lives. `stamp`
+ * grows with each acquire.
  */
 struct mpr_units {
     struct mpr_unit *_Atomic array;
     _Atomic uint32_t capacity;
-    _Atomic uint32_t releases;
     _Atomic uint64_t stamp;
 };
 
@@ -80,6 +82,13 @@ bool mpr_units_take(struct mpr_thread *self, const struct mpr_units_view *view);
  */
 int mpr_units_give(const struct mpr_units_view *view, mpr_id id, bool grow,
                    bool *own);
+
+/* By who is about to wait: that they are held, now. */
+void mpr_units_note(const struct mpr_units_view *view);
+
+/* As `holders` of a class. */
+void mpr_units_holders(const struct mpr_units_view *view, mpr_holder_fn *fn,
+                       void *user);
 
 /* How many are free or held by the dead. */
 uint32_t mpr_units_value(const struct mpr_units_view *view);

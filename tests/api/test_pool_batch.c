@@ -677,7 +677,7 @@ static int takes_long(const void *arg, size_t size, mproc_reply *reply)
     mproc_event *others = *(mproc_event *const *)arg;
     (void)size;
     (void)reply;
-    usleep(2000);
+    usleep(5000);
     return others != NULL ? mproc_event_wait(others, TEST_BOUND) : 0;
 }
 

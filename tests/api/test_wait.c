@@ -769,6 +769,78 @@ static void the_death_of_the_last_at_the_other_end_is_an_end(void **state)
     }
 }
 
+static int get_and_be_killed(void *queue)
+{
+    char byte;
+    assert_ok(mproc_queue_get(queue, &byte, 1, NULL, TEST_BOUND));
+    assert_ok(mproc_event_set(things->event));
+    pause_for_ever();
+    return 0;
+}
+
+static void what_a_dead_consumer_had_is_ready_again(void **state)
+{
+    (void)state;
+    make_things();
+    mproc_queue *queue;
+    const mproc_queue_opts opts = {.joinable = 1, .redeliver = 1};
+    assert_ok(mproc_queue_new(&queue, &opts));
+    assert_ok(mproc_queue_put(queue, "x", 1, TEST_BOUND));
+    pid_t pid = test_fork(get_and_be_killed, queue);
+    assert_ok(mproc_event_wait(things->event, TEST_BOUND));
+    mproc_waitable it = mproc_waitable_queue(queue);
+    assert_err(mproc_wait(&it, 1, NULL, MPROC_NOWAIT), MPROC_ETIMEDOUT);
+    struct helper helper;
+    begin_to_act(&helper, kill_child, pid);
+    assert_ok(mproc_wait(&it, 1, NULL, TEST_BOUND));
+    end_to_act(&helper);
+    assert_int_equal(test_wait_exit(pid), -SIGKILL);
+    assert_int_equal(drain(queue), 1);
+    mproc_queue_free(queue);
+    end_things();
+}
+
+/* ---- children by each start method ------------------------------------ */
+
+static int end_at_event(void *arg)
+{
+    return mproc_event_wait(*(mproc_event **)arg, MPROC_FOREVER);
+}
+
+static int set_event(int unused)
+{
+    (void)unused;
+    return mproc_event_set(things->event);
+}
+
+static void a_child_is_waited_for_however_it_was_started(void **state)
+{
+    (void)state;
+    for (int start = MPROC_START_FORK; start <= MPROC_START_FORKSERVER;
+         start++) {
+        make_things();
+        mproc_process *p;
+        const mproc_process_opts opts = {.start = start,
+                                         .arg_size = sizeof things->event};
+        assert_ok(mproc_process_new(&p, end_at_event, &things->event, &opts));
+        assert_ok(mproc_process_start(p));
+        const mproc_waitable set[] = {things->all[QUEUE],
+                                      mproc_waitable_process(p)};
+        assert_err(mproc_wait(set, 2, NULL, MPROC_NOWAIT), MPROC_ETIMEDOUT);
+        size_t ready = 77;
+        struct helper helper;
+        begin_to_act(&helper, set_event, 0);
+        assert_ok(mproc_wait(set, 2, &ready, TEST_BOUND));
+        assert_int_equal(ready, 1);
+        end_to_act(&helper);
+        assert_ok(mproc_process_join(p, TEST_BOUND));
+        assert_ok(mproc_wait(set, 2, &ready, TEST_BOUND));
+        assert_int_equal(ready, 1);
+        mproc_process_free(p);
+        end_things();
+    }
+}
+
 /* ---- many who wait ---------------------------------------------------- */
 
 enum {
@@ -988,6 +1060,8 @@ int main(void)
         cmocka_unit_test(freeing_what_is_waited_for_ends_the_wait),
         cmocka_unit_test(nothing_is_missed_when_those_who_put_are_killed),
         cmocka_unit_test(the_death_of_the_last_at_the_other_end_is_an_end),
+        cmocka_unit_test(what_a_dead_consumer_had_is_ready_again),
+        cmocka_unit_test(a_child_is_waited_for_however_it_was_started),
         cmocka_unit_test(many_threads_may_wait),
         cmocka_unit_test(many_processes_may_wait),
         cmocka_unit_test(it_costs_no_descriptor_when_it_is_over),

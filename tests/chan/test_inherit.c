@@ -301,7 +301,7 @@ static int be_somebody(void *arg)
     mpr_id id = mpr_process_page_->id;
     assert_true(mpr_process_page_->slot != NULL);
     assert_int_equal(mpr_id_pid(id), getpid());
-    uint32_t told = atomic_load(&mpr_family->news);
+    uint32_t told = mpr_bell_watch(&mpr_family->news);
     own_record();
     assert_true(mpr_self_id() == id);
     assert_true(atomic_load(&mpr_family->news) != told);

@@ -7,6 +7,7 @@
 
 #include "sync/condition.h"
 #include "sync/lock.h"
+#include "sync/units.h"
 
 /* ---- lock ------------------------------------------------------------- */
 
@@ -198,6 +199,43 @@ static const char *check_stolen(void *ctx, const struct sweep_point *at)
         return lock_goes_on(s, true);
     }
     return lock_goes_on(s, outcome_of(VICTIM) != NOTHING_YET);
+}
+
+static int acquire_or_be_refused(void *ctx)
+{
+    (void)lock_acquire(ctx);
+    return 0;
+}
+
+/* Another lock in its place, whose holder is dead as well. */
+static int reuse(void *ctx)
+{
+    struct scene *s = ctx;
+    mproc_lock *old = s->lock, *new;
+    int status;
+    appear(BYSTANDER);
+    atomic_store(&s->paused, true);
+    mproc_lock_free(old);
+    if (mproc_lock_new(&new) < 0 || new != old) {
+        return 1;
+    }
+    pid_t pid = start(die_holding, s);
+    return waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status);
+}
+
+/* To the victim, who has ended holding it, or else to the round. */
+static const char *check_reused(void *ctx, const struct sweep_point *at)
+{
+    struct scene *s = ctx;
+    (void)at;
+    if (mproc_lock_acquire(s->lock, SOON) != MPROC_RECOVERED) {
+        return "who took part in another lock's end swallowed a death";
+    }
+    if (mproc_lock_release(s->lock) < 0) {
+        return "the lock is not as good as new";
+    }
+    mproc_lock_free(s->lock);
+    return nothing_left(s);
 }
 
 /* ---- rlock ------------------------------------------------------------ */
@@ -459,6 +497,7 @@ static void *held_bounded_scene(void)
 static void be_new(void *ctx)
 {
     (void)ctx;
+    atomic_store(&scene->strays, true);
     if (!let_go(SLEEPER)) {
         abort();
     }
@@ -474,10 +513,17 @@ static void *claim_and_stay(void *unused)
     return NULL;
 }
 
-/* The victim's thread has no record, but its process lives for the family. */
+/*
+ * The victim's thread has no record, but its process lives for the family; it
+ * blocks a signal as a handler does, and so claims none.
+ */
 static void be_new_thread(void *ctx)
 {
     pthread_t thread;
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &one, NULL);
     if (pthread_create(&thread, NULL, claim_and_stay, NULL) != 0) {
         abort();
     }
@@ -485,6 +531,7 @@ static void be_new_thread(void *ctx)
         nap();
     }
     be_new(ctx);
+    atomic_store(&scene->strays, false);
 }
 
 /* Once it is plain that the sleeper sleeps for a good reason, end that. */
@@ -540,6 +587,94 @@ static const char *check_bounded(void *ctx, const struct sweep_point *at)
         return "the bound is lost";
     }
     mproc_semaphore_free(s->semaphore);
+    return nothing_left(s);
+}
+
+/* ---- units that move -------------------------------------------------- */
+
+enum { SALT = 0x5a5a0000 };
+
+static struct mpr_units *units;
+
+static struct mpr_units_view units_view(void)
+{
+    return mpr_units_view(units, SALT);
+}
+
+static bool is_held(uint32_t index)
+{
+    uint64_t word = atomic_load(&units->array[index].word) ^ SALT;
+    return word >> 32 != 0;
+}
+
+/* As somebody does who is stopped before the next step, or killed. */
+static void give_by_hand(uint32_t index)
+{
+    uint64_t word = atomic_load(&units->array[index].word) ^ SALT;
+    uint64_t changes = (word + 0x20000) & 0xfffe0000;
+    atomic_store(&units->array[index].word, changes ^ SALT);
+}
+
+static void take_by_hand(uint32_t index)
+{
+    uint64_t word = atomic_load(&units->array[index].word) ^ SALT;
+    uint64_t changes = (word + 0x20000) & 0xfffe0000;
+    mpr_id id = atomic_load(&scene->part[ROUND].id);
+    atomic_store(&units->array[index].word, (id | changes) ^ SALT);
+}
+
+/* At no moment is none held. */
+static int take_then_give(void *ctx)
+{
+    uint32_t held = is_held(0) ? 0 : 1;
+    (void)ctx;
+    atomic_store(&scene->paused, true);
+    if (!is_held(held)) {
+        return SWEEP_WOULD_BLOCK; /* the victim has given it */
+    }
+    take_by_hand(1 - held);
+    give_by_hand(held);
+    return 0;
+}
+
+/*
+ * Of two units the round holds the second, so that who looks for it looks at
+ * the free one first.
+ */
+static void *units_scene(void)
+{
+    struct scene *s = new_scene();
+    struct mpr_thread *self;
+    units = shared_memory(sizeof *units);
+    if (s == NULL || units == NULL || mpr_self(&self) < 0 ||
+        mproc_heap_stats(&s->before) < 0 ||
+        mpr_units_make(self, units, SALT, 2, 2) < 0) {
+        return NULL;
+    }
+    take_by_hand(1);
+    return s;
+}
+
+static int give_unit(void *ctx)
+{
+    struct mpr_units_view view = units_view();
+    bool own;
+    (void)ctx;
+    int err = mpr_units_give(&view, mpr_self_id(), false, &own);
+    return finish(VICTIM, err);
+}
+
+static const char *check_units(void *ctx, const struct sweep_point *at)
+{
+    struct scene *s = ctx;
+    struct mpr_thread *self;
+    (void)at;
+    if (outcome_of(VICTIM) != 0) {
+        return "there was one all the time, and it was not found";
+    }
+    if (mpr_self(&self) == 0) {
+        mpr_units_end(self, self, units);
+    }
     return nothing_left(s);
 }
 
@@ -1131,6 +1266,14 @@ static const struct sweep_case cases[] = {
      .operation = lock_acquire,
      .bystander = lock_bystander,
      .check = check_stolen},
+    {.name = "lock of a dead one, reused",
+     COMMON,
+     .setup = orphan_scene,
+     .prepare = victim_appears,
+     .operation = acquire_or_be_refused,
+     .bystander = reuse,
+     .check = check_reused,
+     .pause_only = true},
     {.name = "rlock acquire x 3",
      COMMON,
      .setup = rlock_scene,
@@ -1178,6 +1321,14 @@ static const struct sweep_case cases[] = {
      .sleeper = bounded_sleeper,
      .follow_up = give_unit_if_none,
      .check = check_bounded},
+    {.name = "semaphore release, first call",
+     COMMON,
+     .setup = watched_plain_scene,
+     .prepare = be_new,
+     .operation = semaphore_release,
+     .sleeper = plain_sleeper,
+     .follow_up = give_unit_if_none,
+     .check = check_given},
     {.name = "semaphore release, new thread",
      COMMON,
      .setup = watched_plain_scene,
@@ -1186,6 +1337,22 @@ static const struct sweep_case cases[] = {
      .sleeper = plain_sleeper,
      .follow_up = give_unit_if_none,
      .check = check_given},
+    {.name = "unit given, they move",
+     COMMON,
+     .setup = units_scene,
+     .prepare = victim_appears,
+     .operation = give_unit,
+     .bystander = take_then_give,
+     .check = check_units,
+     .pause_only = true},
+    {.name = "event set, first call",
+     COMMON,
+     .setup = watched_event_scene,
+     .prepare = be_new,
+     .operation = event_set,
+     .sleeper = event_sleeper,
+     .follow_up = set_if_clear,
+     .check = check_set},
     {.name = "event set, new thread",
      COMMON,
      .setup = watched_event_scene,

@@ -159,7 +159,7 @@ WHITE_TEST(a_free_slot_that_nobody_was_told_of_is_found_when_all_is_full)
     white_kill(pids[0]);
     assert_int_equal(mpr_slots_reap(self).reaped, 1);
     atomic_store(&mpr_family->free_from, 4);
-    assert_true(mpr_slots_room(self));
+    assert_true(mpr_slots_room(self, 1));
     pids[0] = test_fork(store_slot_and_stay, stage);
     white_await(&stage->word[0], 4);
     assert_int_equal(atomic_load(&stage->value[3]), 1);

@@ -4,6 +4,7 @@
 
 #include "sync/condition.h"
 #include "sync/lock.h"
+#include "sync/units.h"
 
 static long counter; /* under the lock of the test */
 
@@ -284,6 +285,60 @@ static void units_of_the_dead_wake_those_asleep(void **state)
         assert_int_equal(mproc_semaphore_value(s), 2);
         mproc_semaphore_free(s);
     }
+}
+
+enum { UNITS = 2, SALT = 0x5a5a0000 };
+
+static struct mpr_units units;
+
+/* What gives, or takes, one unit is a single step of it. */
+static bool move_unit(uint32_t i, mpr_id from, mpr_id to)
+{
+    _Atomic uint64_t *word = &units.array[i].word;
+    uint64_t seen = atomic_load(word);
+    uint64_t changes = ((seen ^ SALT) + 0x20000) & 0xfffe0000;
+    return ((seen ^ SALT) & ~(uint64_t)0xfffe0000) == from &&
+           atomic_compare_exchange_strong(word, &seen, (to | changes) ^ SALT);
+}
+
+/* Holds one unit, now this, now that, and at times none. */
+static void *move_about(void *arg)
+{
+    mpr_id id;
+    struct mpr_thread *self;
+    (void)arg;
+    assert_ok(mpr_self(&self));
+    id = mpr_self_id();
+    for (uint32_t i = 0; !atomic_load(&told); i = (i + 1) % UNITS) {
+        if (move_unit(i, MPR_UNIT_FREE, id)) {
+            atomic_store(&ready, 1);
+            while (!move_unit(i, id, MPR_UNIT_FREE)) {
+            }
+        }
+    }
+    return NULL;
+}
+
+/* While it looks for one, the other thread holds one of the two at most. */
+static void who_wants_no_more_than_is_free_gets_it(void **state)
+{
+    (void)state;
+    struct mpr_thread *self;
+    bool own;
+    assert_ok(mpr_self(&self));
+    assert_ok(mpr_units_make(self, &units, SALT, UNITS, UNITS));
+    struct mpr_units_view view = mpr_units_view(&units, SALT);
+    pthread_t mover = start(move_about, NULL);
+    await(atomic_load(&ready) == 1);
+    for (int i = 0; i < 20 * ROUNDS; i++) {
+        assert_true(mpr_units_take(self, &view));
+        assert_ok(mpr_units_give(&view, mpr_self_id(), false, &own));
+        assert_true(own);
+        mpr_held_add(self, -1);
+    }
+    atomic_store(&told, 1);
+    pthread_join(mover, NULL);
+    mpr_units_end(self, self, &units);
 }
 
 struct pair {
@@ -681,6 +736,7 @@ int main(void)
         TEST(who_gives_up_takes_no_wakeup_along),
         TEST(an_rlock_excludes_and_loses_no_wakeup),
         TEST(a_semaphore_admits_as_many_as_it_has_units),
+        TEST(who_wants_no_more_than_is_free_gets_it),
         TEST(units_of_the_dead_wake_those_asleep),
         TEST(a_dead_holder_of_a_unit_is_told_by_who_notices_it),
         TEST(signals_by_semaphore_are_not_lost),
