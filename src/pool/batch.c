@@ -144,7 +144,8 @@ static bool is_touched(const mproc_pool *pool,
         runs |= word >> 32 == (uint32_t)part->entry.serial &&
                 (state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING);
     }
-    return batch->feeding || (runs && !mpr_pool_workers_gone(pool));
+    return batch->feeding ||
+           (runs && (pool->threads || !mpr_pool_workers_gone(pool)));
 }
 
 static int attempt_forget(void *user)

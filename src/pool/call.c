@@ -83,7 +83,8 @@ static int submit_call(struct submission *s, struct mproc_result *result)
     task->error_callback = call->error_callback;
     task->user = call->user;
     task->limit_ns = mpr_pool_limit(call->timeout_s);
-    task->priority = call->priority;
+    atomic_store_explicit(&task->priority, call->priority,
+                          memory_order_relaxed);
     task->result = result;
     if (result != NULL) {
         result->entry = entry;

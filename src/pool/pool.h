@@ -37,6 +37,7 @@ enum mpr_task_state {
     MPR_TASK_CANCELED,   /* ended, with MPROC_ECANCELED */
     MPR_TASK_UNSERVED,   /* ended, with MPROC_EBROKEN */
     MPR_TASK_COLLECTED,  /* ended, with `status`; its callback is to come */
+    MPR_TASK_ABANDONED,  /* a thread runs it, another record has its place */
 };
 
 /* How a log names a task. Zero is none. */
@@ -63,7 +64,9 @@ enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
  *   these three→COLLECTED  collector, where callbacks wait to be dispatched
- *   the last four→FREE     collector; the serial goes up
+ *   these four→FREE        collector; the serial goes up
+ *   RUNNING, CANCELLING→ABANDONED  the keeper of threads
+ *   ABANDONED→FREE         the thread
  * `status`, `code`, `worker`, `losses`, `reply`, `error` belong to the worker
  * while it is RUNNING and to who ends it, or has it run again, in its place
  * once the worker is dead; of a chunk, `losses` counts for the item at `at`.
@@ -94,7 +97,7 @@ struct mpr_task {
     mproc_done_fn *error_callback;
     void *user; /* while FREE: the next free one */
     alignas(16) char inline_arg[MPR_TASK_ARG];
-    int64_t priority; /* lower first */
+    _Atomic int64_t priority; /* lower first */
     alignas(16) char inline_reply[MPR_TASK_REPLY];
     union {
         int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
@@ -126,8 +129,8 @@ struct mpr_item {
  * before, and `at` comes after.
  * Locks: none; the word of the task says whose it is. Publishes: `at`, and that
  * word. Survives: a worker killed before an item's `status` is stored leaves
- * that item pending, whatever it has told of it, and `used` may count bytes that
- * nobody names.
+ * that item pending, whatever it has told of it, and `used` may count bytes
+ * that nobody names.
  */
 struct mpr_chunk {
     size_t first; /* index in the batch */
@@ -232,9 +235,11 @@ enum mpr_worker_state {
  * runs that has a limit. Worker: 0→time→0; nursery: time→MPR_OVERTIME. By
  * compare-and-swap where both may, which decides whether it ended in time. A
  * worker that lost answers nothing any more.
- * `end_at` is when the nursery ends the worker, 0: not yet; `owed`: the next
- * one here replaces another. The nursery's own.
+ * `end_at` is when the nursery ends the worker, 0: not yet; the nursery's own.
  * `leave` is the nursery's: one worker less is wanted, after its task.
+ * `bond` is between a thread and its pool: HOLDS→LEFT by the thread, as its
+ * last act, HOLDS→ABANDONED by the pool, by compare-and-swap; one that is
+ * abandoned frees the row.
  * `ready_since`, `idle_since` (0: it does something) and `idle_ns` are times of
  * the worker, who reads a clock only when it has nothing to do.
  */
@@ -248,13 +253,23 @@ struct mpr_worker {
     _Atomic int64_t limit;
     int64_t end_at;
     _Atomic uint32_t leave;
-    bool owed;
+    _Atomic uint32_t bond;
     alignas(MPR_LINE) _Atomic int64_t ready_since;
     _Atomic int64_t idle_since;
     _Atomic int64_t idle_ns;
 };
 
 enum { MPR_OVERTIME = -1 };
+
+enum mpr_bond { MPR_BOND_HOLDS, MPR_BOND_LEFT, MPR_BOND_ABANDONED };
+
+/* 0 when there is none, or a thread that is none any more. */
+static inline pid_t mpr_worker_pid(const struct mpr_worker *worker)
+{
+    struct mpr_worker *w = (struct mpr_worker *)worker;
+    pid_t pid = atomic_load(&w->pid);
+    return atomic_load(&w->bond) == MPR_BOND_ABANDONED ? 0 : pid;
+}
 
 /*
  * The workers of one nursery; a new nursery has a new table. `more` has further
@@ -322,6 +337,7 @@ struct mproc_pool {
     mpr_id maker;
     pid_t maker_pid;
     int flag;
+    bool threads; /* the workers are threads of the maker */
     struct mpr_pool_private *mine;
     size_t max_tasks;
     size_t max_rss;
@@ -333,6 +349,8 @@ struct mproc_pool {
 
     _Atomic uint32_t ended;
     _Atomic uint32_t shown;
+    _Atomic uint32_t gone; /* freed, but threads are to come back */
+    _Atomic uint32_t keep; /* of threads: their keeper is called */
     _Atomic uint32_t phase;
     _Atomic uint32_t broken;
     _Atomic int32_t report;
@@ -398,6 +416,9 @@ void mpr_pool_show(mproc_pool *pool);
 /* Something that the maker may wait for has come. */
 void mpr_pool_tell_maker(mproc_pool *pool);
 
+/* Nursery, or who does its work: look at once. */
+void mpr_pool_call_keeper(mproc_pool *pool);
+
 /* The life of a worker process, of the nursery `nursery`. */
 _Noreturn void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker,
                               mpr_id nursery);
@@ -413,6 +434,9 @@ void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
                       struct mpr_task *task, void **place);
 
+/* It begins to work. */
+void mpr_worker_begin(mproc_pool *pool, struct mpr_worker *worker);
+
 /*
  * A worker is dead, by `code` (exit code, or minus the signal): say how its
  * task ended. Everything may be repeated.
@@ -420,11 +444,47 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
 void mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
                        struct mpr_worker *worker, int code);
 
+/* Who keeps the workers. */
+struct mpr_keeper {
+    mproc_pool *pool;
+    struct mpr_thread *self;
+    struct mpr_table *table;
+    const sigset_t *mask;
+    uint64_t wanted;        /* as the pool told it last */
+    uint32_t begun;         /* as the pool told it last */
+    uint32_t owed;          /* workers that ended and were not replaced */
+    unsigned failed_starts; /* since a worker became ready */
+    unsigned failed_forks;  /* since one went through */
+};
+
+void mpr_keeper_begin(struct mpr_keeper *k, mproc_pool *pool);
+
+/*
+ * Do what there is to do. Returns when to do so again, unless called before; or
+ * MPR_KEEPER_OVER: no worker is left, and none will be, as the other then says.
+ */
+int64_t mpr_keeper_pass(struct mpr_keeper *k);
+void mpr_keeper_leave(mproc_pool *pool);
+enum { MPR_KEEPER_OVER = -1 };
+
+/* Say what the start came to, unless that was said. */
+void mpr_keeper_report(mproc_pool *pool, int result);
+
 /*
  * When what the worker runs will be over its time, or INT64_MAX. MPR_OVERTIME:
  * it is, by this look or an earlier one.
  */
-int64_t mpr_nursery_time_out(struct mpr_worker *worker, int64_t now);
+int64_t mpr_keeper_time_out(struct mpr_worker *worker, int64_t now);
+
+/* Start a worker in a row that is made ready. */
+int mpr_nursery_fork(struct mpr_keeper *k, struct mpr_worker *worker);
+int mpr_threads_start(mproc_pool *pool, struct mpr_worker *worker);
+
+/*
+ * Let a thread whose task is over its time run on by itself. False: no memory
+ * now, or it has come back.
+ */
+bool mpr_threads_abandon(struct mpr_keeper *k, struct mpr_worker *worker);
 
 /* What became of a worker, and so of what it ran, in words. Returns `text`. */
 enum { MPR_LOSS_TEXT = 96 };
