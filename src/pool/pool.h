@@ -126,8 +126,8 @@ struct mpr_item {
  * before, and `at` comes after.
  * Locks: none; the word of the task says whose it is. Publishes: `at`, and that
  * word. Survives: a worker killed before an item's `status` is stored leaves
- * that item pending, whatever it has told of it, and `used` may count bytes that
- * nobody names.
+ * that item pending, whatever it has told of it; bytes that it used for that
+ * are nobody's.
  */
 struct mpr_chunk {
     size_t first; /* index in the batch */
