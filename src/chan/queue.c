@@ -6,7 +6,8 @@
 
 void mpr_queue_drop_rest(const struct mpr_queue_call *call)
 {
-    struct mpr_log_get get = mpr_queue_get_of(call);
+    struct mpr_log_get get;
+    mpr_queue_get_of(call, &get);
     while (mpr_log_discard(&get) == 0) {
     }
     mpr_bell_ring(&call->q->done, INT_MAX);
@@ -23,7 +24,8 @@ static void reclaim_any(struct mpr_object *object, void *user)
                                         .tag =
                                             mpr_object_tag(object, MPR_QUEUE),
                                         .until = MPROC_NOWAIT};
-    const struct mpr_log_get get = mpr_queue_get_of(&call);
+    struct mpr_log_get get;
+    mpr_queue_get_of(&call, &get);
     if (call.tag != 0 && mpr_log_reclaim_taken(&get)) {
         mpr_bell_ring(&call.q->done, INT_MAX);
     }
@@ -69,7 +71,8 @@ static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
                                         .self = self,
                                         .tag = tag,
                                         .until = MPROC_NOWAIT};
-    const struct mpr_log_get get = mpr_queue_get_of(&call);
+    struct mpr_log_get get;
+    mpr_queue_get_of(&call, &get);
     bool ready = is_ready(call.q);
     if (!ready && call.q->log.redeliver) {
         ready = mpr_log_reclaim_taken(&get) && is_ready(call.q);

@@ -49,24 +49,34 @@ static inline int mpr_queue_closed_because(const struct mpr_queue_call *call)
     return mpr_queue_ended(call) ? MPROC_EINVAL : MPROC_ESHUTDOWN;
 }
 
-static inline struct mpr_log_put
-mpr_queue_put_of(const struct mpr_queue_call *call)
+/*
+ * What the log wants to know of it. Field by field: a struct that is made and
+ * then copied would be read before its parts are written.
+ */
+static inline void mpr_queue_put_of(const struct mpr_queue_call *call,
+                                    struct mpr_log_put *put)
 {
-    return (struct mpr_log_put){.log = &call->q->log,
-                                .self = call->self,
-                                .until = call->until,
-                                .object = &call->q->object,
-                                .tag = call->tag};
+    put->log = &call->q->log;
+    put->self = call->self;
+    put->data = NULL;
+    put->size = 0;
+    put->priority = 0;
+    put->until = call->until;
+    put->object = &call->q->object;
+    put->tag = call->tag;
 }
 
-static inline struct mpr_log_get
-mpr_queue_get_of(const struct mpr_queue_call *call)
+static inline void mpr_queue_get_of(const struct mpr_queue_call *call,
+                                    struct mpr_log_get *get)
 {
-    return (struct mpr_log_get){.log = &call->q->log,
-                                .self = call->self,
-                                .until = call->until,
-                                .object = &call->q->object,
-                                .tag = call->tag};
+    get->log = &call->q->log;
+    get->self = call->self;
+    get->data = NULL;
+    get->capacity = 0;
+    get->size = NULL;
+    get->until = call->until;
+    get->object = &call->q->object;
+    get->tag = call->tag;
 }
 
 /* What was to be dropped goes, whoever was killed while dropping it. */

@@ -15,7 +15,7 @@ static int begin(struct get_call *g, mproc_queue *q, mproc_deadline until)
 {
     int err = mpr_queue_begin(&g->call, q, until);
     if (mpr_likely(err == 0)) {
-        g->get = mpr_queue_get_of(&g->call);
+        mpr_queue_get_of(&g->call, &g->get);
     }
     return err;
 }

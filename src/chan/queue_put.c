@@ -17,7 +17,7 @@ static int begin(struct put_call *p, mproc_queue *q, mproc_deadline until)
 {
     int err = mpr_queue_begin(&p->call, q, until);
     if (mpr_likely(err == 0)) {
-        p->put = mpr_queue_put_of(&p->call);
+        mpr_queue_put_of(&p->call, &p->put);
     }
     return err;
 }
@@ -64,7 +64,8 @@ static int put(struct put_call *p, mpr_attempt_fn *attempt)
     int err =
         mpr_sleep_until(&log->space, p->put.until, MPROC_EFULL, attempt, p);
     if (mpr_unlikely(err == MPROC_EFULL)) {
-        const struct mpr_log_get get = mpr_queue_get_of(&p->call);
+        struct mpr_log_get get;
+        mpr_queue_get_of(&p->call, &get);
         err = mpr_log_reclaim_loans(&get) ? attempt(p) : err;
     }
     return err;

@@ -24,7 +24,7 @@ void mpr_batch_note_bad(struct mpr_thread *self, struct mproc_result *result,
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     result->outcome = *bad;
     result->outcome.error = text != NULL ? memcpy(text, bad->error, size) : "";
-    result->outcome.data = "";
+    result->outcome.data = mpr_no_reply;
     result->outcome.size = 0;
 }
 
@@ -335,7 +335,7 @@ int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *theirs, size_t size,
     if (err != 0 || (err = mpr_batch_read(&b, theirs, size)) != 0) {
         return err;
     }
-    if (mpr_pool_in_callback == p) {
+    if (mpr_pool_in_callback(p)) {
         return MPROC_EDEADLK;
     }
     return b.next != NULL ? mpr_iter_map(p, self, &b, until)

@@ -1,8 +1,32 @@
 /* SPDX-License-Identifier: MIT */
 /* A task that has ended: its result, its count, its callback. */
+#include <stdalign.h>
+
 #include "pool/private.h"
 
-_Thread_local const mproc_pool *mpr_pool_in_callback;
+alignas(max_align_t) const char mpr_no_reply[] = "";
+
+/* A callback that runs; one may run those of another pool inside. */
+struct calling {
+    const mproc_pool *pool;
+    const struct calling *outer;
+};
+
+static _Thread_local const struct calling *innermost;
+
+bool mpr_pool_in_callback(const mproc_pool *pool)
+{
+    const struct calling *c = innermost;
+    while (c != NULL && c->pool != pool) {
+        c = c->outer;
+    }
+    return c != NULL;
+}
+
+void mpr_pool_forget_callbacks(void)
+{
+    innermost = NULL;
+}
 
 /* The outcome as far as the task's word and record tell it. */
 static mproc_outcome outcome_of(const struct mpr_task *task,
@@ -11,7 +35,7 @@ static mproc_outcome outcome_of(const struct mpr_task *task,
     mproc_outcome outcome = {
         .status = task->status,
         .code = task->code,
-        .data = "",
+        .data = mpr_no_reply,
         .error = task->error != NULL ? task->error : "",
         .worker = task->worker,
     };
@@ -54,9 +78,10 @@ void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
                         const mproc_outcome *outcome, void *user)
 {
     if (fn != NULL && !pool->mine->silent) {
-        mpr_pool_in_callback = pool;
+        struct calling here = {pool, innermost};
+        innermost = &here;
         fn(outcome, user);
-        mpr_pool_in_callback = NULL;
+        innermost = here.outer;
     }
 }
 
@@ -167,13 +192,19 @@ size_t mpr_pool_call_one(mproc_pool *pool, struct mpr_thread *self,
 
 /* ---- an entry --------------------------------------------------------- */
 
-void mpr_pool_count(mproc_pool *pool, int status, size_t items)
+void mpr_pool_count_unsent(mproc_pool *pool, int status, size_t items)
 {
     mproc_pool_info *ended = &pool->mine->ended;
     size_t *count = status == MPROC_OK            ? &ended->done
                     : status == MPROC_EWORKERLOST ? &ended->lost
                                                   : &ended->failed;
     *count += items;
+}
+
+void mpr_pool_count(mproc_pool *pool, int status, size_t items)
+{
+    mpr_pool_count_unsent(pool, status, items);
+    pool->mine->left -= items;
 }
 
 void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,

@@ -327,8 +327,7 @@ static int next(struct mpr_thread *self, struct mproc_result *result,
         if (attempt(result) == 0) {
             continue;
         }
-        if (mpr_pool_in_callback != NULL &&
-            mpr_pool_in_callback == result->pool) {
+        if (mpr_pool_in_callback(result->pool)) {
             return MPROC_EDEADLK;
         }
         int err = await(self, result, until);
