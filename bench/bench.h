@@ -33,6 +33,8 @@ double bench_loan_ns(const struct row *row, long n);
 double bench_copy_ns(const struct row *row, long n);
 double bench_pipe_ns(const struct row *row, long n);
 double bench_memcpy_ns(const struct row *row, long n);
+double bench_contended_lock_ns(const struct row *row, long n);
+double bench_contended_mutex_ns(const struct row *row, long n);
 double bench_pool_ns(const struct row *row, long n);
 double bench_start_ns(const struct row *row, long n);
 double bench_fork_ns(const struct row *row, long n);

@@ -85,6 +85,8 @@ static const struct row rows[] = {
      .robust = 1},
     {.name = "lock and unlock", .peer = "plain mutex", .n = 5000000,
      .ours_ns = lock_ns, .peer_ns = mutex_ns},
+    {.name = "lock and unlock, 2 want it", .peer = "plain mutex", .n = 4000000,
+     .ours_ns = bench_contended_lock_ns, .peer_ns = bench_contended_mutex_ns},
     {.name = "start and join a process", .peer = "fork, waitpid", .n = 1000,
      .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns},
     {.name = "by forkserver, small", .peer = "fork, waitpid", .n = 500,

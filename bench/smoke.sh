@@ -33,6 +33,7 @@ loan to release, 64 B|put, get
 loan to release, 16 MiB|put, get
 lock and unlock|robust mutex
 lock and unlock|plain mutex
+lock and unlock, 2 want it|plain mutex
 start and join a process|fork, waitpid
 by forkserver, small|fork, waitpid
 by forkserver, 1 GiB|fork, waitpid

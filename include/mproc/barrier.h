@@ -40,8 +40,9 @@ typedef struct mproc_barrier mproc_barrier;
  *         by the last one to arrive, in its process and its thread, with the
  *         pointer `user`. Both must mean there what they mean to the maker, as
  *         they do among processes that were forked. 0: the parties go on;
- *         anything else breaks the barrier. It may use the library, but not
- *         wait on this barrier; a child forked in it must not return from it.
+ *         anything else breaks the barrier. It must return. It may use the
+ *         library, but not wait on this barrier; a child forked in it must not
+ *         return from it.
  * user    passed to the action
  */
 typedef struct mproc_barrier_opts {

@@ -452,7 +452,7 @@ int mpr_os_channel_take(int channel, int *fd, uint64_t *number);
 /* How wide the terminal on stderr is; 0: stderr is none. */
 unsigned mpr_os_stderr_columns(void);
 
-/* Past stdio. What cannot be written is dropped; blocks as the terminal does. */
+/* Past stdio. What cannot be written is dropped; blocks as a terminal does. */
 void mpr_os_stderr_write(const char *text, size_t size);
 
 /* ---- signals: for processes of the library's own, never the user's ---- */

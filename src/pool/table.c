@@ -133,7 +133,7 @@ static int resize(mproc_pool *pool, struct mpr_thread *self, uint32_t workers)
         r.request = request(pool, workers);
     }
     mpr_pool_unlock();
-    if (err < 0 || mpr_pool_in_callback == pool) {
+    if (err < 0 || mpr_pool_in_callback(pool)) {
         return err;
     }
     struct mpr_pool_wait wait = {.pool = pool,
@@ -242,7 +242,7 @@ int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out, size_t out_size)
     }
     mpr_pool_lock();
     mproc_pool_info info = p->mine->ended;
-    size_t pending = p->mine->pending;
+    size_t left = p->mine->left;
     mpr_pool_unlock();
     struct mpr_table *table = atomic_load(&p->table);
     for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
@@ -250,8 +250,8 @@ int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out, size_t out_size)
         info.workers += one.pid != 0;
         busy += one.pid != 0 && one.busy;
     }
-    info.running = busy < pending ? busy : pending;
-    info.queued = pending - info.running;
+    info.running = busy < left ? busy : left;
+    info.queued = left - info.running;
     info.respawned = atomic_load(&p->respawned);
     mpr_info_write(out, out_size, &info, sizeof info);
     return 0;

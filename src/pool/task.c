@@ -123,7 +123,6 @@ int mpr_pool_may_submit(const mproc_pool *pool)
 static void begin_task(struct mpr_task *task)
 {
     task->fn = NULL;
-    task->arg = NULL;
     task->arg_size = 0;
     task->reply = NULL;
     task->reply_size = 0;
@@ -132,7 +131,6 @@ static void begin_task(struct mpr_task *task)
     task->code = 0;
     task->worker = 0;
     task->losses = 0;
-    task->chunk = NULL;
     task->result = NULL;
     task->callback = NULL;
     task->error_callback = NULL;
@@ -157,6 +155,7 @@ static int take(mproc_pool *pool, struct mpr_thread *self,
     struct mpr_task *task = pool->mine->free_tasks;
     pool->mine->free_tasks = task->user;
     pool->mine->pending += items;
+    pool->mine->left += items;
     entry->task = task;
     entry->serial = atomic_load(&task->word) >> 32;
     begin_task(task);
@@ -170,7 +169,7 @@ int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
     mpr_pool_lock();
     int err = mpr_object_unchanged(pool, tag) ? mpr_pool_may_submit(pool)
                                               : MPROC_EINVAL;
-    if (err == 0 && mpr_pool_room(pool) == 0 && mpr_pool_in_callback != pool) {
+    if (err == 0 && mpr_pool_room(pool) == 0 && !mpr_pool_in_callback(pool)) {
         err = MPROC_EFULL;
     }
     if (err == 0) {
@@ -212,19 +211,22 @@ static void free_block(struct mpr_thread *self, void *block,
 
 void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task)
 {
-    free_block(self, (void *)task->arg, task->inline_arg);
-    task->arg = NULL;
+    if (mpr_task_chunk(task) == NULL) {
+        free_block(self, mpr_task_arg_block(task), NULL);
+        task->arg_size = 0;
+    }
 }
 
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
     struct mpr_task *task = entry->task;
-    size_t items = task->chunk != NULL ? task->chunk->count : 1;
+    struct mpr_chunk *chunk = mpr_task_chunk(task);
+    size_t items = chunk != NULL ? chunk->count : 1;
     mpr_pool_free_arg(self, task);
     free_block(self, task->reply, task->inline_reply);
     free_block(self, task->error, NULL);
-    free_block(self, task->chunk, NULL);
+    free_block(self, chunk, NULL);
     atomic_store(&task->word,
                  mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE));
     mpr_pool_lock();
@@ -245,6 +247,16 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
  * A task that could not be put into the log may have ended all the same: once
  * it is QUEUED, a collector without workers ends it, and drops it.
  */
+void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
+                          const struct mpr_entry *entry)
+{
+    struct mpr_task *task = entry->task;
+    mpr_pool_lock();
+    pool->mine->left -= task->chunk != NULL ? task->chunk->count : 1;
+    mpr_pool_unlock();
+    mpr_pool_drop_task(pool, self, entry);
+}
+
 int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry)
 {
@@ -254,7 +266,7 @@ int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
         if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
             return 0;
         }
-        mpr_pool_drop_task(pool, self, entry);
+        mpr_pool_refuse_task(pool, self, entry);
     }
     return err;
 }

@@ -164,7 +164,7 @@ void *mproc_reply_reserve(mproc_reply *reply, size_t size)
         return NULL;
     }
     if (reply->memory == NULL || size > reply->capacity) {
-        const struct mpr_chunk *chunk = reply->entry.task->chunk;
+        const struct mpr_chunk *chunk = mpr_task_chunk(reply->entry.task);
         bool had = chunk == NULL          ? reserve_in_task(reply, size)
                    : keeps_replies(chunk) ? reserve_in_chunk(reply, size)
                                           : reserve_scratch(reply, size);
@@ -261,7 +261,7 @@ static void begin_again(mproc_reply *reply)
 {
     struct mpr_task *task = reply->entry.task;
     task->losses &= ~UINT32_C(1);
-    if (task->chunk != NULL) {
+    if (mpr_task_chunk(task) != NULL) {
         return;
     }
     if (task->error != NULL) {
@@ -331,7 +331,7 @@ static enum ran run_single(mproc_reply *reply)
 {
     struct mpr_task *task = reply->entry.task;
     int status;
-    if (!call(reply, task->arg, task->arg_size, &status)) {
+    if (!call(reply, mpr_task_arg(task), task->arg_size, &status)) {
         return RAN_OVERTIME;
     }
     task->status = status;
@@ -487,7 +487,8 @@ static bool run(mproc_reply *reply)
         begin_again(reply);
     }
     running = reply;
-    enum ran ran = task->chunk == NULL ? run_single(reply) : run_chunk(reply);
+    enum ran ran =
+        mpr_task_chunk(task) == NULL ? run_single(reply) : run_chunk(reply);
     running = NULL;
     if (ran == RAN_IN_PART) {
         return hand_on(reply);

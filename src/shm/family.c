@@ -103,6 +103,7 @@ static struct mpr_family *lay_out(const struct mpr_os_region *region,
     char *base = region->base;
     struct mpr_family *family = region->base;
     family->size = region->size;
+    family->cpus = mproc_cpu_count();
     family->region = *region;
     family->slots = (struct mpr_slot *)(base + at->slots);
     family->slots_max = (uint32_t)processes;

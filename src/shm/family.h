@@ -61,6 +61,7 @@ struct mpr_object_shelf;
 struct mpr_family {
     uint64_t magic;
     size_t size;
+    unsigned cpus; /* that its maker may use: each worker may be bound to one */
     struct mpr_os_region region; /* as its maker knew it */
     struct mpr_slot *slots;
     uint32_t slots_max;

@@ -32,18 +32,12 @@ void mpr_sleep_begin(struct mpr_sleep *sleep, mproc_deadline until)
 
 bool mpr_sleep_spin(struct mpr_sleep *sleep)
 {
-    static _Atomic unsigned cpus;
     if (sleep->expired || last_sleep_ns > SHORT_SLEEP_US * 1000) {
         return false;
     }
     int64_t now = mpr_os_now();
     if (sleep->spin_end_ns == 0) {
-        unsigned n = atomic_load_explicit(&cpus, memory_order_relaxed);
-        if (n == 0) {
-            n = mproc_cpu_count();
-            atomic_store_explicit(&cpus, n, memory_order_relaxed);
-        }
-        sleep->spin_end_ns = n > 1 ? now + SPIN_US * 1000 : now;
+        sleep->spin_end_ns = mpr_family->cpus > 1 ? now + SPIN_US * 1000 : now;
     }
     for (int i = 0; i < 8; i++) {
         mpr_pause();

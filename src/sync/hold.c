@@ -67,6 +67,18 @@ static bool set_flag(struct mpr_hold *hold, uint64_t *word)
     return set;
 }
 
+/*
+ * Who holds it and takes it again and again is slowed down by each look, so
+ * there is about a microsecond between them.
+ */
+static void leave_alone(void)
+{
+    enum { PAUSES = 32 };
+    for (int i = 0; i < PAUSES; i++) {
+        mpr_pause();
+    }
+}
+
 /* `*word` is what this has replaced. */
 static int wait_for(const struct mpr_hold_of *of, mproc_deadline until,
                     uint64_t *word)
@@ -86,7 +98,11 @@ static int wait_for(const struct mpr_hold_of *of, mproc_deadline until,
         if (sleep.expired) { /* of itself: this sleep was not ended by a wake */
             return MPROC_ETIMEDOUT;
         }
-        if (mpr_sleep_spin(&sleep) || !set_flag(hold, word)) {
+        if (mpr_sleep_spin(&sleep)) {
+            leave_alone();
+            continue;
+        }
+        if (!set_flag(hold, word)) {
             continue;
         }
         mpr_sleep_on_holder(&sleep, mpr_os_low_half(&hold->word),

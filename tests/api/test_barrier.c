@@ -665,6 +665,38 @@ static void a_stopped_waiter_hears_how_its_own_round_ended(void **state)
     await_results(pids, 1, SAW_BROKEN);
 }
 
+static int wait_and_tell_when(void *unused)
+{
+    (void)unused;
+    atomic_fetch_add(&s->ready, 1);
+    int err = mproc_barrier_wait(s->b, NULL, MPROC_FOREVER);
+    s->until = mproc_in_ms(0);
+    return status_of(err);
+}
+
+/* On a machine that is busy it may last longer, but not each time. */
+static void a_death_is_told_within_100_ms(void **state)
+{
+    (void)state;
+    double best = 1e9;
+    make(3);
+    for (int round = 0; round < 20 && best > 100; round++) {
+        pid_t pids[2];
+        s->until = MPROC_FOREVER;
+        start_waiters(pids, 1);
+        pids[1] = test_fork(wait_and_tell_when, NULL);
+        await_count(&s->ready, 2 * round + 2);
+        await_asleep(pids[1]);
+        int64_t killed = mproc_in_ms(0).at_ns;
+        kill_and_reap(pids[0]);
+        await_results(&pids[1], 1, SAW_BROKEN);
+        double ms = (double)(s->until.at_ns - killed) / 1e6;
+        best = ms < best ? ms : best;
+        assert_ok(mproc_barrier_reset(s->b));
+    }
+    assert_true(best <= 100);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -699,6 +731,7 @@ int main(void)
         TEST(the_end_of_a_process_with_a_waiter_breaks_it),
         TEST(who_dies_after_the_release_breaks_nothing),
         TEST(a_stopped_waiter_only_delays),
+        TEST(a_death_is_told_within_100_ms),
         TEST(a_stopped_waiter_hears_how_its_own_round_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -401,16 +401,15 @@ static void producers_and_consumers_all_come_through(void **state)
 static void killed_waiters_disturb_no_notifier(void **state)
 {
     (void)state;
-    for (int dead = 1; dead <= 4; dead++) {
-        for (int live = 1; live <= 4; live++) {
-            pid_t pids[MOST];
-            start_waiters(pids, dead + live);
-            for (int i = 0; i < dead; i++) {
-                kill_and_reap(pids[i]);
-            }
-            notify((unsigned)live);
-            await_results(pids + dead, live, 0);
+    for (int round = 0; round < 20; round++) {
+        int dead = 1 + round % 4, live = 1 + round / 4 % 4;
+        pid_t pids[MOST];
+        start_waiters(pids, dead + live);
+        for (int i = 0; i < dead; i++) {
+            kill_and_reap(pids[i]);
         }
+        notify((unsigned)live);
+        await_results(pids + dead, live, 0);
     }
 }
 

@@ -183,16 +183,22 @@ static void any_process_may_set_it(void **state)
     assert_int_equal(test_wait_exit(pid), 0);
 }
 
+/* From one of each to four of each. */
 static void killed_waiters_disturb_nobody(void **state)
 {
     (void)state;
-    pid_t pids[6];
-    start_waiters(pids, 6);
-    for (int i = 0; i < 3; i++) {
-        kill_and_reap(pids[i]);
+    for (int round = 0; round < 20; round++) {
+        int dead = 1 + round % 4, live = 1 + round / 4 % 4;
+        pid_t pids[8];
+        atomic_store(&s->ready, 0);
+        start_waiters(pids, dead + live);
+        for (int i = 0; i < dead; i++) {
+            kill_and_reap(pids[i]);
+        }
+        assert_ok(mproc_event_set(s->event));
+        await_results(pids + dead, live, 0);
+        assert_ok(mproc_event_clear(s->event));
     }
-    assert_ok(mproc_event_set(s->event));
-    await_results(pids + 3, 3, 0);
 }
 
 static void who_still_waits_for_a_freed_event_is_told(void **state)

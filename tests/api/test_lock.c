@@ -6,6 +6,7 @@ struct share {
     mproc_lock *lock;
     long counter;
     mproc_deadline until;
+    mproc_deadline told; /* when the waiter of measure() had it */
 };
 
 static struct share *s;
@@ -356,6 +357,79 @@ static void a_waiter_gives_up_at_its_deadline(void **state)
     kill_and_reap(holder);
 }
 
+static int acquire_when_told(void *unused)
+{
+    (void)unused;
+    assert_ok(mproc_lock_acquire(s->lock, TEST_BOUND));
+    atomic_fetch_add(&s->ready, 1);
+    await_count(&s->go, 1);
+    assert_ok(mproc_lock_release(s->lock));
+    return 0;
+}
+
+static void a_stopped_holder_only_delays(void **state)
+{
+    (void)state;
+    pid_t holder = test_fork(acquire_when_told, NULL);
+    await_count(&s->ready, 1);
+    stop(holder);
+    atomic_store(&s->go, 1);
+    pid_t patient = test_fork(wait_for_it, NULL);
+    await_count(&s->ready, 2);
+    await_asleep(patient);
+    mproc_deadline until = mproc_in_ms(200); /* beyond all stages of a sleep */
+    assert_err(mproc_lock_acquire(s->lock, until), MPROC_ETIMEDOUT);
+    assert_true(mproc_in_ms(0).at_ns >= until.at_ns);
+    assert_true(mproc_lock_locked(s->lock));
+    assert_int_equal(kill(holder, SIGCONT), 0);
+    assert_int_equal(test_wait_exit(patient), 0); /* and no death was told */
+    assert_int_equal(test_wait_exit(holder), 0);
+}
+
+static int wait_and_tell_when(void *unused)
+{
+    (void)unused;
+    atomic_fetch_add(&s->ready, 1);
+    int err = mproc_lock_acquire(s->lock, MPROC_FOREVER);
+    s->told = mproc_in_ms(0);
+    assert_err(err, MPROC_RECOVERED);
+    return mproc_lock_release(s->lock);
+}
+
+/* From the kill of a holder until somebody who has slept a while is told. */
+static double ms_until_told(int slept_ms)
+{
+    int before = atomic_load(&s->ready);
+    pid_t holder = test_fork(acquire_and_stay, NULL);
+    await_count(&s->ready, before + 1);
+    pid_t waiter = test_fork(wait_and_tell_when, NULL);
+    await_count(&s->ready, before + 2);
+    await_asleep(waiter);
+    mproc_deadline until = mproc_in_ms(slept_ms);
+    while (mproc_in_ms(0).at_ns < until.at_ns) {
+        look_again_soon();
+    }
+    int64_t killed = mproc_in_ms(0).at_ns;
+    kill_and_reap(holder);
+    assert_int_equal(test_wait_exit(waiter), 0);
+    return (double)(s->told.at_ns - killed) / 1e6;
+}
+
+/* On a machine that is busy it may last longer, but not each time. */
+static void a_killed_holder_is_told_within_100_ms(void **state)
+{
+    (void)state;
+    static const int slept_ms[] = {0, 40, 150};
+    for (size_t i = 0; i < sizeof slept_ms / sizeof *slept_ms; i++) {
+        double best = 1e9;
+        for (int round = 0; round < 20 && best > 100; round++) {
+            double ms = ms_until_told(slept_ms[i]);
+            best = ms < best ? ms : best;
+        }
+        assert_true(best <= 100);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -378,6 +452,8 @@ int main(void)
         TEST(who_still_waits_for_a_freed_lock_is_told),
         TEST(signals_do_not_end_a_wait),
         TEST(a_waiter_gives_up_at_its_deadline),
+        TEST(a_stopped_holder_only_delays),
+        TEST(a_killed_holder_is_told_within_100_ms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -456,6 +456,25 @@ static void a_waiter_gives_up_at_its_deadline(void **state)
     assert_true(mproc_in_ms(0).at_ns >= s->until.at_ns);
 }
 
+/* Nobody takes its unit for a dead one's. */
+static void a_stopped_holder_keeps_its_unit(void **state)
+{
+    (void)state;
+    pid_t waiter;
+    make(1, &bounded);
+    pid_t holder = start_holder(1);
+    start_waiters(&waiter, 1);
+    stop(holder);
+    mproc_deadline until = mproc_in_ms(200); /* beyond all stages of a sleep */
+    assert_err(mproc_semaphore_acquire(s->sem, until), MPROC_ETIMEDOUT);
+    assert_true(mproc_in_ms(0).at_ns >= until.at_ns);
+    assert_value(0);
+    assert_int_equal(kill(holder, SIGCONT), 0);
+    release(1); /* the holder's */
+    await_results(&waiter, 1, 0);
+    kill_and_reap(holder);
+}
+
 /* ---- signals ---------------------------------------------------------- */
 
 static void release_from_handler(int sig)
@@ -539,6 +558,7 @@ int main(void)
         TEST(where_there_is_one_for_each_nobody_misses_his),
         TEST(who_still_waits_for_a_freed_one_is_told),
         TEST(a_waiter_gives_up_at_its_deadline),
+        TEST(a_stopped_holder_keeps_its_unit),
         TEST(a_handler_may_release_what_its_own_thread_waits_for),
         TEST(handlers_may_release_at_any_instruction),
     };

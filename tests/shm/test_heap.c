@@ -2,6 +2,8 @@
 /* The shared heap: its calls, its limits, and what deaths leave in it. */
 #include "white.h"
 
+#include "shm/span.h"
+
 #define KIB ((size_t)1024)
 #define MIB (KIB * KIB)
 
@@ -328,6 +330,47 @@ WHITE_TEST(many_small_blocks_go_back_as_well)
     return 0;
 }
 
+static void free_from(void **p, int from, int to)
+{
+    for (int i = from; i < to; i++) {
+        mproc_free(p[i]);
+        p[i] = NULL;
+    }
+}
+
+/*
+ * Blocks come and go at random, first small ones, then larger and fewer, so
+ * that what one size gave back must serve the next. What the system holds,
+ * without what free runs keep for later, follows what is in use: a quarter
+ * beyond it, and a span for each class.
+ */
+WHITE_TEST(a_long_run_of_growing_sizes_leaves_no_holes)
+{
+    enum { PLACES = 4000, PHASES = 12, STEPS = WHITE_SANITIZED ? 4000 : 40000 };
+    void **p = calloc(PLACES, sizeof *p);
+    unsigned seed = 1;
+    size_t before = stats().resident;
+    for (int phase = 0; phase < PHASES; phase++) {
+        size_t least = (size_t)64 << phase;
+        int places = PLACES >> phase / 2;
+        for (int i = 0; i < STEPS; i++) {
+            void **place = &p[rand_r(&seed) % places];
+            mproc_free(*place);
+            *place = mproc_alloc(least + (size_t)rand_r(&seed) % least);
+            assert_non_null(*place);
+        }
+        free_from(p, places, PLACES);
+        mproc_heap_info now = stats();
+        size_t kept = mpr_heap()->kept * MPR_SPAN_SIZE;
+        assert_true(now.resident - before - kept <=
+                    now.in_use + now.in_use / 4 + MPR_CLASSES * MPR_SPAN_SIZE);
+    }
+    free_from(p, 0, PLACES);
+    assert_nothing_in_use();
+    free(p);
+    return 0;
+}
+
 /* ---- by many ----------------------------------------------------------- */
 
 enum { TRADERS = 4, SHELF = 64, ROUNDS = WHITE_SANITIZED ? 6 : 60 };
@@ -583,6 +626,7 @@ int main(void)
         cmocka_unit_test(what_a_class_keeps_is_there_for_others),
         cmocka_unit_test(memory_goes_back_after_a_burst),
         cmocka_unit_test(many_small_blocks_go_back_as_well),
+        cmocka_unit_test(a_long_run_of_growing_sizes_leaves_no_holes),
         cmocka_unit_test(processes_free_each_others_blocks),
         cmocka_unit_test(threads_free_each_others_blocks),
         cmocka_unit_test(
