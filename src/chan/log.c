@@ -254,13 +254,15 @@ void mpr_log_end(struct mpr_log *log, struct mpr_thread *self,
 
 /* ---- what is left behind ---------------------------------------------- */
 
-/* True: something went back. */
-static bool reclaim(const struct mpr_log_get *get, struct mpr_guard *guard,
-                    struct mpr_leases *leases, bool redeliver)
+static int reclaim(const struct mpr_log_get *get, struct mpr_guard *guard,
+                   struct mpr_leases *leases, bool redeliver)
 {
-    bool any = false, more = mpr_leases_out(leases) > 0;
-    while (more &&
-           mpr_guard_lock_until(guard, get->self, get->self, get->until) == 0) {
+    int any = 0;
+    bool more = mpr_leases_out(leases) > 0;
+    while (more) {
+        if (mpr_guard_lock_until(guard, get->self, get->self, get->until) < 0) {
+            return any > 0 ? any : MPROC_ETIMEDOUT;
+        }
         uint64_t out = mpr_leases_out(leases), ready = mpr_leases_ready(leases);
         more = !mpr_log_ended(get->object, get->tag) &&
                mpr_leases_reclaim(leases, get->self, redeliver);
@@ -272,22 +274,21 @@ static bool reclaim(const struct mpr_log_get *get, struct mpr_guard *guard,
     return any;
 }
 
-bool mpr_log_reclaim_taken(const struct mpr_log_get *get)
+int mpr_log_reclaim_taken(const struct mpr_log_get *get)
 {
     struct mpr_log *log = get->log;
-    bool any =
-        reclaim(get, &log->head.guard, &log->leases, log->redeliver != 0);
-    if (any) {
+    int any = reclaim(get, &log->head.guard, &log->leases, log->redeliver != 0);
+    if (any > 0) {
         mpr_bell_ring(&log->items, INT_MAX);
     }
     return any;
 }
 
-bool mpr_log_reclaim_loans(const struct mpr_log_get *get)
+int mpr_log_reclaim_loans(const struct mpr_log_get *get)
 {
     struct mpr_log *log = get->log;
-    bool any = reclaim(get, mpr_log_put_guard(log), &log->loans, false);
-    if (any) {
+    int any = reclaim(get, mpr_log_put_guard(log), &log->loans, false);
+    if (any > 0) {
         mpr_bell_ring(&log->space, INT_MAX);
     }
     return any;

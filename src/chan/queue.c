@@ -14,7 +14,7 @@ void mpr_queue_drop_rest(const struct mpr_queue_call *call)
 
 /*
  * Somebody died. A guard that is held for long is not waited for: what could
- * not be had back now will be when it is wanted, or at the next death.
+ * not be had back now will be by who wants it, being told of the death.
  */
 static void reclaim_any(struct mpr_object *object, void *user)
 {
@@ -24,7 +24,7 @@ static void reclaim_any(struct mpr_object *object, void *user)
                                             mpr_object_tag(object, MPR_QUEUE),
                                         .until = MPROC_NOWAIT};
     const struct mpr_log_get get = mpr_queue_get_of(&call);
-    if (call.tag != 0 && mpr_log_reclaim_taken(&get)) {
+    if (call.tag != 0 && mpr_log_reclaim_taken(&get) > 0) {
         mpr_bell_ring(&call.q->done, INT_MAX);
     }
     if (call.tag != 0) {
@@ -72,7 +72,11 @@ static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
     const struct mpr_log_get get = mpr_queue_get_of(&call);
     bool ready = is_ready(call.q);
     if (!ready && call.q->log.redeliver) {
-        ready = mpr_log_reclaim_taken(&get) && is_ready(call.q);
+        int back = mpr_log_reclaim_taken(&get);
+        if (back < 0) {
+            return MPROC_EAGAIN;
+        }
+        ready = back > 0 && is_ready(call.q);
     }
     return ready ? 0 : MPROC_ETIMEDOUT;
 }
@@ -230,6 +234,10 @@ static int attempt_join(void *user)
         return MPROC_EINVAL;
     }
     if (shut == MPR_QUEUE_DROPPED) {
+        const struct mpr_log_get get = mpr_queue_get_of(call);
+        if (q->log.redeliver && mpr_queue_news(call)) {
+            mpr_log_reclaim_taken(&get);
+        }
         mpr_queue_drop_rest(call);
     }
     if (mpr_guard_lock_until(guard, call->self, call->self, call->until) < 0) {
