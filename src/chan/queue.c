@@ -203,7 +203,10 @@ int mproc_queue_task_done(mproc_queue *q)
         return mpr_queue_end(&call, MPROC_EINVAL);
     }
     mpr_guard_lock(guard, call.self, call.self);
-    err = mpr_leases_acknowledge(&q->log.leases, call.self, !q->log.redeliver);
+    err = mpr_queue_ended(&call)
+              ? MPROC_EINVAL
+              : mpr_leases_acknowledge(&q->log.leases, call.self,
+                                       !q->log.redeliver);
     mpr_guard_unlock(guard, call.self);
     mpr_heap_free_hand(call.self, call.self, MPR_HAND_BLOCK);
     mpr_heap_free_hand(call.self, call.self, MPR_HAND_SECOND);
