@@ -4,8 +4,8 @@
  * process. A block is handed over through a word of a thread's hand (slot.h),
  * so that it is never lost nor freed twice, whoever is killed when.
  *
- * What is bounded. Who is killed inside a guard of the heap costs the next one a
- * walk over the descriptors, some 10 ns for each 64 KiB ever used. Who is
+ * What is bounded. Who is killed inside a guard of the heap costs the next one
+ * a walk over the descriptors, some 10 ns for each 64 KiB ever used. Who is
  * stopped there (SIGSTOP, a debugger) holds up everybody who takes or frees a
  * block of that class, or of any class that needs a span, until it goes on or
  * is killed: nobody else may decide what it was about to do. These waits have
