@@ -102,6 +102,7 @@ int mproc_queue_get(mproc_queue *q, void *buf, size_t capacity, size_t *size,
     g.get.data = buf;
     g.get.capacity = capacity;
     g.get.size = size;
+    mpr_op_waits(g.call.self, g.call.outer);
     return mpr_queue_end(&g.call, get(&g, attempt_get));
 }
 

@@ -73,7 +73,7 @@ int mpr_pool_make_rows(mproc_pool *pool, struct mpr_thread *self,
 
 /*
  * A nursery that was killed: its workers are dead, or dying. Their slots tell,
- * and the sleep below is ended by their deaths.
+ * and whoever sleeps until they are gone is told of each death below.
  */
 bool mpr_pool_workers_gone(const mproc_pool *pool)
 {
@@ -86,6 +86,29 @@ bool mpr_pool_workers_gone(const mproc_pool *pool)
         }
     }
     return true;
+}
+
+static void tell_of_orphans(struct mpr_object *object, void *unused)
+{
+    (void)unused;
+    mpr_id nursery = atomic_load(&((mproc_pool *)object)->nursery);
+    if (nursery == 0 || mpr_id_is_dead(nursery)) {
+        mpr_deaths_tell();
+    }
+}
+
+/* A worker's death is its nursery's affair, and only without one that of all:
+ * else the deaths of thousands would each wake thousands. */
+static void reap(struct mpr_thread *self, mpr_id dead)
+{
+    (void)self;
+    (void)dead;
+    mpr_object_each(MPR_POOL, tell_of_orphans, NULL);
+}
+
+__attribute__((constructor)) static void hook_deaths(void)
+{
+    mpr_slots_on_reap(reap);
 }
 
 /* ---- resizing --------------------------------------------------------- */

@@ -560,6 +560,7 @@ static bool take(mproc_reply *reply)
     int err = attempt_take(reply);
     if (err == MPROC_EEMPTY) {
         be_idle(reply->worker);
+        mpr_op_waits(reply->self, outer);
         err = mpr_sleep_until(&reply->pool->todo.items, MPROC_FOREVER,
                               MPROC_EEMPTY, attempt_take, reply);
     }
@@ -609,9 +610,6 @@ static int enter(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery,
     if (err < 0) {
         return err;
     }
-    /* For life: without a nursery the collector waits for this death, and the
-     * system tells it to one sleeper only, who may be another. */
-    mpr_held_add(*self, 1);
     atomic_store(&worker->pid, mpr_os_pid());
     atomic_store(&worker->id, mpr_self_id());
     if (atomic_load(&pool->nursery) != nursery) {
