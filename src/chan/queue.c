@@ -240,7 +240,8 @@ static int attempt_join(void *user)
         return MPROC_EINVAL;
     }
     if (shut == MPR_QUEUE_DROPPED) {
-        const struct mpr_log_get get = mpr_queue_get_of(call);
+        struct mpr_log_get get;
+        mpr_queue_get_of(call, &get);
         if (q->log.redeliver && mpr_queue_news(call)) {
             mpr_log_reclaim_taken(&get);
         }
