@@ -218,8 +218,8 @@ bool mpr_log_release(const struct mpr_log_get *get,
 
 /*
  * What dead processes had taken, and had on loan, goes back. How much did: 0,
- * or 1, which may be more. ETIMEDOUT: the guard was not to be had by get->until,
- * so something may be left.
+ * or 1, which may be more. ETIMEDOUT: the guard was not to be had by
+ * get->until, so something may be left.
  */
 int mpr_log_reclaim_taken(const struct mpr_log_get *get);
 int mpr_log_reclaim_loans(const struct mpr_log_get *get);

@@ -37,7 +37,8 @@ static inline int attempt(struct put_call *p, int (*how)(struct put_call *))
     int err = how(p);
     if (mpr_unlikely(err == MPROC_EFULL) &&
         mpr_leases_out(&p->put.log->loans) > 0 && mpr_queue_news(&p->call)) {
-        const struct mpr_log_get get = mpr_queue_get_of(&p->call);
+        struct mpr_log_get get;
+        mpr_queue_get_of(&p->call, &get);
         err = mpr_log_reclaim_loans(&get) > 0 ? how(p) : err;
     }
     return why(p, err);
