@@ -274,6 +274,40 @@ WHITE_TEST(a_full_heap_is_all_there_again_when_freed)
     return 0;
 }
 
+static size_t resident_now(void)
+{
+    mproc_heap_info info;
+    assert_ok(mproc_heap_stats(&info));
+    return info.resident;
+}
+
+/* Also once as many pages are kept as may be: more than that were freed. */
+WHITE_TEST(a_span_that_is_freed_and_taken_in_turn_keeps_its_pages)
+{
+    const mproc_config config = {.heap_max = 256 * MIB};
+    enum { SPAN = 64 * 1024, SPANS = 1500 };
+    static char *span[SPANS];
+    assert_ok(mproc_configure(&config));
+    for (int i = 0; i < SPANS; i++) {
+        span[i] = mproc_alloc(SPAN);
+        assert_non_null(span[i]);
+    }
+    for (int i = SPANS; i-- > 0;) {
+        mproc_free(span[i]);
+    }
+    size_t kept = resident_now();
+    assert_true(kept < SPANS * (size_t)SPAN);
+    for (int i = 0; i < 100; i++) {
+        char *again = mproc_alloc(SPAN);
+        memset(again, 1, SPAN);
+        size_t with = resident_now();
+        mproc_free(again);
+        assert_int_equal(resident_now(), with);
+        assert_int_equal(with, kept);
+    }
+    return 0;
+}
+
 /* Each class keeps an empty span for itself: until somebody else needs it. */
 WHITE_TEST(what_a_class_keeps_is_there_for_others)
 {
@@ -624,6 +658,8 @@ int main(void)
         cmocka_unit_test(statistics_count_what_is_in_use),
         cmocka_unit_test(a_full_heap_is_all_there_again_when_freed),
         cmocka_unit_test(what_a_class_keeps_is_there_for_others),
+        cmocka_unit_test(
+            a_span_that_is_freed_and_taken_in_turn_keeps_its_pages),
         cmocka_unit_test(memory_goes_back_after_a_burst),
         cmocka_unit_test(many_small_blocks_go_back_as_well),
         cmocka_unit_test(a_long_run_of_growing_sizes_leaves_no_holes),
