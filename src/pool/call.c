@@ -30,12 +30,12 @@ static int copy_arg(struct mpr_thread *self, struct mpr_task *task,
         if (copy == NULL) {
             return MPROC_ENOMEM;
         }
+        memcpy(task->inline_arg, &copy, sizeof copy);
     }
     if (call->arg_size > 0) {
         memcpy(copy, call->arg, call->arg_size);
     }
     copy[call->arg_size] = '\0';
-    task->arg = copy;
     task->arg_size = call->arg_size;
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     return 0;
@@ -83,14 +83,15 @@ static int submit_call(struct submission *s, struct mproc_result *result)
     task->error_callback = call->error_callback;
     task->user = call->user;
     task->limit_ns = mpr_pool_limit(call->timeout_s);
-    task->priority = call->priority;
+    atomic_store_explicit(&task->priority, call->priority,
+                          memory_order_relaxed);
     task->result = result;
     if (result != NULL) {
         result->entry = entry;
     }
     err = copy_arg(s->self, task, call);
     if (err < 0) {
-        mpr_pool_drop_task(pool, s->self, &entry);
+        mpr_pool_refuse_task(pool, s->self, &entry);
         return err;
     }
     return mpr_pool_submit(pool, s->self, &entry);
@@ -140,7 +141,7 @@ int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
     if (out == NULL && size > 0) {
         return MPROC_EINVAL;
     }
-    if (p != NULL && mpr_pool_in_callback == p) {
+    if (p != NULL && mpr_pool_in_callback(p)) {
         return MPROC_EDEADLK;
     }
     int err = mpr_pool_check(p, &self);

@@ -32,7 +32,7 @@ static void forget_parent(void)
 {
     mpr_pool_unlock();
     pools = NULL;
-    mpr_pool_in_callback = NULL;
+    mpr_pool_forget_callbacks();
 }
 
 /* Without its nursery no worker lives on. Callbacks are over. */
@@ -126,6 +126,9 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     pool->initializer_arg = opts->initializer_arg;
     pool->mine = NULL;
     pool->flag = -1;
+    pool->threads = opts->start == MPROC_START_THREAD;
+    atomic_store(&pool->gone, 0);
+    atomic_store(&pool->keep, 0);
     atomic_store(&pool->shown, 1);
     pool->slabs = NULL;
     atomic_store(&pool->phase, MPR_POOL_OPEN);
@@ -160,7 +163,9 @@ static int read_options(mproc_pool_opts *opts, const mproc_pool_opts *theirs,
     if (opts->start < MPROC_START_FORK || opts->start > MPROC_START_SPAWN) {
         return MPROC_EINVAL;
     }
-    if (opts->start != 0) {
+    bool threads = opts->start == MPROC_START_THREAD;
+    if ((opts->start != MPROC_START_FORK && !threads) ||
+        (threads && opts->max_rss_per_child != 0)) {
         return MPROC_ENOTSUP;
     }
     if (!(opts->grace_s >= 0)) { /* NaN too */
@@ -194,6 +199,7 @@ static void remove_private(struct mpr_pool_private *mine, int flag)
     mpr_pool_unlock();
     mpr_os_close(mine->nursery_fd);
     mpr_os_close(mine->watch);
+    mpr_os_close(mine->timer);
     mpr_os_close(flag);
     free(mine->initializer_arg);
     free(mine);
@@ -220,6 +226,8 @@ static int make_private(mproc_pool *pool, const mproc_pool_opts *opts)
     pthread_sigmask(SIG_SETMASK, NULL, &mine->mask);
     mine->watch = -1;
     mine->nursery_fd = -1;
+    mine->timer = -1;
+    atomic_store(&mine->keep_at, INT64_MAX);
     mine->pool = pool;
     pool->mine = mine;
     add_private(mine);
@@ -261,11 +269,16 @@ static int start(mproc_pool *pool, struct mpr_thread *self, bool manual)
     if (err < 0) {
         return err;
     }
-    pid_t pid = mpr_nursery_start(pool, &pool->mine->mask);
-    if (pid < 0) {
-        return pid;
+    if (pool->threads) {
+        mpr_keeper_begin(&pool->mine->keeper, pool);
+        atomic_store(&pool->keep, 1);
+    } else {
+        pid_t pid = mpr_nursery_start(pool, &pool->mine->mask);
+        if (pid < 0) {
+            return pid;
+        }
+        pool->mine->nursery_pid = pid;
     }
-    pool->mine->nursery_pid = pid;
     err = manual ? 0 : start_collector(pool);
     if (err < 0) {
         return err;
@@ -285,6 +298,13 @@ void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self)
 {
     struct mpr_pool_private *mine = pool->mine;
     int flag = pool->flag;
+    mpr_pool_lock();
+    bool later = mine->abandoned > 0;
+    atomic_store(&pool->gone, later);
+    mpr_pool_unlock();
+    if (later) {
+        return;
+    }
     mpr_object_end(self, pool, MPR_POOL);
     remove_private(mine, flag);
 }
@@ -365,9 +385,10 @@ static int make_pool(mproc_pool **out, struct mpr_thread *self,
     return 0;
 }
 
-size_t mpr_pool_most_workers(void)
+size_t mpr_pool_most_workers(bool threads)
 {
-    return mpr_family->slots_max - MAKER_AND_NURSERY;
+    return threads ? mpr_family->threads_max
+                   : mpr_family->slots_max - MAKER_AND_NURSERY;
 }
 
 int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
@@ -382,7 +403,8 @@ int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
     if (err < 0 || (err = mpr_self(&self)) < 0) {
         return err;
     }
-    if (opts.workers > mpr_pool_most_workers()) {
+    if (opts.workers >
+        mpr_pool_most_workers(opts.start == MPROC_START_THREAD)) {
         return MPROC_EAGAIN; /* before thousands are forked in vain */
     }
     uintptr_t outer = mpr_op_begin(self, &opts);
@@ -393,7 +415,8 @@ int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
 
 int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self)
 {
-    if (!mpr_object_is(pool, MPR_POOL)) {
+    if (!mpr_object_is(pool, MPR_POOL) ||
+        atomic_load(&((mproc_pool *)pool)->gone)) {
         return MPROC_EINVAL;
     }
     int err = mpr_self(self);
@@ -416,7 +439,7 @@ void mpr_pool_close_if_done(mproc_pool *pool, struct mpr_thread *self)
         !pool->mine->closed) {
         pool->mine->closed = true;
         mpr_log_close(&pool->todo, self);
-        mpr_bell_ring(&pool->to_nursery, INT_MAX);
+        mpr_pool_call_keeper(pool);
         mpr_bell_ring(&pool->done.items, INT_MAX);
     }
 }
@@ -434,7 +457,7 @@ static int end_phase(mproc_pool *p, uint32_t to)
     }
     mpr_pool_close_if_done(p, self);
     mpr_pool_unlock();
-    mpr_bell_ring(&p->to_nursery, INT_MAX);
+    mpr_pool_call_keeper(p);
     mpr_bell_ring(&p->done.items, INT_MAX);
     mpr_bell_ring(&p->room, INT_MAX);
     return 0;
@@ -471,10 +494,13 @@ int mproc_pool_join(mproc_pool *p, mproc_deadline until)
     if (err < 0) {
         return err;
     }
+    if (mpr_pool_in_callback(p)) {
+        return MPROC_EDEADLK; /* also before a close: it could never end */
+    }
     if (atomic_load(&p->phase) == MPR_POOL_OPEN) {
         return MPROC_EINVAL;
     }
-    if (mpr_pool_in_callback == p || mpr_iter_blocks_join(p, self)) {
+    if (mpr_iter_blocks_join(p, self)) {
         return MPROC_EDEADLK;
     }
     struct mpr_pool_wait wait = {.pool = p,
@@ -514,7 +540,7 @@ void mproc_pool_free(mproc_pool *p)
     if (mpr_pool_check(p, &self) < 0) {
         return;
     }
-    if (mpr_pool_in_callback == p) {
+    if (mpr_pool_in_callback(p)) {
         p->mine->free_at_end = true;
         mproc_pool_terminate(p);
         return;

@@ -108,7 +108,8 @@ struct mproc_result {
 };
 
 /*
- * `pending`: tasks, and items of chunks, accepted and not yet collected.
+ * `pending`: tasks, and items of chunks, accepted and not yet collected;
+ * `left`: those of them that `ended` does not count yet.
  * `free_tasks`: records to be used again. `open`, `round`: for pool/batch.c.
  * Under mpr_pool_lock.
  */
@@ -125,13 +126,17 @@ struct mpr_pool_private {
     pid_t nursery_pid;                /* 0: reaped. Under mpr_pool_lock */
     _Atomic int32_t collector_report; /* 1: it runs; or why it cannot */
     size_t pending;
+    size_t left;
     mproc_pool_info ended; /* those collected: done, failed, lost */
     struct mpr_task *free_tasks;
     struct mproc_result *open; /* batches that have items to come */
     _Atomic bool attend;       /* one of them wants the collector */
     unsigned round;
-    _Atomic bool unserved; /* no nursery, and none will be */
-    _Atomic bool leaving;  /* it is about to end: to be looked at soon */
+    _Atomic bool unserved;    /* no nursery, and none will be */
+    struct mpr_keeper keeper; /* of threads */
+    _Atomic int64_t keep_at;  /* when it looks next */
+    size_t abandoned;         /* threads, under mpr_pool_lock */
+    _Atomic bool leaving;     /* it is about to end: to be looked at soon */
 
     /* for manual dispatch */
     bool attended;            /* a thread does the collector's work */
@@ -142,6 +147,7 @@ struct mpr_pool_private {
     size_t put_off_items;
     int watch;      /* a descriptor, readable with the flag or that */
     int nursery_fd; /* of the nursery, -1: none */
+    int timer;      /* of threads: when the keeper looks next */
 };
 
 /* In nanoseconds; too many are INT64_MAX. */
@@ -164,10 +170,17 @@ void mpr_pool_unlock(void);
  */
 int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
                    const mproc_pool_opts *opts);
+/* Not before the last abandoned thread has come back, which does it then. */
 void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self);
 
-/* The pool whose callback this thread runs, else NULL. */
-extern _Thread_local const mproc_pool *mpr_pool_in_callback;
+/* Of a reply without bytes: its NUL, where any type may lie. */
+extern const char mpr_no_reply[];
+
+/* Does this thread run a callback of the pool, perhaps with others inside? */
+bool mpr_pool_in_callback(const mproc_pool *pool);
+
+/* After a fork: what this thread runs are callbacks of the parent's. */
+void mpr_pool_forget_callbacks(void);
 
 /* 0, EINVAL, EPERM: may this process use the pool? Claims the thread. */
 int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self);
@@ -187,11 +200,20 @@ int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
 int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
                        struct mpr_part *part);
 
+/* Locked: a record that is not counted; and back. ENOMEM. */
+int mpr_pool_take_record(mproc_pool *pool, struct mpr_thread *self,
+                         struct mpr_entry *entry);
+void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
+                        const struct mpr_entry *entry);
+
 /* Locked. So many more tasks may be accepted. */
 size_t mpr_pool_room(const mproc_pool *pool);
 
-/* Locked. One task or item more has ended so. */
+/* Locked. So many more tasks or items have ended so. */
 void mpr_pool_count(mproc_pool *pool, int status, size_t items);
+
+/* The same for items of a batch that were never accepted. */
+void mpr_pool_count_unsent(mproc_pool *pool, int status, size_t items);
 
 /* The argument is needed no more. */
 void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task);
@@ -199,6 +221,10 @@ void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task);
 /* Give a record back, with all blocks it owns; no longer pending. */
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry);
+
+/* The same for one that was not accepted after all. */
+void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
+                          const struct mpr_entry *entry);
 
 /*
  * FREE→QUEUED and into the log. On failure the record is dropped, else the task
@@ -264,6 +290,7 @@ struct mpr_pool_wait {
     int busy;
     bool calls;
     bool manual;
+    mproc_deadline look; /* when it wakes to look; not the caller's */
 };
 
 int mpr_pool_wait(struct mpr_pool_wait *w, _Atomic uint32_t *bell,
@@ -346,8 +373,8 @@ bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
  */
 void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
 
-/* As many as the family has room for processes. */
-size_t mpr_pool_most_workers(void);
+/* As many as the family has room for processes, or threads. */
+size_t mpr_pool_most_workers(bool threads);
 void mpr_batch_free(struct mpr_batch_state *batch);
 
 /* An item ended badly: if it is the first one so far, the result says so. */
@@ -424,6 +451,10 @@ void mpr_batch_drop(struct mpr_thread *self, struct mproc_result *result);
 
 /* A part is no longer in flight. Locked. */
 void mpr_batch_unlink(struct mpr_batch_state *batch, struct mpr_part *part);
+
+/* At least so many rows in the pool's table. ENOMEM. */
+int mpr_pool_make_rows(mproc_pool *pool, struct mpr_thread *self,
+                       uint32_t count);
 
 /* A new table of workers for the pool's next nursery. ENOMEM. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);

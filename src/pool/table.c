@@ -23,7 +23,6 @@ static struct mpr_table *new_rows(struct mpr_thread *self, uint32_t first,
     return table;
 }
 
-/* Those who come are replacements if there were any before. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
 {
     uint32_t count = mpr_pool_wanted(pool);
@@ -31,9 +30,6 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
     struct mpr_table *table = new_rows(self, 0, count);
     if (table == NULL) {
         return MPROC_ENOMEM;
-    }
-    for (uint32_t i = 0; older != NULL && i < count; i++) {
-        table->worker[i].owed = true;
     }
     mpr_guard_lock(&pool->replies, self, self);
     table->older = older;
@@ -43,7 +39,7 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
     return 0;
 }
 
-/* At least as many again, so that there are few parts. */
+/* Locked. At least as many again, so that there are few parts. */
 static int add_rows(mproc_pool *pool, struct mpr_thread *self, uint32_t wanted)
 {
     struct mpr_table *last = atomic_load(&pool->table), *more;
@@ -64,6 +60,15 @@ static int add_rows(mproc_pool *pool, struct mpr_thread *self, uint32_t wanted)
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     mpr_guard_unlock(&pool->replies, self);
     return 0;
+}
+
+int mpr_pool_make_rows(mproc_pool *pool, struct mpr_thread *self,
+                       uint32_t count)
+{
+    mpr_pool_lock();
+    int err = add_rows(pool, self, count);
+    mpr_pool_unlock();
+    return err;
 }
 
 /*
@@ -139,7 +144,7 @@ static uint32_t request(mproc_pool *pool, uint32_t workers)
 {
     uint32_t number = (uint32_t)(atomic_load(&pool->wanted) >> 32) + 1;
     atomic_store(&pool->wanted, (uint64_t)number << 32 | workers);
-    mpr_bell_ring(&pool->to_nursery, INT_MAX);
+    mpr_pool_call_keeper(pool);
     return number;
 }
 
@@ -156,7 +161,7 @@ static int resize(mproc_pool *pool, struct mpr_thread *self, uint32_t workers)
         r.request = request(pool, workers);
     }
     mpr_pool_unlock();
-    if (err < 0 || mpr_pool_in_callback == pool) {
+    if (err < 0 || mpr_pool_in_callback(pool)) {
         return err;
     }
     struct mpr_pool_wait wait = {.pool = pool,
@@ -187,7 +192,7 @@ int mproc_pool_resize(mproc_pool *p, size_t workers)
     if (workers == 0) {
         return MPROC_EINVAL;
     }
-    if (workers > mpr_pool_most_workers()) {
+    if (workers > mpr_pool_most_workers(p->threads)) {
         return MPROC_EAGAIN;
     }
     uintptr_t outer = mpr_op_begin(self, p);
@@ -208,7 +213,7 @@ size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out, size_t capacity)
     }
     struct mpr_table *table = atomic_load(&p->table);
     for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
-        pid_t pid = atomic_load(&worker->pid);
+        pid_t pid = mpr_worker_pid(worker);
         if (pid != 0 && count < capacity && out != NULL) {
             out[count] = pid;
         }
@@ -226,7 +231,7 @@ static mproc_worker_info info_of(struct mpr_worker *worker, int64_t now)
         idle += now - idle_since;
     }
     int64_t busy = born != 0 && now - born > idle ? now - born - idle : 0;
-    return (mproc_worker_info){.pid = atomic_load(&worker->pid),
+    return (mproc_worker_info){.pid = mpr_worker_pid(worker),
                                .busy = born != 0 && idle_since == 0,
                                .busy_s = (double)busy / 1e9,
                                .idle_s = (double)idle / 1e9};
@@ -265,7 +270,7 @@ int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out, size_t out_size)
     }
     mpr_pool_lock();
     mproc_pool_info info = p->mine->ended;
-    size_t pending = p->mine->pending;
+    size_t left = p->mine->left;
     mpr_pool_unlock();
     struct mpr_table *table = atomic_load(&p->table);
     for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
@@ -273,8 +278,8 @@ int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out, size_t out_size)
         info.workers += one.pid != 0;
         busy += one.pid != 0 && one.busy;
     }
-    info.running = busy < pending ? busy : pending;
-    info.queued = pending - info.running;
+    info.running = busy < left ? busy : left;
+    info.queued = left - info.running;
     info.respawned = atomic_load(&p->respawned);
     mpr_info_write(out, out_size, &info, sizeof info);
     return 0;
