@@ -315,7 +315,7 @@ static int map_array(mproc_pool *p, const mproc_batch *b, mproc_deadline until)
 {
     mproc_result *result = NULL;
     int err = mproc_pool_map_async(p, b, &result);
-    if (err < 0) {
+    if (result == NULL) {
         return err;
     }
     err = mpr_result_wait(result, until, true);
