@@ -194,6 +194,7 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
     int64_t began = mpr_os_now();
     if (began >= sleep->until.at_ns) {
         sleep->expired = true;
+        sleep->late = true;
         return;
     }
     uint32_t deaths = atomic_load(&mpr_family->deaths);
@@ -283,7 +284,7 @@ int mpr_sleep_until(_Atomic uint32_t *bell, mproc_deadline until, int busy,
     }
     mpr_sleep_begin(&sleep, until);
     err = attempt_and_sleep(bell, &sleep, busy, attempt, user);
-    if (err < 0 && err != busy) {
+    if (err < 0 && (err != busy || sleep.late)) {
         mpr_bell_ring(bell, 1);
     }
     return err;

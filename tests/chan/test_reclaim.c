@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the dead had out comes back also when it could not at their death,
- * since somebody who was stopped had the guard.
+ * since somebody who was stopped had the guard; nor is a wake lost then.
  */
 #include "test.h"
 
@@ -196,6 +196,50 @@ static void test_a_place_comes_back(void **state)
                       false);
 }
 
+/* ---- a wake that came too late ---------------------------------------- */
+
+static int get_within_a_second(void *arg)
+{
+    char byte;
+    (void)arg;
+    answer(mproc_queue_get(q, &byte, 1, NULL, mproc_in_ms(1000)));
+    pause(); /* its end would wake the other */
+    return 0;
+}
+
+/*
+ * The first of two sleepers is woken for the message and finds the guard held
+ * until its deadline: then the message is the other's.
+ */
+static void test_a_wake_is_passed_on(void **state)
+{
+    (void)state;
+    set_up((mproc_queue_opts){0});
+    pid_t first = test_fork(get_within_a_second, NULL);
+    sleep_until_asleep(&q->log.items);
+    pid_t other = test_fork(get_one, NULL);
+    wait_longer_than_any_who_may_not();
+    pid_t stopped = test_fork(stay_in_guard, &q->log.head.guard);
+    assert_int_equal(hear(), 0);
+    assert_ok(mproc_queue_put(q, "a", 1, MPROC_NOWAIT));
+    assert_int_equal(hear(), MPROC_EEMPTY);
+    assert_ok(mproc_queue_put(go, "g", 1, MPROC_NOWAIT));
+    int outcome = -1;
+    int err = mproc_queue_get(answers, &outcome, sizeof outcome, NULL,
+                              mproc_in_s(10));
+    kill(first, SIGKILL);
+    kill(other, SIGKILL);
+    kill(stopped, SIGKILL);
+    test_wait_exit(first);
+    test_wait_exit(other);
+    test_wait_exit(stopped);
+    assert_ok(err);
+    assert_int_equal(outcome, 0);
+    mproc_queue_free(q);
+    mproc_queue_free(go);
+    mproc_queue_free(answers);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +247,7 @@ int main(void)
         cmocka_unit_test(test_who_waits_for_many_sees_it),
         cmocka_unit_test(test_what_was_dropped_is_joined),
         cmocka_unit_test(test_a_place_comes_back),
+        cmocka_unit_test(test_a_wake_is_passed_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
