@@ -21,12 +21,16 @@ struct row {
     size_t size;
     size_t maxsize;
     int pairs;
+    int many;   /* in a call; 0: one, by the calls for one */
     int robust; /* the mutex */
     /* Processes: MPROC_START_…, and `size` bytes that their maker touched. */
     int start;
 };
 
 double bench_queue_ns(const struct row *row, long n);
+double bench_one_by_one_ns(const struct row *row, long n);
+double bench_loan_ns(const struct row *row, long n);
+double bench_copy_ns(const struct row *row, long n);
 double bench_pipe_ns(const struct row *row, long n);
 double bench_memcpy_ns(const struct row *row, long n);
 double bench_contended_lock_ns(const struct row *row, long n);

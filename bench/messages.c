@@ -55,6 +55,26 @@ static void transfer(const struct channel *c, int sends, size_t size, long n)
     _exit(0);
 }
 
+/* Up to `many` in a call. */
+static void transfer_many(const struct channel *c, int sends,
+                          const struct row *row, long n)
+{
+    size_t most = (size_t)row->many;
+    char *buf = malloc(row->size * most);
+    must(buf != NULL, "malloc");
+    memset(buf, 'x', row->size * most);
+    for (long left = n; left > 0;) {
+        size_t count = (size_t)left < most ? (size_t)left : most;
+        int done = sends ? mproc_queue_put_many(c->queue, buf, row->size, count,
+                                                MPROC_FOREVER)
+                         : mproc_queue_get_many(c->queue, buf, row->size, count,
+                                                MPROC_FOREVER);
+        must(done > 0, "messages");
+        left -= done;
+    }
+    _exit(0);
+}
+
 static double flow_ns(const struct row *row, const struct channel *c, long n)
 {
     pid_t pids[2 * PAIRS_MAX];
@@ -65,6 +85,9 @@ static double flow_ns(const struct row *row, const struct channel *c, long n)
         if (pids[i] == 0) {
             if (row->pairs == 1) {
                 pin(i);
+            }
+            if (row->many > 0) {
+                transfer_many(c, i % 2 == 0, row, n / row->pairs);
             }
             transfer(c, i % 2 == 0, row->size, n / row->pairs);
         }
@@ -82,6 +105,50 @@ double bench_queue_ns(const struct row *row, long n)
     must(mproc_queue_new(&c.queue, &opts) == 0, "mproc_queue_new");
     double ns = flow_ns(row, &c, n);
     mproc_queue_free(c.queue);
+    return ns;
+}
+
+double bench_one_by_one_ns(const struct row *row, long n)
+{
+    struct row one = *row;
+    one.many = 0;
+    return bench_queue_ns(&one, n);
+}
+
+/* There and back in one process: what it costs beside the writing of it. */
+double bench_loan_ns(const struct row *row, long n)
+{
+    mproc_queue *q;
+    mproc_message m;
+    must(mproc_queue_new(&q, NULL) == 0, "mproc_queue_new");
+    double begin = now_ns();
+    for (long i = 0; i < n; i++) {
+        must(mproc_queue_loan(q, &m, row->size, MPROC_NOWAIT) == 0, "loan");
+        must(mproc_queue_send(q, &m) == 0, "send");
+        must(mproc_queue_take(q, &m, MPROC_NOWAIT) == 0, "take");
+        mproc_message_release(&m);
+    }
+    double ns = (now_ns() - begin) / (double)n;
+    mproc_queue_free(q);
+    return ns;
+}
+
+double bench_copy_ns(const struct row *row, long n)
+{
+    mproc_queue *q;
+    char *buf = malloc(row->size);
+    must(buf != NULL, "malloc");
+    memset(buf, 'x', row->size);
+    must(mproc_queue_new(&q, NULL) == 0, "mproc_queue_new");
+    double begin = now_ns();
+    for (long i = 0; i < n; i++) {
+        must(mproc_queue_put(q, buf, row->size, MPROC_NOWAIT) == 0, "put");
+        must(mproc_queue_get(q, buf, row->size, NULL, MPROC_NOWAIT) == 0,
+             "get");
+    }
+    double ns = (now_ns() - begin) / (double)n;
+    mproc_queue_free(q);
+    free(buf);
     return ns;
 }
 

@@ -28,6 +28,9 @@ done <<'END'
 64 B, 1 to 1, no limit|pipe
 64 B, 1 to 1, maxsize 1000|pipe
 64 B, 4 to 4, maxsize 1000|pipe
+64 B, 64 in a call|one by one
+loan to release, 64 B|put, get
+loan to release, 16 MiB|put, get
 lock and unlock|robust mutex
 lock and unlock|plain mutex
 lock and unlock, 2 want it|plain mutex

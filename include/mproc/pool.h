@@ -25,6 +25,15 @@
  * ready before its callback runs. A callback may submit, cancel, free results,
  * close and terminate; waiting there for the same pool is MPROC_EDEADLK.
  *
+ * Workers that are threads (MPROC_START_THREAD; Python: ThreadPool) share all
+ * with their maker, so a crash, an exit is the whole process's. A task can only
+ * be told to stop: one that runs and is cancelled, or whose pool is terminated
+ * or freed, ends when it returns. One that is over its timeout_s ends at once;
+ * its thread is abandoned and replaced, and what its argument points to must
+ * stay until it returns, whether the pool is still there or not. A thread that
+ * calls pthread_exit is a lost worker. The pids of such workers are the numbers
+ * of their threads. max_rss_per_child is MPROC_ENOTSUP, grace_s without effect.
+ *
  * Calls do not block unless they say so; none may be made by a signal handler.
  * A handle that is NULL, freed or of another kind: MPROC_EINVAL where an int is
  * returned, else false, 0 or NULL. mproc_queue and its kin, made before or
@@ -157,14 +166,15 @@ typedef void mproc_done_fn(const mproc_outcome *outcome, void *user);
  *                      over its time (mproc_task_canceled) and killing its
  *                      worker, if it has not returned by then. Default: at
  *                      once
- * start                MPROC_START_FORK is the default
+ * start                MPROC_START_FORK is the default. MPROC_START_THREAD: the
+ *                      workers are threads of the maker
  * manual_dispatch      1: callbacks run only where the caller lets them: in
  *                      mproc_pool_dispatch, in mproc_pool_join, _map, _apply
  *                      and mproc_iter_next while they wait, and in _apply_async
  *                      while it waits for room. There is no thread of the
  *                      library in the maker then. Default 0
  *
- * In this version start answers MPROC_ENOTSUP when set.
+ * In this version the other start methods answer MPROC_ENOTSUP.
  */
 typedef struct mproc_pool_opts {
     size_t workers;

@@ -76,7 +76,7 @@ void mpr_pump_leave(struct mpr_poller *poller)
     while (*at != NULL && *at != poller) {
         at = &(*at)->next;
     }
-    if (*at == poller) {
+    if (*at != NULL) {
         *at = poller->next;
     }
     unlock();

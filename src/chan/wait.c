@@ -379,11 +379,15 @@ static int wait_in_turn(struct call *call, const mproc_waitable *what,
 int mproc_wait(const mproc_waitable *what, size_t count, size_t *ready,
                mproc_deadline until)
 {
+    static const mproc_waitable none;
     struct thing few[FEW];
     struct pollfd few_fds[FEW + 1];
     struct call call = {.count = count, .things = few, .fds = few_fds};
     if (what == NULL && count > 0) {
         return MPROC_EINVAL;
+    }
+    if (what == NULL) {
+        what = &none;
     }
     int err = mpr_self(&call.self);
     if (err < 0 || count <= FEW) {

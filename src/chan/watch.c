@@ -34,7 +34,13 @@ static struct {
     struct watch *first[LISTS];
 } mine = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
-_Atomic unsigned mpr_watches_;
+static _Atomic unsigned watches; /* of this process */
+_Atomic uint64_t mpr_watch_lists_;
+
+bool mpr_watch_any(void)
+{
+    return atomic_load(&watches) != 0;
+}
 
 /* ---- the lists -------------------------------------------------------- */
 
@@ -52,7 +58,8 @@ static void unlock(void)
 static void begin_anew(void)
 {
     mine.pid = mpr_os_pid();
-    atomic_store(&mpr_watches_, 0);
+    atomic_store(&watches, 0);
+    atomic_store(&mpr_watch_lists_, 0);
     for (int i = 0; i < LISTS; i++) {
         for (struct watch *w = mine.first[i], *next; w != NULL; w = next) {
             next = w->next;
@@ -84,7 +91,18 @@ static void enter(void)
 
 static struct watch **list_of(const void *handle)
 {
-    return &mine.first[(uintptr_t)handle / MPR_LINE % LISTS];
+    return &mine.first[mpr_watch_list_of_(handle)];
+}
+
+/* After its first has changed. */
+static void tell_list(const void *handle)
+{
+    uint64_t bit = UINT64_C(1) << mpr_watch_list_of_(handle);
+    if (*list_of(handle) != NULL) {
+        atomic_fetch_or(&mpr_watch_lists_, bit);
+    } else {
+        atomic_fetch_and(&mpr_watch_lists_, ~bit);
+    }
 }
 
 /* The one that is not closed; it gets a user. */
@@ -110,6 +128,7 @@ static void release(struct watch *w)
         at = &(*at)->next;
     }
     *at = w->next;
+    tell_list(w->handle);
     pthread_mutex_destroy(&w->turn);
     free(w);
 }
@@ -131,7 +150,7 @@ static void enter_and_release(struct watch *w)
 
 static void count_one_less(void)
 {
-    if (atomic_fetch_sub(&mpr_watches_, 1) == 1) {
+    if (atomic_fetch_sub(&watches, 1) == 1) {
         mpr_pump_recede();
     }
 }
@@ -201,8 +220,11 @@ static void settle_list(struct mpr_thread *self, struct watch *const *first)
 
 void mpr_watch_settle_all(struct mpr_thread *self)
 {
-    for (int i = 0; i < LISTS && mpr_watch_any(); i++) {
-        settle_list(self, &mine.first[i]);
+    uint64_t lists = atomic_load(&mpr_watch_lists_);
+    for (int i = 0; i < LISTS; i++) {
+        if (lists >> i & 1) {
+            settle_list(self, &mine.first[i]);
+        }
     }
 }
 
@@ -234,17 +256,16 @@ void mpr_watch_close(const void *handle, uint64_t tag)
 
 /* ---- making one ------------------------------------------------------- */
 
-static int make(struct watch **out, enum mpr_object_type type,
-                const void *handle, uint64_t tag)
+/* NULL: *err says why. */
+static struct watch *make(enum mpr_object_type type, const void *handle,
+                          uint64_t tag, int *err)
 {
     struct watch *w = calloc(1, sizeof *w);
-    if (w == NULL) {
-        return MPROC_ENOMEM;
-    }
-    int flag = mpr_os_flag(false);
+    int flag = w != NULL ? mpr_os_flag(false) : MPROC_ENOMEM;
     if (flag < 0) {
+        *err = flag;
         free(w);
-        return flag;
+        return NULL;
     }
     struct watch **first = list_of(handle);
     *w = (struct watch){.next = *first,
@@ -255,39 +276,40 @@ static int make(struct watch **out, enum mpr_object_type type,
                         .flag = flag};
     pthread_mutex_init(&w->turn, NULL);
     *first = w;
-    *out = w;
-    return 0;
+    tell_list(handle);
+    return w;
 }
 
-/* Counted before the pump is seen to run, so it does not end. */
-static int find_or_make(struct watch **out, enum mpr_object_type type,
-                        const void *handle, uint64_t tag)
+/* The same. What is made is counted before, so that the pump does not end. */
+static struct watch *find_or_make(enum mpr_object_type type, const void *handle,
+                                  uint64_t tag, int *err)
 {
-    enter(); /* those of a parent do not count */
-    atomic_fetch_add(&mpr_watches_, 1);
-    unlock();
-    int err = mpr_pump_run();
+    struct watch *w = NULL;
     bool made = false;
-    if (err == 0) {
+    enter(); /* those of a parent do not count */
+    atomic_fetch_add(&watches, 1);
+    unlock();
+    *err = mpr_pump_run();
+    if (*err == 0) {
         enter();
-        *out = find(handle);
-        made = *out == NULL;
-        err = made ? make(out, type, handle, tag) : 0;
+        w = find(handle);
+        made = w == NULL;
+        w = made ? make(type, handle, tag, err) : w;
         unlock();
     }
-    if (err < 0 || !made) {
+    if (w == NULL || !made) {
         count_one_less();
     }
-    return err;
+    return w;
 }
 
 int mpr_watch_fd(struct mpr_thread *self, enum mpr_object_type type,
                  const void *handle, uint64_t tag)
 {
-    struct watch *w = NULL;
+    int err;
     close_watch(handle, tag, true); /* freed by another process */
-    int err = find_or_make(&w, type, handle, tag);
-    if (err < 0) {
+    struct watch *w = find_or_make(type, handle, tag, &err);
+    if (w == NULL) {
         return err;
     }
     settle(self, w, true);

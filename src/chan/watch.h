@@ -17,11 +17,16 @@
 int mpr_watch_fd(struct mpr_thread *self, enum mpr_object_type type,
                  const void *handle, uint64_t tag);
 
-extern _Atomic unsigned mpr_watches_; /* of this process */
+/* Are there watches in this process, or is one about to be? */
+bool mpr_watch_any(void);
 
-static inline bool mpr_watch_any(void)
+/* The lists that have watches, a bit each; they lie in lists by the handle. */
+extern _Atomic uint64_t mpr_watch_lists_;
+
+static inline unsigned mpr_watch_list_of_(const void *handle)
 {
-    return atomic_load_explicit(&mpr_watches_, memory_order_seq_cst) != 0;
+    uint64_t spread = (uintptr_t)handle * UINT64_C(0x9e3779b97f4a7c15);
+    return (unsigned)(spread >> 58);
 }
 
 void mpr_watch_settle_(struct mpr_thread *self, const void *handle);
@@ -32,7 +37,9 @@ void mpr_watch_settle_(struct mpr_thread *self, const void *handle);
  */
 static inline void mpr_watch_settle(struct mpr_thread *self, const void *handle)
 {
-    if (mpr_unlikely(mpr_watch_any())) {
+    uint64_t lists =
+        atomic_load_explicit(&mpr_watch_lists_, memory_order_seq_cst);
+    if (mpr_unlikely(lists != 0) && lists >> mpr_watch_list_of_(handle) & 1) {
         mpr_watch_settle_(self, handle);
     }
 }

@@ -282,6 +282,13 @@ void mpr_os_close(int fd);
 int mpr_os_poll(struct pollfd *fds, size_t count, mproc_deadline until);
 
 /*
+ * A descriptor that is readable from the set time on, until it is set again;
+ * for ever: never. EMFILE, ENFILE, ENOMEM.
+ */
+int mpr_os_timer(void);
+void mpr_os_timer_set(int fd, mproc_deadline at);
+
+/*
  * A descriptor that is readable while any of those is that were added. It
  * forgets them only when it is told to, and none may be closed before that.
  * EMFILE, ENFILE, ENOMEM; adding: ENOMEM, ENOSPC.

@@ -68,7 +68,7 @@ static void take_in(mproc_pool *pool, struct mpr_thread *self,
                     struct mpr_task *task, int status)
 {
     struct mpr_batch_state *batch = task->result->batch;
-    struct mpr_chunk *chunk = task->chunk;
+    struct mpr_chunk *chunk = mpr_task_chunk(task);
     char text[MPR_LOSS_TEXT];
     size_t bad = mpr_chunk_end(chunk, status);
     count_items(pool, chunk, bad);
@@ -144,7 +144,8 @@ static bool is_touched(const mproc_pool *pool,
         runs |= word >> 32 == (uint32_t)part->entry.serial &&
                 (state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING);
     }
-    return batch->feeding || (runs && !mpr_pool_workers_gone(pool));
+    return batch->feeding ||
+           (runs && (pool->threads || !mpr_pool_workers_gone(pool)));
 }
 
 static int attempt_forget(void *user)
@@ -315,7 +316,7 @@ static int map_array(mproc_pool *p, const mproc_batch *b, mproc_deadline until)
 {
     mproc_result *result = NULL;
     int err = mproc_pool_map_async(p, b, &result);
-    if (err < 0) {
+    if (err < 0 || result == NULL) {
         return err;
     }
     err = mpr_result_wait(result, until, true);

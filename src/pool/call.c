@@ -30,12 +30,12 @@ static int copy_arg(struct mpr_thread *self, struct mpr_task *task,
         if (copy == NULL) {
             return MPROC_ENOMEM;
         }
+        memcpy(task->inline_arg, &copy, sizeof copy);
     }
     if (call->arg_size > 0) {
         memcpy(copy, call->arg, call->arg_size);
     }
     copy[call->arg_size] = '\0';
-    task->arg = copy;
     task->arg_size = call->arg_size;
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     return 0;
@@ -83,7 +83,8 @@ static int submit_call(struct submission *s, struct mproc_result *result)
     task->error_callback = call->error_callback;
     task->user = call->user;
     task->limit_ns = mpr_pool_limit(call->timeout_s);
-    task->priority = call->priority;
+    atomic_store_explicit(&task->priority, call->priority,
+                          memory_order_relaxed);
     task->result = result;
     if (result != NULL) {
         result->entry = entry;

@@ -152,7 +152,8 @@ static void put_off(mproc_pool *pool, struct mpr_thread *self,
     *(mine->put_off != NULL ? &mine->put_off_last->next : &mine->put_off) =
         task;
     mine->put_off_last = task;
-    mine->put_off_items += task->chunk != NULL ? task->chunk->count : 1;
+    mine->put_off_items +=
+        mpr_task_chunk(task) != NULL ? task->chunk->count : 1;
     mpr_pool_unlock();
     mpr_pool_show(pool);
 }
@@ -162,7 +163,6 @@ static struct mpr_task *take_put_off(struct mpr_pool_private *mine)
 {
     struct mpr_task *task = mine->put_off;
     mine->put_off = task->next;
-    task->arg = NULL;
     return task;
 }
 
@@ -177,7 +177,7 @@ size_t mpr_pool_call_one(mproc_pool *pool, struct mpr_thread *self,
     struct mpr_entry entry = {task, atomic_load(&task->word) >> 32};
     mproc_outcome outcome = outcome_of(task, MPR_TASK_COLLECTED);
     size_t items = 1;
-    if (task->chunk != NULL) {
+    if (mpr_task_chunk(task) != NULL) {
         items = task->chunk->count;
         end_chunk(pool, self, &entry, outcome.status);
     } else {
@@ -223,7 +223,7 @@ void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
         return;
     }
     struct mpr_task *task = entry->task;
-    bool batch = task->chunk != NULL;
+    bool batch = mpr_task_chunk(task) != NULL;
     mproc_outcome outcome = outcome_of(task, mpr_task_state(word));
     if (!batch) {
         fill_result(pool, task, &outcome);

@@ -25,6 +25,7 @@ enum work {
     WORK_FEED,
     WORK_LEAVING,
     WORK_NURSERY,
+    WORK_KEEP,
     WORK_END,
     WORK_OVER
 };
@@ -145,10 +146,36 @@ static enum left what_is_left(const mproc_pool *pool)
     return nothing ? LEFT_NOTHING : put_off ? LEFT_CALLBACKS : LEFT_TASKS;
 }
 
+/* Threads have no nursery. */
+static bool must_keep(mproc_pool *pool)
+{
+    int64_t at = atomic_load(&pool->mine->keep_at);
+    return pool->threads && !pool->mine->unserved &&
+           (atomic_load(&pool->keep) ||
+            (at != INT64_MAX && mpr_os_now() >= at));
+}
+
+static void keep_threads(struct collector *c)
+{
+    struct mpr_pool_private *mine = c->pool->mine;
+    atomic_store(&c->pool->keep, 0);
+    mine->keeper.self = c->self;
+    int64_t next = mpr_keeper_pass(&mine->keeper);
+    if (next == MPR_KEEPER_OVER) {
+        mpr_keeper_leave(c->pool);
+        atomic_store(&mine->unserved, true);
+        next = INT64_MAX;
+    }
+    atomic_store(&mine->keep_at, next);
+}
+
 static int look(void *user)
 {
     struct collector *c = user;
     mproc_pool *pool = c->pool;
+    if (must_keep(pool)) {
+        return WORK_KEEP;
+    }
     struct mpr_log_get get = {.log = &pool->done,
                               .self = c->self,
                               .data = &c->entry,
@@ -164,7 +191,7 @@ static int look(void *user)
         return WORK_FEED;
     }
     if (!pool->mine->unserved) {
-        return nursery_work(c);
+        return pool->threads ? MPROC_EEMPTY : nursery_work(c);
     }
     enum left left = what_is_left(pool);
     if (left == LEFT_TASKS) {
@@ -193,6 +220,9 @@ static void work(struct collector *c, enum work what)
     case WORK_NURSERY:
         take_over(c);
         break;
+    case WORK_KEEP:
+        keep_threads(c);
+        break;
     case WORK_END:
         mpr_pool_each_task(c->pool, end_each, c);
         mpr_batch_feed_all(c->pool, c->self); /* nothing: they end too */
@@ -219,6 +249,9 @@ mproc_deadline mpr_collector_next_look(const mproc_pool *pool)
 {
     if (pool->mine->leaving) {
         return mproc_in_ms(LEAVE_LOOK_MS);
+    }
+    if (pool->threads) {
+        return mproc_deadline_at_(atomic_load(&pool->mine->keep_at));
     }
     bool starting = atomic_load(&pool->report) == 0;
     return starting && !pool->mine->unserved ? mproc_in_ms(START_LOOK_MS)

@@ -111,16 +111,6 @@ static size_t call_all(const struct mpr_pool_wait *w)
 
 /* ---- waiting ---------------------------------------------------------- */
 
-static int attempt(void *user)
-{
-    const struct mpr_pool_wait *w = user;
-    int err;
-    do {
-        err = w->attempt(w->user);
-    } while (err == w->busy && (attend(w) || (w->calls && call_all(w) > 0)));
-    return err;
-}
-
 static mproc_deadline next_look(const struct mpr_pool_wait *w)
 {
     mpr_pool_lock();
@@ -131,18 +121,40 @@ static mproc_deadline next_look(const struct mpr_pool_wait *w)
     return look;
 }
 
+static int attempt(void *user)
+{
+    const struct mpr_pool_wait *w = user;
+    int err;
+    do {
+        err = w->attempt(w->user);
+    } while (err == w->busy && (attend(w) || (w->calls && call_all(w) > 0)));
+    return err;
+}
+
+/* It must not sleep for longer than until the next look. */
+enum { LOOK_EARLIER = INT_MAX };
+
+static int attempt_or_look(void *user)
+{
+    struct mpr_pool_wait *w = user;
+    int err = attempt(w);
+    bool earlier = err == w->busy && next_look(w).at_ns < w->look.at_ns;
+    return earlier ? LOOK_EARLIER : err;
+}
+
 int mpr_pool_wait(struct mpr_pool_wait *w, _Atomic uint32_t *bell,
                   mproc_deadline until)
 {
     if (!w->manual) {
         return mpr_sleep_until(bell, until, w->busy, w->attempt, w->user);
     }
-    mproc_deadline slice;
     int err;
     do {
-        slice = mpr_deadline_earlier(until, next_look(w));
-        err = mpr_sleep_until(&w->pool->done.items, slice, w->busy, attempt, w);
-    } while (err == w->busy && slice.at_ns < until.at_ns);
+        w->look = mpr_deadline_earlier(until, next_look(w));
+        err = mpr_sleep_until(&w->pool->done.items, w->look, w->busy,
+                              attempt_or_look, w);
+    } while (err == LOOK_EARLIER ||
+             (err == w->busy && w->look.at_ns < until.at_ns));
     return err;
 }
 
@@ -219,11 +231,12 @@ static bool is_to_be_shown(mproc_pool *pool)
     mpr_pool_lock();
     bool put_off = mine->put_off != NULL;
     bool unwatched = mpr_pool_watch_nursery(pool) < 0;
-    bool between = mine->nursery_pid == 0 && !mine->unserved;
+    bool between = !pool->threads && mine->nursery_pid == 0 && !mine->unserved;
     mpr_pool_unlock();
     return put_off || unwatched || between || mine->leaving ||
-           atomic_load(&pool->ended) || atomic_load(&pool->sweep) ||
-           atomic_load(&mine->attend) || mpr_log_count(&pool->done) > 0;
+           atomic_load(&pool->keep) || atomic_load(&pool->ended) ||
+           atomic_load(&pool->sweep) || atomic_load(&mine->attend) ||
+           mpr_log_count(&pool->done) > 0;
 }
 
 /*
@@ -234,6 +247,10 @@ void mpr_pool_hide(mproc_pool *pool)
 {
     if (pool->mine->watch < 0) {
         return; /* nobody looks at it */
+    }
+    if (pool->threads) {
+        mpr_os_timer_set(pool->mine->timer,
+                         mproc_deadline_at_(atomic_load(&pool->mine->keep_at)));
     }
     if (!is_to_be_shown(pool)) {
         atomic_store(&pool->shown, (atomic_load(&pool->shown) | 1) + 1);
@@ -255,6 +272,17 @@ static int check(const mproc_pool *pool, struct mpr_thread **self)
     return err;
 }
 
+/* For limits of threads, at which nobody raises the flag. */
+static int make_timer(struct mpr_pool_private *mine)
+{
+    int timer = mpr_os_timer();
+    if (timer < 0) {
+        return timer;
+    }
+    mine->timer = timer;
+    return mpr_os_watch_add(mine->watch, timer);
+}
+
 static int make_watch(mproc_pool *pool)
 {
     struct mpr_pool_private *mine = pool->mine;
@@ -268,11 +296,12 @@ static int make_watch(mproc_pool *pool)
     mine->watch = watch;
     int err = mpr_os_watch_add(watch, pool->flag);
     if (err == 0) {
-        err = mpr_pool_watch_nursery(pool);
+        err = pool->threads ? make_timer(mine) : mpr_pool_watch_nursery(pool);
     }
     if (err < 0) {
         mpr_os_close(watch);
-        mine->watch = -1;
+        mpr_os_close(mine->timer);
+        mine->watch = mine->timer = -1;
         return err;
     }
     return watch;

@@ -127,6 +127,9 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     pool->initializer_arg = opts->initializer_arg;
     pool->mine = NULL;
     pool->flag = -1;
+    pool->threads = opts->start == MPROC_START_THREAD;
+    atomic_store(&pool->gone, 0);
+    atomic_store(&pool->keep, 0);
     atomic_store(&pool->shown, 1);
     pool->slabs = NULL;
     atomic_store(&pool->phase, MPR_POOL_OPEN);
@@ -161,7 +164,9 @@ static int read_options(mproc_pool_opts *opts, const mproc_pool_opts *theirs,
     if (opts->start < MPROC_START_FORK || opts->start > MPROC_START_SPAWN) {
         return MPROC_EINVAL;
     }
-    if (opts->start != 0) {
+    bool threads = opts->start == MPROC_START_THREAD;
+    if ((opts->start != MPROC_START_FORK && !threads) ||
+        (threads && opts->max_rss_per_child != 0)) {
         return MPROC_ENOTSUP;
     }
     if (!(opts->grace_s >= 0)) { /* NaN too */
@@ -195,6 +200,7 @@ static void remove_private(struct mpr_pool_private *mine, int flag)
     mpr_pool_unlock();
     mpr_os_close(mine->nursery_fd);
     mpr_os_close(mine->watch);
+    mpr_os_close(mine->timer);
     mpr_os_close(flag);
     free(mine->initializer_arg);
     free(mine);
@@ -221,6 +227,8 @@ static int make_private(mproc_pool *pool, const mproc_pool_opts *opts)
     pthread_sigmask(SIG_SETMASK, NULL, &mine->mask);
     mine->watch = -1;
     mine->nursery_fd = -1;
+    mine->timer = -1;
+    atomic_store(&mine->keep_at, INT64_MAX);
     mine->pool = pool;
     pool->mine = mine;
     add_private(mine);
@@ -262,11 +270,16 @@ static int start(mproc_pool *pool, struct mpr_thread *self, bool manual)
     if (err < 0) {
         return err;
     }
-    pid_t pid = mpr_nursery_start(pool, &pool->mine->mask);
-    if (pid < 0) {
-        return pid;
+    if (pool->threads) {
+        mpr_keeper_begin(&pool->mine->keeper, pool);
+        atomic_store(&pool->keep, 1);
+    } else {
+        pid_t pid = mpr_nursery_start(pool, &pool->mine->mask);
+        if (pid < 0) {
+            return pid;
+        }
+        pool->mine->nursery_pid = pid;
     }
-    pool->mine->nursery_pid = pid;
     err = manual ? 0 : start_collector(pool);
     if (err < 0) {
         return err;
@@ -286,6 +299,13 @@ void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self)
 {
     struct mpr_pool_private *mine = pool->mine;
     int flag = pool->flag;
+    mpr_pool_lock();
+    bool later = mine->abandoned > 0;
+    atomic_store(&pool->gone, later);
+    mpr_pool_unlock();
+    if (later) {
+        return;
+    }
     mpr_object_end(self, pool, MPR_POOL);
     remove_private(mine, flag);
 }
@@ -366,9 +386,10 @@ static int make_pool(mproc_pool **out, struct mpr_thread *self,
     return 0;
 }
 
-size_t mpr_pool_most_workers(void)
+size_t mpr_pool_most_workers(bool threads)
 {
-    return mpr_family->slots_max - MAKER_AND_NURSERY;
+    return threads ? mpr_family->threads_max
+                   : mpr_family->slots_max - MAKER_AND_NURSERY;
 }
 
 int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
@@ -383,8 +404,9 @@ int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
     if (err < 0 || (err = mpr_self(&self)) < 0) {
         return err;
     }
-    if (opts.workers > mpr_pool_most_workers() ||
-        !mpr_children_room(self, (uint32_t)opts.workers + 1)) {
+    bool threads = opts.start == MPROC_START_THREAD;
+    if (opts.workers > mpr_pool_most_workers(threads) ||
+        (!threads && !mpr_children_room(self, (uint32_t)opts.workers + 1))) {
         return MPROC_EAGAIN; /* before thousands are forked in vain */
     }
     uintptr_t outer = mpr_op_begin(self, &opts);
@@ -395,7 +417,8 @@ int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
 
 int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self)
 {
-    if (!mpr_object_is(pool, MPR_POOL)) {
+    if (!mpr_object_is(pool, MPR_POOL) ||
+        atomic_load(&((mproc_pool *)pool)->gone)) {
         return MPROC_EINVAL;
     }
     int err = mpr_self(self);
@@ -418,7 +441,7 @@ void mpr_pool_close_if_done(mproc_pool *pool, struct mpr_thread *self)
         !pool->mine->closed) {
         pool->mine->closed = true;
         mpr_log_close(&pool->todo, self);
-        mpr_bell_ring(&pool->to_nursery, INT_MAX);
+        mpr_pool_call_keeper(pool);
         mpr_bell_ring(&pool->done.items, INT_MAX);
     }
 }
@@ -436,7 +459,7 @@ static int end_phase(mproc_pool *p, uint32_t to)
     }
     mpr_pool_close_if_done(p, self);
     mpr_pool_unlock();
-    mpr_bell_ring(&p->to_nursery, INT_MAX);
+    mpr_pool_call_keeper(p);
     mpr_bell_ring(&p->done.items, INT_MAX);
     mpr_bell_ring(&p->room, INT_MAX);
     return 0;

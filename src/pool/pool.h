@@ -16,6 +16,8 @@
 #ifndef MPR_POOL_POOL_H
 #define MPR_POOL_POOL_H
 
+#include <string.h>
+
 #include <mproc/pool.h>
 
 #include "chan/log.h"
@@ -35,6 +37,7 @@ enum mpr_task_state {
     MPR_TASK_CANCELED,   /* ended, with MPROC_ECANCELED */
     MPR_TASK_UNSERVED,   /* ended, with MPROC_EBROKEN */
     MPR_TASK_COLLECTED,  /* ended, with `status`; its callback is to come */
+    MPR_TASK_ABANDONED,  /* a thread runs it, another record has its place */
 };
 
 /* How a log names a task. Zero is none. */
@@ -43,7 +46,7 @@ struct mpr_entry {
     uint64_t serial;
 };
 
-enum { MPR_TASK_ARG = 40, MPR_TASK_REPLY = 24 };
+enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
 
 /*
  * `word` is {serial:32 | worker:24 | state:8}. By compare-and-swap only:
@@ -61,22 +64,23 @@ enum { MPR_TASK_ARG = 40, MPR_TASK_REPLY = 24 };
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
  *   these three→COLLECTED  collector, where callbacks wait to be dispatched
- *   the last four→FREE     collector; the serial goes up
+ *   these four→FREE        collector; the serial goes up
+ *   RUNNING, CANCELLING→ABANDONED  the keeper of threads
+ *   ABANDONED→FREE         the thread
  * `status`, `code`, `worker`, `losses`, `reply`, `error` belong to the worker
  * while it is RUNNING and to who ends it, or has it run again, in its place
  * once the worker is dead; of a chunk, `losses` counts for the item at `at`.
- * The rest is the maker's. `arg`, `reply` and `error` are heap blocks of the
- * task's own unless they point into it.
+ * The rest is the maker's. `reply` and `error` are heap blocks of the task's
+ * own unless they point into it. So is an argument that has no room in
+ * `inline_arg`, where its address is then: mpr_task_arg. `arg_size`
+ * MPR_ARG_OF_CHUNK: the task is a batch's and has `chunk`, but neither argument
+ * nor callbacks: mpr_task_chunk.
  * Locks: none. Publishes: `word`. Survives: a worker killed with a block in
  * hand for `reply` or `error`: see mproc_pool.adopting.
  */
 struct mpr_task {
     _Atomic uint64_t word;
     mproc_task_fn *fn;
-    union {
-        const void *arg;
-        struct mpr_task *next; /* COLLECTED: the callback after this one */
-    };
     size_t arg_size;
     void *reply;
     size_t reply_size;
@@ -85,18 +89,25 @@ struct mpr_task {
     int code;
     pid_t worker;
     uint32_t losses; /* workers lost in it << 1 | the last run is counted */
-    struct mpr_chunk *chunk; /* of a batch, else NULL */
     struct mproc_result *result;
-    mproc_done_fn *callback;
+    union {
+        mproc_done_fn *callback;
+        struct mpr_chunk *chunk;
+    };
     mproc_done_fn *error_callback;
     void *user; /* while FREE: the next free one */
     alignas(16) char inline_arg[MPR_TASK_ARG];
-    int64_t priority; /* lower first */
+    _Atomic int64_t priority; /* lower first */
     alignas(16) char inline_reply[MPR_TASK_REPLY];
-    int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
+    union {
+        int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
+        struct mpr_task *next; /* COLLECTED: the callback after this one */
+    };
 };
 
-static_assert(sizeof(struct mpr_task) <= 192, "a pending task is small");
+#define MPR_ARG_OF_CHUNK SIZE_MAX
+
+static_assert(sizeof(struct mpr_task) <= 160, "a pending task is small");
 
 /*
  * What is told of one item of a batch. Where it lies is the maker's, the rest
@@ -114,7 +125,12 @@ struct mpr_item {
 
 /*
  * Items of a batch that travel together; their data follow it in its block.
- * An item has ended once its `status` says so; `at` comes after that.
+ * An item has ended once its `status` says so; what is told of it was written
+ * before, and `at` comes after.
+ * Locks: none; the word of the task says whose it is. Publishes: `at`, and that
+ * word. Survives: a worker killed before an item's `status` is stored leaves
+ * that item pending, whatever it has told of it, and `used` may count bytes
+ * that nobody names.
  */
 struct mpr_chunk {
     size_t first; /* index in the batch */
@@ -145,6 +161,28 @@ static inline struct mpr_item *mpr_chunk_item(struct mpr_chunk *chunk, size_t i)
         return &chunk->items[i];
     }
     return chunk->bad >= i ? &chunk->first_bad : NULL;
+}
+
+/* NULL: it is a single task. */
+static inline struct mpr_chunk *mpr_task_chunk(const struct mpr_task *task)
+{
+    return task->arg_size == MPR_ARG_OF_CHUNK ? task->chunk : NULL;
+}
+
+/* The block that the argument of a single task lies in; NULL: in the task. */
+static inline void *mpr_task_arg_block(const struct mpr_task *task)
+{
+    void *block = NULL;
+    if (task->arg_size >= MPR_TASK_ARG) {
+        memcpy(&block, task->inline_arg, sizeof block);
+    }
+    return block;
+}
+
+static inline const void *mpr_task_arg(const struct mpr_task *task)
+{
+    const void *block = mpr_task_arg_block(task);
+    return block != NULL ? block : task->inline_arg;
 }
 
 static inline uint64_t mpr_task_word(uint32_t serial, uint32_t worker,
@@ -197,9 +235,11 @@ enum mpr_worker_state {
  * runs that has a limit. Worker: 0→time→0; nursery: time→MPR_OVERTIME. By
  * compare-and-swap where both may, which decides whether it ended in time. A
  * worker that lost answers nothing any more.
- * `end_at` is when the nursery ends the worker, 0: not yet; `owed`: the next
- * one here replaces another. The nursery's own.
+ * `end_at` is when the nursery ends the worker, 0: not yet; the nursery's own.
  * `leave` is the nursery's: one worker less is wanted, after its task.
+ * `bond` is between a thread and its pool: HOLDS→LEFT by the thread, as its
+ * last act, HOLDS→ABANDONED by the pool, by compare-and-swap; one that is
+ * abandoned frees the row.
  * `ready_since`, `idle_since` (0: it does something) and `idle_ns` are times of
  * the worker, who reads a clock only when it has nothing to do.
  */
@@ -213,13 +253,23 @@ struct mpr_worker {
     _Atomic int64_t limit;
     int64_t end_at;
     _Atomic uint32_t leave;
-    bool owed;
+    _Atomic uint32_t bond;
     alignas(MPR_LINE) _Atomic int64_t ready_since;
     _Atomic int64_t idle_since;
     _Atomic int64_t idle_ns;
 };
 
 enum { MPR_OVERTIME = -1 };
+
+enum mpr_bond { MPR_BOND_HOLDS, MPR_BOND_LEFT, MPR_BOND_ABANDONED };
+
+/* 0 when there is none, or a thread that is none any more. */
+static inline pid_t mpr_worker_pid(const struct mpr_worker *worker)
+{
+    struct mpr_worker *w = (struct mpr_worker *)worker;
+    pid_t pid = atomic_load(&w->pid);
+    return atomic_load(&w->bond) == MPR_BOND_ABANDONED ? 0 : pid;
+}
 
 /*
  * The workers of one nursery; a new nursery has a new table. `more` has further
@@ -287,6 +337,7 @@ struct mproc_pool {
     mpr_id maker;
     pid_t maker_pid;
     int flag;
+    bool threads; /* the workers are threads of the maker */
     struct mpr_pool_private *mine;
     size_t max_tasks;
     size_t max_rss;
@@ -298,6 +349,8 @@ struct mproc_pool {
 
     _Atomic uint32_t ended;
     _Atomic uint32_t shown;
+    _Atomic uint32_t gone; /* freed, but threads are to come back */
+    _Atomic uint32_t keep; /* of threads: their keeper is called */
     _Atomic uint32_t phase;
     _Atomic uint32_t broken;
     _Atomic int32_t report;
@@ -363,6 +416,9 @@ void mpr_pool_show(mproc_pool *pool);
 /* Something that the maker may wait for has come. */
 void mpr_pool_tell_maker(mproc_pool *pool);
 
+/* Nursery, or who does its work: look at once. */
+void mpr_pool_call_keeper(mproc_pool *pool);
+
 /* The life of a worker process, of the nursery `nursery`. */
 _Noreturn void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker,
                               mpr_id nursery);
@@ -378,6 +434,9 @@ void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
                       struct mpr_task *task, void **place);
 
+/* It begins to work. */
+void mpr_worker_begin(mproc_pool *pool, struct mpr_worker *worker);
+
 /*
  * A worker is dead, by `code` (exit code, or minus the signal): say how its
  * task ended. Everything may be repeated.
@@ -385,11 +444,47 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
 void mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
                        struct mpr_worker *worker, int code);
 
+/* Who keeps the workers. */
+struct mpr_keeper {
+    mproc_pool *pool;
+    struct mpr_thread *self;
+    struct mpr_table *table;
+    const sigset_t *mask;
+    uint64_t wanted;        /* as the pool told it last */
+    uint32_t begun;         /* as the pool told it last */
+    uint32_t owed;          /* workers that ended and were not replaced */
+    unsigned failed_starts; /* since a worker became ready */
+    unsigned failed_forks;  /* since one went through */
+};
+
+void mpr_keeper_begin(struct mpr_keeper *k, mproc_pool *pool);
+
+/*
+ * Do what there is to do. Returns when to do so again, unless called before; or
+ * MPR_KEEPER_OVER: no worker is left, and none will be, as the other then says.
+ */
+int64_t mpr_keeper_pass(struct mpr_keeper *k);
+void mpr_keeper_leave(mproc_pool *pool);
+enum { MPR_KEEPER_OVER = -1 };
+
+/* Say what the start came to, unless that was said. */
+void mpr_keeper_report(mproc_pool *pool, int result);
+
 /*
  * When what the worker runs will be over its time, or INT64_MAX. MPR_OVERTIME:
  * it is, by this look or an earlier one.
  */
-int64_t mpr_nursery_time_out(struct mpr_worker *worker, int64_t now);
+int64_t mpr_keeper_time_out(struct mpr_worker *worker, int64_t now);
+
+/* Start a worker in a row that is made ready. */
+int mpr_nursery_fork(struct mpr_keeper *k, struct mpr_worker *worker);
+int mpr_threads_start(mproc_pool *pool, struct mpr_worker *worker);
+
+/*
+ * Let a thread whose task is over its time run on by itself. False: no memory
+ * now, or it has come back.
+ */
+bool mpr_threads_abandon(struct mpr_keeper *k, struct mpr_worker *worker);
 
 /* What became of a worker, and so of what it ran, in words. Returns `text`. */
 enum { MPR_LOSS_TEXT = 96 };

@@ -108,8 +108,8 @@ struct mproc_result {
 };
 
 /*
- * `pending`: tasks, and items of chunks, accepted and not yet collected; `left`:
- * those of them that `ended` does not count yet.
+ * `pending`: tasks, and items of chunks, accepted and not yet collected;
+ * `left`: those of them that `ended` does not count yet.
  * `free_tasks`: records to be used again. `open`, `round`: for pool/batch.c.
  * Under mpr_pool_lock.
  */
@@ -132,8 +132,11 @@ struct mpr_pool_private {
     struct mproc_result *open; /* batches that have items to come */
     _Atomic bool attend;       /* one of them wants the collector */
     unsigned round;
-    _Atomic bool unserved; /* no nursery, and none will be */
-    _Atomic bool leaving;  /* it is about to end: to be looked at soon */
+    _Atomic bool unserved;    /* no nursery, and none will be */
+    struct mpr_keeper keeper; /* of threads */
+    _Atomic int64_t keep_at;  /* when it looks next */
+    size_t abandoned;         /* threads, under mpr_pool_lock */
+    _Atomic bool leaving;     /* it is about to end: to be looked at soon */
 
     /* for manual dispatch */
     bool attended;            /* a thread does the collector's work */
@@ -144,6 +147,7 @@ struct mpr_pool_private {
     size_t put_off_items;
     int watch;      /* a descriptor, readable with the flag or that */
     int nursery_fd; /* of the nursery, -1: none */
+    int timer;      /* of threads: when the keeper looks next */
 };
 
 /* In nanoseconds; too many are INT64_MAX. */
@@ -166,6 +170,7 @@ void mpr_pool_unlock(void);
  */
 int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
                    const mproc_pool_opts *opts);
+/* Not before the last abandoned thread has come back, which does it then. */
 void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self);
 
 /* Of a reply without bytes: its NUL, where any type may lie. */
@@ -194,6 +199,12 @@ int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
  */
 int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
                        struct mpr_part *part);
+
+/* Locked: a record that is not counted; and back. ENOMEM. */
+int mpr_pool_take_record(mproc_pool *pool, struct mpr_thread *self,
+                         struct mpr_entry *entry);
+void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
+                        const struct mpr_entry *entry);
 
 /* Locked. So many more tasks may be accepted. */
 size_t mpr_pool_room(const mproc_pool *pool);
@@ -279,6 +290,7 @@ struct mpr_pool_wait {
     int busy;
     bool calls;
     bool manual;
+    mproc_deadline look; /* when it wakes to look; not the caller's */
 };
 
 int mpr_pool_wait(struct mpr_pool_wait *w, _Atomic uint32_t *bell,
@@ -361,8 +373,8 @@ bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
  */
 void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
 
-/* As many as the family has room for processes. */
-size_t mpr_pool_most_workers(void);
+/* As many as the family has room for processes, or threads. */
+size_t mpr_pool_most_workers(bool threads);
 void mpr_batch_free(struct mpr_batch_state *batch);
 
 /* An item ended badly: if it is the first one so far, the result says so. */
@@ -439,6 +451,10 @@ void mpr_batch_drop(struct mpr_thread *self, struct mproc_result *result);
 
 /* A part is no longer in flight. Locked. */
 void mpr_batch_unlink(struct mpr_batch_state *batch, struct mpr_part *part);
+
+/* At least so many rows in the pool's table. ENOMEM. */
+int mpr_pool_make_rows(mproc_pool *pool, struct mpr_thread *self,
+                       uint32_t count);
 
 /* A new table of workers for the pool's next nursery. ENOMEM. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);

@@ -23,7 +23,6 @@ static struct mpr_table *new_rows(struct mpr_thread *self, uint32_t first,
     return table;
 }
 
-/* Those who come are replacements if there were any before. */
 int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
 {
     uint32_t count = mpr_pool_wanted(pool);
@@ -31,9 +30,6 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
     struct mpr_table *table = new_rows(self, 0, count);
     if (table == NULL) {
         return MPROC_ENOMEM;
-    }
-    for (uint32_t i = 0; older != NULL && i < count; i++) {
-        table->worker[i].owed = true;
     }
     mpr_guard_lock(&pool->replies, self, self);
     table->older = older;
@@ -43,7 +39,7 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
     return 0;
 }
 
-/* At least as many again, so that there are few parts. */
+/* Locked. At least as many again, so that there are few parts. */
 static int add_rows(mproc_pool *pool, struct mpr_thread *self, uint32_t wanted)
 {
     struct mpr_table *last = atomic_load(&pool->table), *more;
@@ -66,9 +62,18 @@ static int add_rows(mproc_pool *pool, struct mpr_thread *self, uint32_t wanted)
     return 0;
 }
 
+int mpr_pool_make_rows(mproc_pool *pool, struct mpr_thread *self,
+                       uint32_t count)
+{
+    mpr_pool_lock();
+    int err = add_rows(pool, self, count);
+    mpr_pool_unlock();
+    return err;
+}
+
 /*
  * A nursery that was killed: its workers are dead, or dying. Their slots tell,
- * and the sleep below is ended by their deaths.
+ * and whoever sleeps until they are gone is told of each death below.
  */
 bool mpr_pool_workers_gone(const mproc_pool *pool)
 {
@@ -81,6 +86,29 @@ bool mpr_pool_workers_gone(const mproc_pool *pool)
         }
     }
     return true;
+}
+
+static void tell_of_orphans(struct mpr_object *object, void *unused)
+{
+    (void)unused;
+    mpr_id nursery = atomic_load(&((mproc_pool *)object)->nursery);
+    if (nursery == 0 || mpr_id_is_dead(nursery)) {
+        mpr_deaths_tell();
+    }
+}
+
+/* A worker's death is its nursery's affair, and only without one that of all:
+ * else the deaths of thousands would each wake thousands. */
+static void reap(struct mpr_thread *self, mpr_id dead)
+{
+    (void)self;
+    (void)dead;
+    mpr_object_each(MPR_POOL, tell_of_orphans, NULL);
+}
+
+__attribute__((constructor)) static void hook_deaths(void)
+{
+    mpr_slots_on_reap(reap);
 }
 
 /* ---- resizing --------------------------------------------------------- */
@@ -116,7 +144,7 @@ static uint32_t request(mproc_pool *pool, uint32_t workers)
 {
     uint32_t number = (uint32_t)(atomic_load(&pool->wanted) >> 32) + 1;
     atomic_store(&pool->wanted, (uint64_t)number << 32 | workers);
-    mpr_bell_ring(&pool->to_nursery, INT_MAX);
+    mpr_pool_call_keeper(pool);
     return number;
 }
 
@@ -164,7 +192,7 @@ int mproc_pool_resize(mproc_pool *p, size_t workers)
     if (workers == 0) {
         return MPROC_EINVAL;
     }
-    if (workers > mpr_pool_most_workers()) {
+    if (workers > mpr_pool_most_workers(p->threads)) {
         return MPROC_EAGAIN;
     }
     uintptr_t outer = mpr_op_begin(self, p);
@@ -185,7 +213,7 @@ size_t mproc_pool_worker_pids(mproc_pool *p, pid_t *out, size_t capacity)
     }
     struct mpr_table *table = atomic_load(&p->table);
     for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
-        pid_t pid = atomic_load(&worker->pid);
+        pid_t pid = mpr_worker_pid(worker);
         if (pid != 0 && count < capacity && out != NULL) {
             out[count] = pid;
         }
@@ -203,7 +231,7 @@ static mproc_worker_info info_of(struct mpr_worker *worker, int64_t now)
         idle += now - idle_since;
     }
     int64_t busy = born != 0 && now - born > idle ? now - born - idle : 0;
-    return (mproc_worker_info){.pid = atomic_load(&worker->pid),
+    return (mproc_worker_info){.pid = mpr_worker_pid(worker),
                                .busy = born != 0 && idle_since == 0,
                                .busy_s = (double)busy / 1e9,
                                .idle_s = (double)idle / 1e9};

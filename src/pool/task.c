@@ -10,27 +10,33 @@ static size_t tasks_in_slab(void)
 }
 
 static int post(struct mpr_log *log, struct mpr_thread *self,
-                const struct mpr_entry *entry)
+                const struct mpr_entry *entry, int64_t priority)
 {
     struct mpr_log_put put = {.log = log,
                               .self = self,
                               .data = entry,
                               .size = sizeof *entry,
-                              .priority = entry->task->priority,
+                              .priority = priority,
                               .until = MPROC_FOREVER};
     int err = mpr_log_put(&put);
     mpr_log_put_done(&put);
     return err;
 }
 
+/*
+ * A task that has ended meanwhile, and is another by now, may have another
+ * priority: an entry that names the old one is skipped, wherever it is.
+ */
 int mpr_pool_queue(mproc_pool *pool, struct mpr_thread *self,
                    const struct mpr_entry *entry)
 {
-    int64_t priority = entry->task->priority;
+    int64_t priority =
+        atomic_load_explicit(&entry->task->priority, memory_order_relaxed);
     if (priority == 0) {
-        return post(&pool->todo, self, entry);
+        return post(&pool->todo, self, entry, 0);
     }
-    int err = post(priority < 0 ? &pool->ahead : &pool->behind, self, entry);
+    int err = post(priority < 0 ? &pool->ahead : &pool->behind, self, entry,
+                   priority);
     mpr_bell_ring(&pool->todo.items, 1);
     return err;
 }
@@ -64,12 +70,30 @@ int mpr_pool_next(mproc_pool *pool, struct mpr_thread *self,
 void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
                          const struct mpr_entry *entry)
 {
-    if (post(&pool->done, self, entry) < 0) {
+    if (post(&pool->done, self, entry, 0) < 0) {
         atomic_store(&pool->sweep, 1);
         mpr_bell_ring(&pool->done.items, INT_MAX);
     }
-    if (mpr_pool_is_manual(pool) && (atomic_load(&pool->shown) & 1) == 0) {
+    if (!mpr_pool_is_manual(pool) || (atomic_load(&pool->shown) & 1) != 0) {
+        return;
+    }
+    if (pool->threads) {
+        mpr_pool_show(pool);
+    } else {
         mpr_bell_ring(&pool->to_nursery, INT_MAX);
+    }
+}
+
+void mpr_pool_call_keeper(mproc_pool *pool)
+{
+    if (!pool->threads) {
+        mpr_bell_ring(&pool->to_nursery, INT_MAX);
+        return;
+    }
+    atomic_store(&pool->keep, 1);
+    mpr_bell_ring(&pool->done.items, INT_MAX);
+    if (mpr_pool_is_manual(pool)) {
+        mpr_pool_show(pool);
     }
 }
 
@@ -123,7 +147,6 @@ int mpr_pool_may_submit(const mproc_pool *pool)
 static void begin_task(struct mpr_task *task)
 {
     task->fn = NULL;
-    task->arg = NULL;
     task->arg_size = 0;
     task->reply = NULL;
     task->reply_size = 0;
@@ -132,13 +155,12 @@ static void begin_task(struct mpr_task *task)
     task->code = 0;
     task->worker = 0;
     task->losses = 0;
-    task->chunk = NULL;
     task->result = NULL;
     task->callback = NULL;
     task->error_callback = NULL;
     task->user = NULL;
     task->limit_ns = 0;
-    task->priority = 0;
+    atomic_store_explicit(&task->priority, 0, memory_order_relaxed);
 }
 
 size_t mpr_pool_room(const mproc_pool *pool)
@@ -147,21 +169,30 @@ size_t mpr_pool_room(const mproc_pool *pool)
     return pending < most ? most - pending : 0;
 }
 
-/* Locked. */
-static int take(mproc_pool *pool, struct mpr_thread *self,
-                struct mpr_entry *entry, size_t items)
+int mpr_pool_take_record(mproc_pool *pool, struct mpr_thread *self,
+                         struct mpr_entry *entry)
 {
     if (pool->mine->free_tasks == NULL && !add_slab(pool, self)) {
         return MPROC_ENOMEM;
     }
     struct mpr_task *task = pool->mine->free_tasks;
     pool->mine->free_tasks = task->user;
-    pool->mine->pending += items;
-    pool->mine->left += items;
     entry->task = task;
     entry->serial = atomic_load(&task->word) >> 32;
     begin_task(task);
     return 0;
+}
+
+/* Locked. */
+static int take(mproc_pool *pool, struct mpr_thread *self,
+                struct mpr_entry *entry, size_t items)
+{
+    int err = mpr_pool_take_record(pool, self, entry);
+    if (err == 0) {
+        pool->mine->pending += items;
+        pool->mine->left += items;
+    }
+    return err;
 }
 
 /* A callback is not to wait for room that it makes itself. */
@@ -213,24 +244,36 @@ static void free_block(struct mpr_thread *self, void *block,
 
 void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task)
 {
-    free_block(self, (void *)task->arg, task->inline_arg);
-    task->arg = NULL;
+    if (mpr_task_chunk(task) == NULL) {
+        free_block(self, mpr_task_arg_block(task), NULL);
+        task->arg_size = 0;
+    }
 }
 
-void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
+void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
     struct mpr_task *task = entry->task;
-    size_t items = task->chunk != NULL ? task->chunk->count : 1;
+    struct mpr_chunk *chunk = mpr_task_chunk(task);
     mpr_pool_free_arg(self, task);
     free_block(self, task->reply, task->inline_reply);
     free_block(self, task->error, NULL);
-    free_block(self, task->chunk, NULL);
+    free_block(self, chunk, NULL);
     atomic_store(&task->word,
                  mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE));
     mpr_pool_lock();
     task->user = pool->mine->free_tasks;
     pool->mine->free_tasks = task;
+    mpr_pool_unlock();
+}
+
+void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
+                        const struct mpr_entry *entry)
+{
+    const struct mpr_chunk *chunk = mpr_task_chunk(entry->task);
+    size_t items = chunk != NULL ? chunk->count : 1;
+    mpr_pool_give_back(pool, self, entry);
+    mpr_pool_lock();
     pool->mine->pending -= items;
     if (pool->max_pending != SIZE_MAX) {
         if (pool->mine->open != NULL) {
@@ -249,9 +292,9 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
 void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
                           const struct mpr_entry *entry)
 {
-    struct mpr_task *task = entry->task;
+    const struct mpr_chunk *chunk = mpr_task_chunk(entry->task);
     mpr_pool_lock();
-    pool->mine->left -= task->chunk != NULL ? task->chunk->count : 1;
+    pool->mine->left -= chunk != NULL ? chunk->count : 1;
     mpr_pool_unlock();
     mpr_pool_drop_task(pool, self, entry);
 }
@@ -288,7 +331,7 @@ bool mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
         }
         if (mpr_task_move(entry, worker, MPR_TASK_RUNNING,
                           MPR_TASK_CANCELLING)) {
-            mpr_bell_ring(&pool->to_nursery, INT_MAX);
+            mpr_pool_call_keeper(pool);
             return true;
         }
     }

@@ -25,7 +25,7 @@ struct mproc_reply {
     size_t ran;
 };
 
-static struct mproc_reply *running;
+static _Thread_local struct mproc_reply *running;
 
 /* ---- what a task says ------------------------------------------------- */
 
@@ -164,7 +164,7 @@ void *mproc_reply_reserve(mproc_reply *reply, size_t size)
         return NULL;
     }
     if (reply->memory == NULL || size > reply->capacity) {
-        const struct mpr_chunk *chunk = reply->entry.task->chunk;
+        const struct mpr_chunk *chunk = mpr_task_chunk(reply->entry.task);
         bool had = chunk == NULL          ? reserve_in_task(reply, size)
                    : keeps_replies(chunk) ? reserve_in_chunk(reply, size)
                                           : reserve_scratch(reply, size);
@@ -214,6 +214,12 @@ int mproc_reply_fail(mproc_reply *reply, int code, const char *fmt, ...)
     return code;
 }
 
+/* Of a thread, its own number. */
+static pid_t own_pid(const mproc_reply *reply)
+{
+    return atomic_load_explicit(&reply->worker->pid, memory_order_relaxed);
+}
+
 static bool still_ours(const mproc_reply *reply)
 {
     return atomic_load(&reply->entry.task->word) ==
@@ -241,7 +247,7 @@ static void begin_time(const mproc_reply *reply)
     int64_t at = ns < INT64_MAX - now ? now + ns : INT64_MAX;
     atomic_store(&reply->worker->limit, at);
     if (at < atomic_load(&reply->pool->looks_at)) {
-        mpr_bell_ring(&reply->pool->to_nursery, INT_MAX);
+        mpr_pool_call_keeper(reply->pool);
     }
 }
 
@@ -261,7 +267,7 @@ static void begin_again(mproc_reply *reply)
 {
     struct mpr_task *task = reply->entry.task;
     task->losses &= ~UINT32_C(1);
-    if (task->chunk != NULL) {
+    if (mpr_task_chunk(task) != NULL) {
         return;
     }
     if (task->error != NULL) {
@@ -331,7 +337,7 @@ static enum ran run_single(mproc_reply *reply)
 {
     struct mpr_task *task = reply->entry.task;
     int status;
-    if (!call(reply, task->arg, task->arg_size, &status)) {
+    if (!call(reply, mpr_task_arg(task), task->arg_size, &status)) {
         return RAN_OVERTIME;
     }
     task->status = status;
@@ -420,7 +426,7 @@ static void tell_item(mproc_reply *reply, struct mpr_chunk *chunk, size_t i,
     if (item == NULL) {
         return;
     }
-    item->worker = mpr_os_pid();
+    item->worker = own_pid(reply);
     item->code = status == MPROC_ETASK ? reply->code : 0;
     item->text = 0;
     if (status == MPROC_OK) {
@@ -461,7 +467,7 @@ static enum ran run_chunk(mproc_reply *reply)
     struct mpr_chunk *chunk = reply->entry.task->chunk;
     int64_t begun = chunk->timed ? mpr_os_now() : 0;
     enum ran ran = run_items(reply, chunk);
-    if (chunk->timed) {
+    if (chunk->timed && ran != RAN_OVERTIME) {
         chunk->ns += mpr_os_now() - begun;
     }
     return ran;
@@ -475,6 +481,17 @@ static bool hand_on(mproc_reply *reply)
            mpr_pool_queue(reply->pool, reply->self, &reply->entry) == 0;
 }
 
+/* A thread can only be told of its cancel, and goes on when that is over. */
+static bool end_task(const mproc_reply *reply)
+{
+    uint32_t index = reply->worker->index;
+    return mpr_task_move(&reply->entry, index, MPR_TASK_RUNNING,
+                         MPR_TASK_ENDED) ||
+           (reply->pool->threads &&
+            mpr_task_move(&reply->entry, index, MPR_TASK_CANCELLING,
+                          MPR_TASK_CANCELED));
+}
+
 /*
  * Returns false when this worker must leave: its task was cancelled or over its
  * time, and the nursery says so once this process has ended.
@@ -482,19 +499,18 @@ static bool hand_on(mproc_reply *reply)
 static bool run(mproc_reply *reply)
 {
     struct mpr_task *task = reply->entry.task;
-    task->worker = mpr_os_pid();
+    task->worker = own_pid(reply);
     if (task->losses != 0) {
         begin_again(reply);
     }
     running = reply;
-    enum ran ran = task->chunk == NULL ? run_single(reply) : run_chunk(reply);
+    enum ran ran =
+        mpr_task_chunk(task) == NULL ? run_single(reply) : run_chunk(reply);
     running = NULL;
     if (ran == RAN_IN_PART) {
         return hand_on(reply);
     }
-    if (ran == RAN_OVERTIME ||
-        !mpr_task_move(&reply->entry, reply->worker->index, MPR_TASK_RUNNING,
-                       MPR_TASK_ENDED)) {
+    if (ran == RAN_OVERTIME || !end_task(reply)) {
         return false;
     }
     mpr_pool_tell_ended(reply->pool, reply->self, &reply->entry);
@@ -544,6 +560,7 @@ static bool take(mproc_reply *reply)
     int err = attempt_take(reply);
     if (err == MPROC_EEMPTY) {
         be_idle(reply->worker);
+        mpr_op_waits(reply->self, outer);
         err = mpr_sleep_until(&reply->pool->todo.items, MPROC_FOREVER,
                               MPROC_EEMPTY, attempt_take, reply);
     }
@@ -574,7 +591,15 @@ static void set_state(mproc_pool *pool, struct mpr_worker *worker,
                       enum mpr_worker_state state)
 {
     atomic_store(&worker->state, state);
-    mpr_bell_ring(&pool->to_nursery, INT_MAX);
+    mpr_pool_call_keeper(pool);
+}
+
+void mpr_worker_begin(mproc_pool *pool, struct mpr_worker *worker)
+{
+    atomic_fetch_add(&pool->begun, 1);
+    be_idle(worker);
+    atomic_store(&worker->ready_since, atomic_load(&worker->idle_since));
+    set_state(pool, worker, MPR_WORKER_READY);
 }
 
 /* MPROC_ETASK: the initializer failed. */
@@ -585,9 +610,6 @@ static int enter(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery,
     if (err < 0) {
         return err;
     }
-    /* For life: without a nursery the collector waits for this death, and the
-     * system tells it to one sleeper only, who may be another. */
-    mpr_held_add(*self, 1);
     atomic_store(&worker->pid, mpr_os_pid());
     atomic_store(&worker->id, mpr_self_id());
     if (atomic_load(&pool->nursery) != nursery) {
@@ -608,10 +630,7 @@ void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery)
         set_state(pool, worker, MPR_WORKER_UNFIT);
         mpr_child_leave(1);
     }
-    atomic_fetch_add(&pool->begun, 1);
-    be_idle(worker);
-    atomic_store(&worker->ready_since, atomic_load(&worker->idle_since));
-    set_state(pool, worker, MPR_WORKER_READY);
+    mpr_worker_begin(pool, worker);
     mpr_worker_work(pool, self, worker);
     set_state(pool, worker, MPR_WORKER_RETIRED);
     mpr_child_leave(0);

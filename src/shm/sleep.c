@@ -204,8 +204,9 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
     if (sleep->deep_at_ns == 0) {
         sleep->deep_at_ns = began + SHALLOW_NS;
     }
-    _Atomic int64_t *asleep_since = &mpr_self_.thread->asleep_since;
-    atomic_store(asleep_since, sleep->deep_at_ns - SHALLOW_NS);
+    struct mpr_thread *self = mpr_self_.thread;
+    atomic_store(&self->asleep_since, sleep->deep_at_ns - SHALLOW_NS);
+    atomic_store(&self->asleep_on, word);
     if (sleep->deep || began >= sleep->deep_at_ns) {
         sleep->deep = true;
         sleep_deep(sleep, word, seen, holder);
@@ -213,7 +214,8 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         struct mpr_os_word only = {word, seen};
         wait_slice(sleep, &only, 1, SHALLOW_MS);
     }
-    atomic_store(asleep_since, 0);
+    atomic_store(&self->asleep_on, NULL);
+    atomic_store(&self->asleep_since, 0);
     last_sleep_ns = mpr_os_now() - began;
 }
 

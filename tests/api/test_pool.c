@@ -273,7 +273,7 @@ static void bad_options_are_refused(void **state)
     } bad[] = {
         {{.grace_s = -1}, MPROC_EINVAL},
         {{.grace_s = NAN}, MPROC_EINVAL},
-        {{.start = MPROC_START_THREAD}, MPROC_ENOTSUP},
+        {{.start = MPROC_START_FORKSERVER}, MPROC_ENOTSUP},
         {{.start = MPROC_START_SPAWN}, MPROC_ENOTSUP},
         {{.start = -1}, MPROC_EINVAL},
         {{.start = 99}, MPROC_EINVAL},

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -205,6 +206,104 @@ static void only_the_task_of_a_dead_worker_fails(void **state)
         mproc_result_free(r[i]);
     }
     end_of(p);
+}
+
+/* Workers are forks of the process whose stack this is about. */
+static jmp_buf out_of_here;
+
+static int jumps(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg;
+    (void)size;
+    (void)reply;
+    longjmp(out_of_here, 1);
+}
+
+static void a_task_that_jumps_out_is_lost(void **state)
+{
+    (void)state;
+    if (setjmp(out_of_here) != 0) {
+        exit(33); /* a worker, run away */
+    }
+    mproc_pool *p = pool_of(2);
+    mproc_call call = {.fn = jumps};
+    for (int i = 0; i < 3; i++) {
+        mproc_result *r = sent(p, call);
+        assert_err(mproc_result_get(r, NULL, 0, NULL, TEST_BOUND),
+                   MPROC_EWORKERLOST);
+        assert_int_equal(mproc_result_outcome(r)->code, 33);
+        mproc_result_free(r);
+        expect_squares(p, 5);
+    }
+    end_of(p);
+}
+
+/* Leaves a child behind, which has all that the worker had. */
+static int forks(const void *arg, size_t size, mproc_reply *reply)
+{
+    mproc_queue *gate = *(mproc_queue *const *)arg;
+    (void)size;
+    pid_t pid = fork();
+    if (pid == 0) {
+        mproc_queue_get(gate, NULL, 0, NULL, MPROC_FOREVER);
+        _exit(0);
+    }
+    return pid > 0 ? mproc_reply_set(reply, &pid, sizeof pid) : 1;
+}
+
+static void the_child_of_a_task_is_none_of_the_pools(void **state)
+{
+    (void)state;
+    mproc_pool *p = pool_of(1);
+    mproc_queue *gate = queue();
+    pid_t child;
+    mproc_call call = {.fn = forks, MPROC_ARG(gate)};
+    assert_ok(mproc_pool_apply(p, &call, &child, sizeof child, TEST_BOUND));
+    expect_squares(p, 5);
+    end_of(p);
+    assert_true(runs(child));
+    assert_ok(mproc_queue_put(gate, NULL, 0, MPROC_FOREVER));
+    expect_gone(child);
+    mproc_queue_free(gate);
+}
+
+/* Those that run nothing, while the others have much to do. */
+static void idle_workers_may_be_killed_under_load(void **state)
+{
+    (void)state;
+    enum { ITEMS = 3000 };
+    mproc_pool *p = pool_with((mproc_pool_opts){.workers = 3, .retries = 100});
+    int *in = calloc(ITEMS, sizeof(int)), *out = calloc(ITEMS, sizeof(int));
+    mproc_result *r;
+    for (int i = 0; i < ITEMS; i++) {
+        in[i] = i;
+    }
+    mproc_batch b = {.fn = squares,
+                     .in = in,
+                     .in_size = sizeof(int),
+                     .count = ITEMS,
+                     .out = out,
+                     .out_size = sizeof(int),
+                     .chunk = 1};
+    assert_ok(mproc_pool_map_async(p, &b, &r));
+    for (int i = 0; i < 200 && !mproc_result_ready(r); i++) {
+        mproc_worker_info worker[3] = {{.pid = 0}};
+        size_t count = mproc_pool_worker_stats(p, worker, 3);
+        for (size_t k = 0; k < count && k < 3; k++) {
+            if (!worker[k].busy || i % 10 == 0) {
+                kill(worker[k].pid, SIGKILL);
+            }
+        }
+        usleep(500);
+    }
+    assert_ok(mproc_result_get(r, NULL, 0, NULL, TEST_BOUND));
+    for (int i = 0; i < ITEMS; i++) {
+        assert_int_equal(out[i], i * i);
+    }
+    mproc_result_free(r);
+    end_of(p);
+    free(in);
+    free(out);
 }
 
 /* Closes what it may not close, leaves a child, and stops itself. */
@@ -676,6 +775,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CLEAN(a_dead_worker_is_told_and_replaced),
         CLEAN(only_the_task_of_a_dead_worker_fails),
+        CLEAN(a_task_that_jumps_out_is_lost),
+        CLEAN(the_child_of_a_task_is_none_of_the_pools),
+        CLEAN(idle_workers_may_be_killed_under_load),
         CLEAN(a_stopped_task_ends_at_the_deadline),
         CLEAN(cancelled_tasks_end_one_by_one),
         CLEAN(idle_workers_may_be_killed),

@@ -318,9 +318,9 @@ static void cancel_a_storm(int tasks, int behind)
 static void a_storm_of_cancels_loses_nothing(void **state)
 {
     (void)state;
-    cancel_a_storm(2000, 3);
-    cancel_a_storm(2000, 40);
-    cancel_a_storm(2000, 800);
+    cancel_a_storm(4000, 3);
+    cancel_a_storm(4000, 40);
+    cancel_a_storm(4000, 800);
 }
 
 /* ---- time ------------------------------------------------------------- */

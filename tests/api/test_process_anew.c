@@ -263,7 +263,7 @@ static int has_a_clean_environment(void *arg)
 {
     (void)arg;
     for (char **entry = environ; *entry != NULL; entry++) {
-        if (strncmp(*entry, "MPROC", 5) == 0) {
+        if (strncmp(*entry, "MPROC_STARTED", 13) == 0) {
             return 18;
         }
     }

@@ -344,7 +344,7 @@ static int time_out(void *ctx)
     mpr_self(&self);
     struct mpr_worker *worker = &atomic_load(&pool->table)->worker[VICTIM];
     atomic_store(&journal->over_time,
-                 mpr_nursery_time_out(worker, INT64_MAX) == MPR_OVERTIME);
+                 mpr_keeper_time_out(worker, INT64_MAX) == MPR_OVERTIME);
     return 0;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Ends that the collector has to be told of: of pools, of nurseries, of their
- * workers. Sleeps are deep from the start, so no look at the clock saves what
- * nobody was woken for.
+ * Ends that the collector, or who does its work, has to be told of: of pools,
+ * of nurseries, of their workers. Sleeps are deep from the start, so no look at
+ * the clock saves what nobody was woken for.
  *
  * With much memory there is a long while in which the slot of a process is dead
  * and its pid cannot be reaped yet.
@@ -20,6 +20,7 @@
 enum { MEMORY = 64 << 20, ROUNDS = 5 };
 
 static mproc_event *begun;
+static bool manual; /* dispatch */
 
 static int nothing(const void *arg, size_t size, mproc_reply *reply)
 {
@@ -56,7 +57,8 @@ static int tear_down(void **state)
 static mproc_pool *new_pool(size_t workers)
 {
     mproc_pool *p;
-    assert_ok(mproc_pool_new(&p, &(mproc_pool_opts){.workers = workers}));
+    assert_ok(mproc_pool_new(
+        &p, &(mproc_pool_opts){.workers = workers, .manual_dispatch = manual}));
     return p;
 }
 
@@ -128,12 +130,26 @@ static void a_busy_worker_is_lost_with_its_nursery(void **state)
     }
 }
 
+static void the_same_is_so_without_collector(void **state)
+{
+    manual = true;
+    a_pool_of_a_large_maker_ends(state);
+    a_killed_nursery_of_a_large_maker_is_replaced(state);
+    a_busy_worker_is_lost_with_its_nursery(state);
+    for (int i = 0; i < ROUNDS; i++) {
+        mproc_pool *p = new_pool(2);
+        mproc_result_free(submit(p, never_end));
+        mproc_pool_free(p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pool_of_a_large_maker_ends),
         cmocka_unit_test(a_killed_nursery_of_a_large_maker_is_replaced),
         cmocka_unit_test(a_busy_worker_is_lost_with_its_nursery),
+        cmocka_unit_test(the_same_is_so_without_collector),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Workers that are threads of the maker. Nothing can end them, so one whose
+ * task is over its time is abandoned: it keeps its row and its task's record,
+ * with all that the task may still look at, until it returns; a stand-in of the
+ * task ends, or goes on with the rest of its chunk. The pool is not ended
+ * before the last of them has returned.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "pool/private.h"
+
+struct life {
+    mproc_pool *pool;
+    struct mpr_worker *worker;
+};
+
+/* ---- the life of a thread --------------------------------------------- */
+
+/* What an abandoned one had is given back, perhaps the whole pool. */
+static void come_back(mproc_pool *pool, struct mpr_worker *worker)
+{
+    struct mpr_thread *self;
+    struct mpr_pool_private *mine = pool->mine;
+    if (mpr_self(&self) < 0) {
+        return; /* it had a record when it began, and has it still */
+    }
+    uintptr_t outer = mpr_op_begin(self, pool);
+    mpr_pool_give_back(pool, self, &worker->current);
+    mpr_pool_lock();
+    atomic_store(&worker->state, MPR_WORKER_NONE);
+    atomic_store(&worker->pid, 0);
+    bool last = --mine->abandoned == 0 && atomic_load(&pool->gone);
+    mpr_pool_unlock();
+    if (last) {
+        mpr_pool_end(pool, self);
+    }
+    mpr_op_end(self, outer);
+}
+
+/*
+ * Also where a task calls pthread_exit. Once it is seen to have left the pool
+ * may end, but not before it is unlocked.
+ */
+static void leave(void *user)
+{
+    const struct life *life = user;
+    uint32_t bond = MPR_BOND_HOLDS;
+    mpr_pool_lock();
+    bool left = atomic_compare_exchange_strong(&life->worker->bond, &bond,
+                                               MPR_BOND_LEFT);
+    if (left) {
+        mpr_pool_call_keeper(life->pool);
+    }
+    mpr_pool_unlock();
+    if (!left) {
+        come_back(life->pool, life->worker);
+    }
+}
+
+static void work(mproc_pool *pool, struct mpr_worker *worker)
+{
+    struct mpr_thread *self;
+    int err = mpr_self(&self);
+    atomic_store(&worker->pid, mpr_os_tid());
+    if (err == 0 && pool->initializer != NULL &&
+        pool->initializer(pool->initializer_arg) != 0) {
+        err = MPROC_ETASK;
+    }
+    if (err < 0) {
+        worker->unfit = err;
+        atomic_store(&worker->state, MPR_WORKER_UNFIT);
+        return;
+    }
+    mpr_worker_begin(pool, worker);
+    mpr_worker_work(pool, self, worker);
+    atomic_store(&worker->state, MPR_WORKER_RETIRED);
+}
+
+static void *live(void *user)
+{
+    struct life life = *(struct life *)user;
+    free(user);
+    pthread_cleanup_push(leave, &life);
+    work(life.pool, life.worker);
+    pthread_cleanup_pop(1);
+    return NULL;
+}
+
+/* Its row is taken before it says who it is. */
+int mpr_threads_start(mproc_pool *pool, struct mpr_worker *worker)
+{
+    struct mpr_os_thread thread;
+    struct life *life = malloc(sizeof *life);
+    if (life == NULL) {
+        return MPROC_ENOMEM;
+    }
+    *life = (struct life){pool, worker};
+    atomic_store(&worker->pid, pool->maker_pid);
+    int err = mpr_os_thread_start(&thread, live, life);
+    if (err < 0) {
+        atomic_store(&worker->pid, 0);
+        free(life);
+        return err;
+    }
+    mpr_os_thread_detach(&thread);
+    return 0;
+}
+
+/* ---- abandoning ------------------------------------------------------- */
+
+static void *moved(const void *p, const struct mpr_chunk *from, size_t size,
+                   struct mpr_chunk *to)
+{
+    uintptr_t offset = (uintptr_t)p - (uintptr_t)from;
+    return p != NULL && offset < size ? (char *)to + offset : (void *)p;
+}
+
+/* A copy whose parts lie in it, in MPR_HAND_BLOCK. */
+static struct mpr_chunk *copy_chunk(struct mpr_thread *self,
+                                    const struct mpr_chunk *from)
+{
+    size_t size = mpr_heap_block_size(from);
+    struct mpr_chunk *to = mpr_heap_alloc(self, size, MPR_HAND_BLOCK);
+    if (to == NULL) {
+        return NULL;
+    }
+    memcpy(to, from, size);
+    to->in = moved(from->in, from, size, to);
+    to->item = moved(from->item, from, size, to);
+    to->out = moved(from->out, from, size, to);
+    to->status = moved(from->status, from, size, to);
+    to->items = moved(from->items, from, size, to);
+    for (size_t i = 0; to->items != NULL && i < to->count; i++) {
+        to->items[i].in = moved(to->items[i].in, from, size, to);
+    }
+    return to;
+}
+
+/*
+ * What the ended items of a chunk have left. The task may be at putting it into
+ * a larger block: not under the guard.
+ */
+static bool copy_replies(mproc_pool *pool, struct mpr_thread *self,
+                         const struct mpr_task *from, struct mpr_task *to)
+{
+    size_t used = from->chunk->used;
+    if (used == 0) {
+        return true;
+    }
+    char *block = mpr_heap_alloc(self, used, MPR_HAND_BLOCK);
+    if (block == NULL) {
+        return false;
+    }
+    mpr_guard_lock(&pool->replies, self, self);
+    memcpy(block, from->reply, used);
+    mpr_guard_unlock(&pool->replies, self);
+    to->reply = block;
+    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    return true;
+}
+
+static bool copy_task(mproc_pool *pool, struct mpr_thread *self,
+                      const struct mpr_task *from, struct mpr_task *to)
+{
+    to->fn = from->fn;
+    to->limit_ns = from->limit_ns;
+    atomic_store_explicit(
+        &to->priority,
+        atomic_load_explicit(&from->priority, memory_order_relaxed),
+        memory_order_relaxed);
+    if (mpr_task_chunk(from) == NULL) {
+        return true;
+    }
+    struct mpr_chunk *chunk = copy_chunk(self, from->chunk);
+    if (chunk == NULL) {
+        return false;
+    }
+    to->chunk = chunk;
+    to->arg_size = MPR_ARG_OF_CHUNK;
+    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    return copy_replies(pool, self, from, to);
+}
+
+/* Locked. Whoever looks for the task finds the stand-in. */
+static void replace(mproc_pool *pool, struct mpr_worker *worker,
+                    const struct mpr_entry *entry)
+{
+    struct mpr_task *from = worker->current.task, *to = entry->task;
+    to->user = from->user;
+    to->result = from->result;
+    from->result = NULL;
+    if (mpr_task_chunk(to) != NULL) {
+        to->chunk->part->entry = *entry;
+    } else {
+        to->callback = from->callback;
+        to->error_callback = from->error_callback;
+        from->callback = from->error_callback = NULL;
+        if (to->result != NULL) {
+            to->result->entry = *entry;
+        }
+    }
+    uint64_t word =
+        mpr_task_word((uint32_t)worker->current.serial, 0, MPR_TASK_ABANDONED);
+    enum mpr_task_state state =
+        mpr_task_state(atomic_exchange(&from->word, word));
+    atomic_store(&to->word, mpr_task_word_by(entry, worker->index, state));
+    pool->mine->abandoned++;
+}
+
+bool mpr_threads_abandon(struct mpr_keeper *k, struct mpr_worker *worker)
+{
+    mproc_pool *pool = k->pool;
+    struct mpr_task *task = worker->current.task;
+    struct mpr_entry entry;
+    uint32_t bond = MPR_BOND_HOLDS;
+    mpr_pool_lock();
+    int err = mpr_pool_take_record(pool, k->self, &entry);
+    mpr_pool_unlock();
+    if (err < 0) {
+        return false;
+    }
+    if (!copy_task(pool, k->self, task, entry.task) ||
+        !atomic_compare_exchange_strong(&worker->bond, &bond,
+                                        MPR_BOND_ABANDONED)) {
+        mpr_pool_give_back(pool, k->self, &entry);
+        return false;
+    }
+    mpr_pool_lock();
+    replace(pool, worker, &entry);
+    mpr_pool_unlock();
+    struct mpr_worker ghost = {.index = worker->index,
+                               .current = entry,
+                               .pid = atomic_load(&worker->pid),
+                               .limit = MPR_OVERTIME};
+    mpr_worker_settle(pool, k->self, &ghost, 0);
+    return true;
+}
