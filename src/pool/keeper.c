@@ -301,6 +301,12 @@ static void fill_up(struct mpr_keeper *k, uint32_t count)
     }
 }
 
+static bool is_idle(struct mpr_worker *worker)
+{
+    return atomic_load(&worker->idle_since) != 0 ||
+           atomic_load(&worker->state) != MPR_WORKER_READY;
+}
+
 /* Tell so many to leave, after what they run, idle ones first. */
 static void let_go(struct mpr_keeper *k, uint32_t count)
 {
@@ -308,13 +314,8 @@ static void let_go(struct mpr_keeper *k, uint32_t count)
     for (int idle = 1; idle >= 0; idle--) {
         for (uint32_t i = 0;
              count > 0 && (worker = mpr_worker_at(k->table, i)) != NULL; i++) {
-            bool is_idle = atomic_load(&worker->idle_since) != 0 ||
-                           atomic_load(&worker->state) != MPR_WORKER_READY;
-            if (mpr_worker_pid(worker) == 0 || is_idle < idle ||
-                atomic_exchange(&worker->leave, 1)) {
-                continue;
-            }
-            count--;
+            bool may = mpr_worker_pid(worker) != 0 && is_idle(worker) >= idle;
+            count -= may && !atomic_exchange(&worker->leave, 1);
         }
     }
     mpr_bell_ring(&k->pool->todo.items, INT_MAX);

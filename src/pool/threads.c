@@ -59,8 +59,11 @@ static void leave(void *user)
     }
 }
 
-static void work(mproc_pool *pool, struct mpr_worker *worker)
+static void work(void *user)
 {
+    const struct life *life = user;
+    struct mpr_worker *worker = life->worker;
+    mproc_pool *pool = life->pool;
     struct mpr_thread *self;
     int err = mpr_self(&self);
     atomic_store(&worker->pid, mpr_os_tid());
@@ -82,9 +85,7 @@ static void *live(void *user)
 {
     struct life life = *(struct life *)user;
     free(user);
-    pthread_cleanup_push(leave, &life);
-    work(life.pool, life.worker);
-    pthread_cleanup_pop(1);
+    mpr_os_run_to_end(work, leave, &life);
     return NULL;
 }
 
