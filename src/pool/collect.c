@@ -30,6 +30,15 @@ static mproc_outcome outcome_of(const struct mpr_task *task,
     return outcome;
 }
 
+/* Never two who name a block: who finds both dead would free it twice. */
+static void *forget(void **name)
+{
+    void *block = *name;
+    *(void *volatile *)name = NULL;
+    atomic_signal_fence(memory_order_seq_cst);
+    return block;
+}
+
 /* What the outcome points to moves from the task to the result. */
 static void move_to_result(struct mproc_result *result, struct mpr_task *task,
                            const mproc_outcome *outcome)
@@ -43,11 +52,9 @@ static void move_to_result(struct mproc_result *result, struct mpr_task *task,
             result->outcome.data = result->inline_reply;
         }
     } else {
-        result->reply = task->reply;
-        task->reply = NULL;
+        result->reply = forget(&task->reply);
     }
-    result->error = task->error;
-    task->error = NULL;
+    result->error = forget((void **)&task->error);
 }
 
 void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
@@ -119,7 +126,7 @@ static void put_off(mproc_pool *pool, struct mpr_thread *self,
     struct mpr_pool_private *mine = pool->mine;
     task->status = outcome->status;
     task->code = outcome->code;
-    mpr_pool_free_arg(self, task);
+    mpr_pool_free_arg(pool, self, task);
     atomic_store(&task->word,
                  mpr_task_word((uint32_t)entry->serial, 0, MPR_TASK_COLLECTED));
     mpr_pool_lock();

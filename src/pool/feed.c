@@ -129,8 +129,7 @@ static int submit_part(struct mpr_thread *self, struct mproc_result *result,
     task->fn = batch->is.fn;
     task->result = result;
     task->limit_ns = mpr_pool_limit(batch->is.timeout_s);
-    task->chunk = chunk;
-    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    mpr_worker_adopt(pool, self, task, (void **)&task->chunk);
     mpr_pool_lock();
     link_part(batch, part);
     mpr_pool_unlock();

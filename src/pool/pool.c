@@ -80,6 +80,11 @@ static void end_pool(struct mpr_thread *self, struct mpr_thread *whose,
     if (!object->prepared) { /* its maker was killed first: no guards yet */
         return;
     }
+    if (mpr_id_is_dead(pool->maker)) {
+        mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
+        mpr_heap_free_hand(self, whose, MPR_HAND_SECOND);
+        mpr_pool_free_tasks(pool, self, whose);
+    }
     mpr_log_end(&pool->todo, self, whose);
     mpr_log_end(&pool->done, self, whose);
     mpr_log_end(&pool->ahead, self, whose);
@@ -94,6 +99,7 @@ static const struct mpr_object_class pool_class = {
 __attribute__((constructor)) static void register_class(void)
 {
     mpr_object_register(&pool_class);
+    mpr_slots_on_reap(mpr_orphans_end);
     mpr_child_on_end(end_pools);
     /* before there is a second thread that could fork beside this */
     MPR_CHECK(pthread_atfork(mpr_pool_lock, mpr_pool_unlock, forget_parent) ==

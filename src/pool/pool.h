@@ -193,8 +193,11 @@ enum mpr_worker_state {
  * `pid` and the way to NONE and STARTING are the nursery's, the rest the
  * worker's, which stores its pid as well: its nursery may die before it does.
  * `current` is what it took last, written before the log lets it go and never
- * cleared: its serial tells whether it matters still. `id` is written before
- * the worker looks whether its nursery is still the pool's. `index` names the
+ * cleared: its serial tells whether it matters still. `id` is that of its
+ * nursery with the lowest bit set (mpr_is_birth) until the worker has put its
+ * own there, by compare-and-swap: who finds all others dead puts 0 there, and
+ * refuses it. `id` is there before it looks whether its nursery is still the
+ * pool's. `index` names the
  * worker in the words of tasks, and is set once.
  * `limit` is when the task or item that runs is over its time, 0 while none
  * runs that has a limit. Worker: 0→time→0; nursery: time→MPR_OVERTIME. By
@@ -225,6 +228,12 @@ struct mpr_worker {
 };
 
 enum { MPR_OVERTIME = -1 };
+
+/* Of one that is to come, and has no id yet. */
+static inline bool mpr_is_birth(mpr_id id)
+{
+    return id & 1;
+}
 
 enum mpr_bond { MPR_BOND_HOLDS, MPR_BOND_LEFT, MPR_BOND_ABANDONED };
 
@@ -271,7 +280,8 @@ struct mpr_pool_private;
  * the nursery. `report` is what the nursery says of its start: 0 nothing yet,
  * 1 all workers are there, else the error, which ends it; `started`: a nursery
  * before has reported 1, so no later one ends it. `nursery` is its id, 0 when
- * there is none; `idle` is set by a nursery that leaves with no worker left.
+ * there is none; before it comes, its maker's with the lowest bit set, which it
+ * replaces as a worker does in its row; `idle` is set by a nursery that leaves with no worker left.
  * `flag` is a descriptor of maker and nursery, -1 but for manual dispatch. It
  * is raised when there is something to do for the maker; `shown` is odd once it
  * is, goes up to the next even number before it is lowered, and is odd while
@@ -393,7 +403,7 @@ void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
                      struct mpr_worker *worker);
 
 /*
- * Worker: move the block in MPR_HAND_BLOCK, or NULL, to where `*place` in the
+ * Worker, and the maker before and after: move the block in MPR_HAND_BLOCK, or NULL, to where `*place` in the
  * task is, whose old one, if it is a block, is freed.
  */
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
@@ -401,6 +411,13 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
 
 /* It begins to work. */
 void mpr_worker_begin(mproc_pool *pool, struct mpr_worker *worker);
+
+/*
+ * Free all that a record names, of a pool that nobody uses; may be repeated.
+ * The hands of `whose` are used, which must be empty.
+ */
+void mpr_task_free_all(mproc_pool *pool, struct mpr_thread *self,
+                       struct mpr_thread *whose, struct mpr_task *task);
 
 /*
  * A worker is dead, by `code` (exit code, or minus the signal): say how its

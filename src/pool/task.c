@@ -115,7 +115,7 @@ void mpr_pool_tell_maker(mproc_pool *pool)
     }
 }
 
-/* Locked. Fresh records are FREE with serial 0. */
+/* Locked. Fresh records are FREE with serial 1, and name nothing. */
 static bool add_slab(mproc_pool *pool, struct mpr_thread *self)
 {
     struct mpr_slab *slab = mpr_heap_alloc(self, SLAB_SIZE, MPR_HAND_BLOCK);
@@ -124,6 +124,10 @@ static bool add_slab(mproc_pool *pool, struct mpr_thread *self)
     }
     for (size_t i = tasks_in_slab(); i-- > 0;) {
         struct mpr_task *task = &slab->tasks[i];
+        task->arg = NULL;
+        task->reply = NULL;
+        task->error = NULL;
+        task->chunk = NULL;
         atomic_store(&task->word, mpr_task_word(1, 0, MPR_TASK_FREE));
         task->user = pool->mine->free_tasks;
         pool->mine->free_tasks = task;
@@ -235,28 +239,31 @@ int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
     return err;
 }
 
-static void free_block(struct mpr_thread *self, void *block,
-                       const void *not_a_block)
+/* What a record names is its own, also when its maker is killed at this. */
+static void free_named(mproc_pool *pool, struct mpr_thread *self,
+                       struct mpr_task *task, void **name)
 {
-    if (block != NULL && block != not_a_block) {
-        mpr_heap_free(self, block);
+    if (*name == task->inline_arg || *name == task->inline_reply) {
+        *name = NULL;
+    } else if (*name != NULL) {
+        mpr_worker_adopt(pool, self, task, name);
     }
 }
 
-void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task)
+void mpr_pool_free_arg(mproc_pool *pool, struct mpr_thread *self,
+                       struct mpr_task *task)
 {
-    free_block(self, (void *)task->arg, task->inline_arg);
-    task->arg = NULL;
+    free_named(pool, self, task, (void **)&task->arg);
 }
 
 void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
     struct mpr_task *task = entry->task;
-    mpr_pool_free_arg(self, task);
-    free_block(self, task->reply, task->inline_reply);
-    free_block(self, task->error, NULL);
-    free_block(self, task->chunk, NULL);
+    mpr_pool_free_arg(pool, self, task);
+    free_named(pool, self, task, &task->reply);
+    free_named(pool, self, task, (void **)&task->error);
+    free_named(pool, self, task, (void **)&task->chunk);
     atomic_store(&task->word,
                  mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE));
     mpr_pool_lock();
@@ -321,6 +328,16 @@ bool mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
                           MPR_TASK_CANCELLING)) {
             mpr_pool_call_keeper(pool);
             return true;
+        }
+    }
+}
+
+void mpr_pool_free_tasks(mproc_pool *pool, struct mpr_thread *self,
+                         struct mpr_thread *whose)
+{
+    for (struct mpr_slab *slab = pool->slabs; slab != NULL; slab = slab->next) {
+        for (size_t i = 0; i < tasks_in_slab(); i++) {
+            mpr_task_free_all(pool, self, whose, &slab->tasks[i]);
         }
     }
 }

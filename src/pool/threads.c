@@ -156,8 +156,7 @@ static bool copy_replies(mproc_pool *pool, struct mpr_thread *self,
     mpr_guard_lock(&pool->replies, self, self);
     memcpy(block, from->reply, used);
     mpr_guard_unlock(&pool->replies, self);
-    to->reply = block;
-    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    mpr_worker_adopt(pool, self, to, &to->reply);
     return true;
 }
 
@@ -173,9 +172,11 @@ static bool copy_task(mproc_pool *pool, struct mpr_thread *self,
     if (from->chunk == NULL) {
         return true;
     }
-    to->chunk = copy_chunk(self, from->chunk);
-    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
-    return to->chunk != NULL && copy_replies(pool, self, from, to);
+    if (copy_chunk(self, from->chunk) == NULL) {
+        return false;
+    }
+    mpr_worker_adopt(pool, self, to, (void **)&to->chunk);
+    return copy_replies(pool, self, from, to);
 }
 
 /* Locked. Whoever looks for the task finds the stand-in. */

@@ -38,7 +38,8 @@ static bool is_the_pools(const mproc_pool *pool, const void *block)
         part = atomic_load(&((struct mpr_table *)part)->more);
     }
     return block == pool->slabs || part == block ||
-           (task != NULL && (block == task->reply || block == task->error));
+           (task != NULL && (block == task->reply || block == task->error ||
+                             block == task->arg || block == task->chunk));
 }
 
 static void repair_replies(struct mpr_guard *guard, struct mpr_thread *hands)
@@ -59,20 +60,42 @@ __attribute__((constructor)) static void register_repair(void)
     mpr_guard_on_repair(MPR_GUARD_POOL, repair_replies);
 }
 
+/* Of a dead one `whose` hands may be used, and are empty. */
+static void adopt(mproc_pool *pool, struct mpr_thread *self,
+                  struct mpr_thread *whose, struct mpr_task *task, void **place)
+{
+    bool block = *place != NULL && *place != task->inline_reply &&
+                 *place != task->inline_arg;
+    mpr_guard_lock(&pool->replies, self, whose);
+    atomic_store(&pool->adopting, task);
+    if (block) {
+        mpr_hand_set(whose, MPR_HAND_SECOND, *place);
+    }
+    atomic_signal_fence(memory_order_seq_cst);
+    *(void *volatile *)place = mpr_hand(whose, MPR_HAND_BLOCK);
+    mpr_hand_set(whose, MPR_HAND_BLOCK, NULL);
+    mpr_guard_unlock(&pool->replies, self);
+    mpr_heap_free_hand(self, whose, MPR_HAND_SECOND);
+}
+
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
                       struct mpr_task *task, void **place)
 {
-    bool block = *place != NULL && *place != task->inline_reply;
-    mpr_guard_lock(&pool->replies, self, self);
-    atomic_store(&pool->adopting, task);
-    if (block) {
-        mpr_hand_set(self, MPR_HAND_SECOND, *place);
+    adopt(pool, self, self, task, place);
+}
+
+void mpr_task_free_all(mproc_pool *pool, struct mpr_thread *self,
+                       struct mpr_thread *whose, struct mpr_task *task)
+{
+    bool has_arg =
+        mpr_task_state(atomic_load(&task->word)) != MPR_TASK_COLLECTED;
+    void **name[] = {has_arg ? (void **)&task->arg : &task->reply, &task->reply,
+                     (void **)&task->error, (void **)&task->chunk};
+    for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
+        if (*name[i] != NULL) {
+            adopt(pool, self, whose, task, name[i]);
+        }
     }
-    atomic_signal_fence(memory_order_seq_cst);
-    *(void *volatile *)place = mpr_hand(self, MPR_HAND_BLOCK);
-    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
-    mpr_guard_unlock(&pool->replies, self);
-    mpr_heap_free_hand(self, self, MPR_HAND_SECOND);
 }
 
 /*
@@ -611,8 +634,11 @@ static int enter(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery,
     /* For life: without a nursery the collector waits for this death, and the
      * system tells it to one sleeper only, who may be another. */
     mpr_held_add(*self, 1);
+    mpr_id birth = nursery | 1;
+    if (!atomic_compare_exchange_strong(&worker->id, &birth, mpr_self_id())) {
+        mpr_os_end(0); /* the row may not be one any more */
+    }
     atomic_store(&worker->pid, mpr_os_pid());
-    atomic_store(&worker->id, mpr_self_id());
     if (atomic_load(&pool->nursery) != nursery) {
         mpr_os_end(0); /* nobody knows of this process any more */
     }
