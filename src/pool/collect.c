@@ -30,19 +30,11 @@ static mproc_outcome outcome_of(const struct mpr_task *task,
     return outcome;
 }
 
-/* Never two who name a block: who finds both dead would free it twice. */
-static void *forget(void **name)
-{
-    void *block = *name;
-    *(void *volatile *)name = NULL;
-    atomic_signal_fence(memory_order_seq_cst);
-    return block;
-}
-
 /* What the outcome points to moves from the task to the result. */
-static void move_to_result(struct mproc_result *result, struct mpr_task *task,
-                           const mproc_outcome *outcome)
+static void move_to_result(mproc_pool *pool, struct mpr_thread *self,
+                           struct mpr_task *task, const mproc_outcome *outcome)
 {
+    struct mproc_result *result = task->result;
     result->outcome = *outcome;
     if (task->reply == task->inline_reply) {
         for (size_t i = 0; i < sizeof task->inline_reply; i++) {
@@ -52,9 +44,10 @@ static void move_to_result(struct mproc_result *result, struct mpr_task *task,
             result->outcome.data = result->inline_reply;
         }
     } else {
-        result->reply = forget(&task->reply);
+        mpr_task_hand_over(pool, self, task, &task->reply, &result->reply);
     }
-    result->error = forget((void **)&task->error);
+    mpr_task_hand_over(pool, self, task, (void **)&task->error,
+                       (void **)&result->error);
 }
 
 void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
@@ -73,14 +66,14 @@ static mproc_done_fn *callback_of(const struct mpr_task *task, int status)
 }
 
 /* A result is ready before its callback runs. */
-static void fill_result(mproc_pool *pool, struct mpr_task *task,
-                        mproc_outcome *outcome)
+static void fill_result(mproc_pool *pool, struct mpr_thread *self,
+                        struct mpr_task *task, mproc_outcome *outcome)
 {
     mpr_pool_lock();
     mpr_pool_count(pool, outcome->status, 1);
     mpr_pool_unlock();
     if (task->result != NULL) {
-        move_to_result(task->result, task, outcome);
+        move_to_result(pool, self, task, outcome);
         *outcome = task->result->outcome;
         mpr_result_set_ended(task->result);
     }
@@ -202,7 +195,7 @@ void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
     bool batch = task->chunk != NULL;
     mproc_outcome outcome = outcome_of(task, mpr_task_state(word));
     if (!batch) {
-        fill_result(pool, task, &outcome);
+        fill_result(pool, self, task, &outcome);
     }
     bool calls = batch ? task->result->batch->is.on_item != NULL
                        : callback_of(task, outcome.status) != NULL;

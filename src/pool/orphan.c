@@ -40,7 +40,10 @@ static void end_pool_of_dead(struct mpr_object *object, void *user)
     }
 }
 
-/* What it points to is forgotten before it is freed, never freed twice. */
+/*
+ * What it points to is forgotten before it is freed: a reaper that is killed
+ * just there loses one block, rather than have it freed twice.
+ */
 static void free_named(struct mpr_thread *self, void **name)
 {
     void *block = *name;

@@ -108,6 +108,7 @@ __attribute__((constructor)) static void register_class(void)
 
 static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
 {
+    pool->maker = mpr_self_id(); /* before it may be ended */
     if (!pool->object.prepared) {
         mpr_guard_init(&pool->replies, MPR_GUARD_POOL);
     }
@@ -118,7 +119,6 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     mpr_log_set_order(&pool->ahead, MPROC_PRIORITY);
     mpr_log_set_order(&pool->behind, MPROC_PRIORITY);
     pool->object.prepared = 1;
-    pool->maker = mpr_self_id();
     pool->maker_pid = mpr_os_pid();
     atomic_store(&pool->wanted, opts->workers);
     atomic_store(&pool->resized, 0);

@@ -281,7 +281,8 @@ struct mpr_pool_private;
  * 1 all workers are there, else the error, which ends it; `started`: a nursery
  * before has reported 1, so no later one ends it. `nursery` is its id, 0 when
  * there is none; before it comes, its maker's with the lowest bit set, which it
- * replaces as a worker does in its row; `idle` is set by a nursery that leaves with no worker left.
+ * replaces as a worker does in its row; `idle` is set by a nursery that leaves
+ * with no worker left.
  * `flag` is a descriptor of maker and nursery, -1 but for manual dispatch. It
  * is raised when there is something to do for the maker; `shown` is odd once it
  * is, goes up to the next even number before it is lowered, and is odd while
@@ -403,14 +404,19 @@ void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
                      struct mpr_worker *worker);
 
 /*
- * Worker, and the maker before and after: move the block in MPR_HAND_BLOCK, or NULL, to where `*place` in the
- * task is, whose old one, if it is a block, is freed.
+ * Worker, and the maker before and after: move the block in MPR_HAND_BLOCK, or
+ * NULL, to where `*place` in the task is, whose old one, if it is a block, is
+ * freed.
  */
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
                       struct mpr_task *task, void **place);
 
 /* It begins to work. */
 void mpr_worker_begin(mproc_pool *pool, struct mpr_worker *worker);
+
+/* Collector: a block goes from a name of the task to one of its result. */
+void mpr_task_hand_over(mproc_pool *pool, struct mpr_thread *self,
+                        struct mpr_task *task, void **from, void **to);
 
 /*
  * Free all that a record names, of a pool that nobody uses; may be repeated.

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pool/pool.h"
+#include "pool/private.h"
 #include "proc/child.h"
 
 /* The task that this process runs, and what it has said so far. */
@@ -29,6 +29,11 @@ static _Thread_local struct mproc_reply *running;
 
 /* ---- what a task says ------------------------------------------------- */
 
+static bool is_the_results(const struct mproc_result *result, const void *block)
+{
+    return result != NULL && (block == result->reply || block == result->error);
+}
+
 /* Under `replies`: a block that the pool names is no longer in hand. */
 static bool is_the_pools(const mproc_pool *pool, const void *block)
 {
@@ -39,7 +44,8 @@ static bool is_the_pools(const mproc_pool *pool, const void *block)
     }
     return block == pool->slabs || part == block ||
            (task != NULL && (block == task->reply || block == task->error ||
-                             block == task->arg || block == task->chunk));
+                             block == task->arg || block == task->chunk ||
+                             is_the_results(task->result, block)));
 }
 
 static void repair_replies(struct mpr_guard *guard, struct mpr_thread *hands)
@@ -82,6 +88,21 @@ void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
                       struct mpr_task *task, void **place)
 {
     adopt(pool, self, self, task, place);
+}
+
+void mpr_task_hand_over(mproc_pool *pool, struct mpr_thread *self,
+                        struct mpr_task *task, void **from, void **to)
+{
+    if (*from == NULL) {
+        return;
+    }
+    mpr_guard_lock(&pool->replies, self, self);
+    atomic_store(&pool->adopting, task);
+    mpr_hand_set(self, MPR_HAND_SECOND, *from);
+    *(void *volatile *)from = NULL;
+    *(void *volatile *)to = mpr_hand(self, MPR_HAND_SECOND);
+    mpr_hand_set(self, MPR_HAND_SECOND, NULL);
+    mpr_guard_unlock(&pool->replies, self);
 }
 
 void mpr_task_free_all(mproc_pool *pool, struct mpr_thread *self,
