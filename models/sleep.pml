@@ -51,6 +51,7 @@ byte dead;               /* who have DIED and are not GONE */
 mtype life[PROCESSES] = LIVE;
 bool watched[PROCESSES]; /* FUTEX_WAITERS in the life word */
 bool op[PROCESSES];
+bool asleep[PROCESSES];  /* asleep_on: it owes a wake-up on the bell at most */
 bool in_kernel[CONSUMERS];
 bool on_bell[CONSUMERS];
 bool woken[CONSUMERS];
@@ -170,7 +171,11 @@ inline reap_all(me, mortal)
             od
         };
         if
-        :: op[other] && BUG != 1 ->
+        :: asleep[other] ->
+            STEP(me, mortal);
+            wake_one(w);
+            w = 0
+        :: op[other] && !asleep[other] && BUG != 1 ->
             STEP(me, mortal);
             deaths++;
             STEP(me, mortal);
@@ -192,7 +197,7 @@ proctype consumer(byte me; bool mortal)
     d_step { op[me] = BUG != 5; known = deaths };
 again:
     STEP(me, mortal);
-    d_step { reaped = false; seen = bell | 1; bell = seen };
+    d_step { asleep[me] = false; reaped = false; seen = bell | 1; bell = seen };
 #if BUG != 4
     /* the attempt, under the guard of the queue */
     STEP(me, mortal);
@@ -207,6 +212,7 @@ again:
     :: d_step { deaths != known -> known = deaths }; goto again
     :: deaths == known
     fi;
+    d_step { asleep[me] = true };
     reap_all(me, mortal);
     if
     :: reaped -> goto again

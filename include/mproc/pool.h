@@ -245,7 +245,7 @@ MPROC_API int mproc_pool_terminate(mproc_pool *p);
  * MPROC_ETIMEDOUT  not yet
  * MPROC_EINVAL     neither closed nor terminated
  * MPROC_EPERM      the caller did not make the pool
- * MPROC_EDEADLK    called by a callback of the pool
+ * MPROC_EDEADLK    called by a callback of the pool, closed or not
  */
 MPROC_API int mproc_pool_join(mproc_pool *p, mproc_deadline until);
 

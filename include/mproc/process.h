@@ -105,7 +105,9 @@ enum {
  *           and its ordinal among the maker's children; a grandchild is
  *           "Process-1:2"
  * daemon    1: ends with its parent and may not start children, except the
- *           workers of pools. Default 0
+ *           workers of pools. One that the parent's main thread has started by
+ *           fork or spawn ends also when that thread ends alone, by
+ *           pthread_exit. Default 0
  * start     MPROC_START_FORK is the default
  * arg_size  bytes at `arg` that mproc_process_new copies; the function gets a
  *           copy, aligned for any type. Default 0: the function gets `arg`

@@ -120,9 +120,13 @@ __attribute__((constructor)) static void register_repairs(void)
 
 /* ---- beginning -------------------------------------------------------- */
 
+/*
+ * The segment comes last. Who knew the log before may lock the guard and be
+ * killed, and the next such one repairs: he must not look for the old number in
+ * the new segment.
+ */
 static void init_end(struct mpr_log_end *end, struct mpr_segment *first)
 {
-    end->segment = first;
     end->offset = 0;
     end->settled = 0;
     end->loaned = 0;
@@ -130,6 +134,7 @@ static void init_end(struct mpr_log_end *end, struct mpr_segment *first)
     atomic_store(&end->seen, 0);
     atomic_store(&end->seq, 0);
     atomic_store(&end->bytes, 0);
+    end->segment = first;
 }
 
 void mpr_log_init(struct mpr_log *log, bool prepared)
@@ -200,21 +205,39 @@ static void leave_array(struct mpr_log *log, struct mpr_thread *self,
     } while (more);
 }
 
-/* The last segment, once nothing is in it. */
-static void leave_segment(struct mpr_log *log, struct mpr_thread *self,
-                          struct mpr_thread *whose)
+/* The segment of the head, in which nothing is left. False: there is none. */
+static bool leave_segment(struct mpr_log *log, struct mpr_thread *whose)
 {
+    struct mpr_log_end *head = &log->head;
+    struct mpr_segment *old = head->segment;
+    if (old == NULL) {
+        return false;
+    }
+    if (old != &log->first) {
+        mpr_hand_set(whose, MPR_HAND_SEGMENT, old);
+    }
+    head->segment = atomic_load(&old->next);
+    atomic_signal_fence(memory_order_seq_cst);
+    return true;
+}
+
+/*
+ * All segments, once nothing is in them: the last, and one behind it if the
+ * last to put was killed when he had begun it.
+ */
+static void leave_segments(struct mpr_log *log, struct mpr_thread *self,
+                           struct mpr_thread *whose)
+{
+    bool more;
     mpr_guard_lock(&log->tail.guard, self, whose);
     log->tail.segment = NULL;
     mpr_guard_unlock(&log->tail.guard, self);
-    mpr_guard_lock(&log->head.guard, self, whose);
-    struct mpr_segment *last = log->head.segment;
-    if (last != NULL && last != &log->first) {
-        mpr_hand_set(whose, MPR_HAND_SEGMENT, last);
-    }
-    log->head.segment = NULL;
-    mpr_guard_unlock(&log->head.guard, self);
-    mpr_heap_free_hand(self, whose, MPR_HAND_SEGMENT);
+    do {
+        mpr_guard_lock(&log->head.guard, self, whose);
+        more = leave_segment(log, whose);
+        mpr_guard_unlock(&log->head.guard, self);
+        mpr_heap_free_hand(self, whose, MPR_HAND_SEGMENT);
+    } while (more);
 }
 
 static void free_out(struct mpr_thread *self, struct mpr_thread *whose)
@@ -246,7 +269,7 @@ void mpr_log_end(struct mpr_log *log, struct mpr_thread *self,
     if (mpr_log_is_array(log)) {
         leave_array(log, self, whose);
     } else {
-        leave_segment(log, self, whose);
+        leave_segments(log, self, whose);
     }
     drop_leases(&log->head.guard, &log->leases, self, whose);
     drop_leases(mpr_log_put_guard(log), &log->loans, self, whose);
@@ -254,13 +277,15 @@ void mpr_log_end(struct mpr_log *log, struct mpr_thread *self,
 
 /* ---- what is left behind ---------------------------------------------- */
 
-/* True: something went back. */
-static bool reclaim(const struct mpr_log_get *get, struct mpr_guard *guard,
-                    struct mpr_leases *leases, bool redeliver)
+static int reclaim(const struct mpr_log_get *get, struct mpr_guard *guard,
+                   struct mpr_leases *leases, bool redeliver)
 {
-    bool any = false, more = mpr_leases_out(leases) > 0;
-    while (more &&
-           mpr_guard_lock_until(guard, get->self, get->self, get->until) == 0) {
+    int any = 0;
+    bool more = mpr_leases_out(leases) > 0;
+    while (more) {
+        if (mpr_guard_lock_until(guard, get->self, get->self, get->until) < 0) {
+            return any > 0 ? any : MPROC_ETIMEDOUT;
+        }
         uint64_t out = mpr_leases_out(leases), ready = mpr_leases_ready(leases);
         more = !mpr_log_ended(get->object, get->tag) &&
                mpr_leases_reclaim(leases, get->self, redeliver);
@@ -272,22 +297,21 @@ static bool reclaim(const struct mpr_log_get *get, struct mpr_guard *guard,
     return any;
 }
 
-bool mpr_log_reclaim_taken(const struct mpr_log_get *get)
+int mpr_log_reclaim_taken(const struct mpr_log_get *get)
 {
     struct mpr_log *log = get->log;
-    bool any =
-        reclaim(get, &log->head.guard, &log->leases, log->redeliver != 0);
-    if (any) {
+    int any = reclaim(get, &log->head.guard, &log->leases, log->redeliver != 0);
+    if (any > 0) {
         mpr_bell_ring(&log->items, INT_MAX);
     }
     return any;
 }
 
-bool mpr_log_reclaim_loans(const struct mpr_log_get *get)
+int mpr_log_reclaim_loans(const struct mpr_log_get *get)
 {
     struct mpr_log *log = get->log;
-    bool any = reclaim(get, mpr_log_put_guard(log), &log->loans, false);
-    if (any) {
+    int any = reclaim(get, mpr_log_put_guard(log), &log->loans, false);
+    if (any > 0) {
         mpr_bell_ring(&log->space, INT_MAX);
     }
     return any;

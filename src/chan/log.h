@@ -217,11 +217,12 @@ bool mpr_log_release(const struct mpr_log_get *get,
                      const struct mpr_log_block *taken);
 
 /*
- * What dead processes had taken, and had on loan, goes back. True: something
- * did. get->until bounds the wait for the guard.
+ * What dead processes had taken, and had on loan, goes back. How much did: 0,
+ * or 1, which may be more. ETIMEDOUT: the guard was not to be had by
+ * get->until, so something may be left.
  */
-bool mpr_log_reclaim_taken(const struct mpr_log_get *get);
-bool mpr_log_reclaim_loans(const struct mpr_log_get *get);
+int mpr_log_reclaim_taken(const struct mpr_log_get *get);
+int mpr_log_reclaim_loans(const struct mpr_log_get *get);
 
 /* No puts from now on. Returns false when it was closed before. */
 bool mpr_log_close(struct mpr_log *log, struct mpr_thread *self);

@@ -193,6 +193,25 @@ static void give_back(struct mpr_log *log, struct mpr_thread *self,
     }
 }
 
+/* What a try lacks, to be had unlocked. */
+enum lack { NOTHING, A_CHUNK, A_BLOCK };
+
+/*
+ * For the next try, which may come past the end of a segment, as the last one
+ * may have. A block that is too small for the message makes way for a larger.
+ */
+static int provide(struct mpr_thread *self, enum lack lack, size_t size)
+{
+    mpr_heap_free_hand(self, self, MPR_HAND_SEGMENT);
+    if (lack == A_CHUNK) {
+        return mpr_leases_fetch(self);
+    }
+    mpr_heap_free_hand(self, self, MPR_HAND_BLOCK);
+    return mpr_heap_alloc(self, size + 1, MPR_HAND_BLOCK) != NULL
+               ? 0
+               : MPROC_ENOMEM;
+}
+
 /* The first, and what of the rest comes with it. */
 static inline int get_some(const struct mpr_log_get *get, size_t count,
                            size_t *done)
@@ -210,7 +229,7 @@ static inline int get_some(const struct mpr_log_get *get, size_t count,
         }
         err = get_locked(get, count, &gain);
         mpr_guard_unlock(&log->head.guard, self);
-    } while (err == MPROC_EAGAIN && (err = mpr_leases_fetch(self)) == 0);
+    } while (err == MPROC_EAGAIN && (err = provide(self, A_CHUNK, 0)) == 0);
     if (mpr_likely(err == 0)) {
         void *block = mpr_hand(self, MPR_HAND_BLOCK);
         if (block != NULL) {
@@ -226,9 +245,6 @@ static inline int get_some(const struct mpr_log_get *get, size_t count,
 }
 
 /* ---- taking in place -------------------------------------------------- */
-
-/* What a try lacks, to be had unlocked. */
-enum lack { NOTHING, A_CHUNK, A_BLOCK };
 
 static void tell(struct mpr_log_block *out, struct mpr_lease_place place)
 {
@@ -293,18 +309,6 @@ static int take_locked(const struct mpr_log_get *get, struct mpr_log_block *out,
         return 0;
     }
     return empty_locked(log) ? MPROC_EEMPTY : take_first(get, out, lack);
-}
-
-/* A block that is too small for the message makes way for a larger one. */
-static int provide(struct mpr_thread *self, enum lack lack, size_t size)
-{
-    if (lack == A_CHUNK) {
-        return mpr_leases_fetch(self);
-    }
-    mpr_heap_free_hand(self, self, MPR_HAND_BLOCK);
-    return mpr_heap_alloc(self, size + 1, MPR_HAND_BLOCK) != NULL
-               ? 0
-               : MPROC_ENOMEM;
 }
 
 int mpr_log_take(const struct mpr_log_get *get, struct mpr_log_block *out)

@@ -21,23 +21,26 @@ static bool full_of_bytes(struct mpr_log *log, size_t size)
             items >= log->max_items);
 }
 
-/*
- * True only if it was so at one moment of the call. `out` places are taken by
- * what is on loan: with the guard locked, else 0.
- */
-static bool full(struct mpr_log *log, size_t size, uint64_t out)
+static bool full_of_items(struct mpr_log *log, uint64_t out)
 {
     struct mpr_log_end *tail = &log->tail;
-    if (mpr_unlikely(log->max_bytes != UINT64_MAX)) {
-        return full_of_bytes(log, size);
-    }
-    if (log->max_items == UINT64_MAX) {
-        return false;
-    }
     uint64_t seen = atomic_load_explicit(&tail->seen, memory_order_acquire);
     bool far = mpr_log_load_seq(tail) - seen + out >= log->max_items;
     return mpr_unlikely(far || log->redeliver) &&
            mpr_log_count(log) + out >= log->max_items;
+}
+
+/*
+ * True only if it was so at one moment of the call. What is on loan counts when
+ * the guard is locked.
+ */
+static inline bool full(struct mpr_log *log, size_t size, bool locked)
+{
+    if (mpr_unlikely(log->max_bytes != UINT64_MAX)) {
+        return full_of_bytes(log, size);
+    }
+    return log->max_items != UINT64_MAX &&
+           full_of_items(log, locked ? mpr_leases_out(&log->loans) : 0);
 }
 
 bool mpr_log_full(struct mpr_log *log, struct mpr_thread *self)
@@ -107,12 +110,6 @@ static bool in_block(const struct mpr_log_put *put)
     return put->size >= put->log->inline_below;
 }
 
-/* What one message takes in a segment. */
-static size_t space_of(const struct mpr_log_put *put)
-{
-    return in_block(put) ? BLOCK_SPACE : mpr_record_inline_size(put->size);
-}
-
 static void write_inline(struct mpr_record *record, const void *data,
                          size_t size)
 {
@@ -149,7 +146,7 @@ static size_t how_many(const struct mpr_log_put *put, size_t count)
     }
     size_t fit = (log->tail.segment->capacity - log->tail.offset -
                   sizeof(struct mpr_record)) /
-                 space_of(put);
+                 mpr_record_inline_size(put->size);
     size_t n = count < fit ? count : fit;
     if (log->max_items == UINT64_MAX) {
         return n;
@@ -163,12 +160,6 @@ static size_t how_many(const struct mpr_log_put *put, size_t count)
 static inline size_t write_records(const struct mpr_log_put *put,
                                    struct mpr_record *record, size_t count)
 {
-    if (mpr_unlikely(in_block(put))) {
-        void *block = mpr_hand(put->self, MPR_HAND_BLOCK);
-        write_block(put->log, record, block, put->size);
-        mpr_hand_set(put->self, MPR_HAND_BLOCK, NULL);
-        return 1;
-    }
     const char *data = put->data;
     size_t space = mpr_record_inline_size(put->size);
     size_t n = count > 1 ? how_many(put, count) : 1;
@@ -199,8 +190,8 @@ static void look_at_head(struct mpr_log *log)
 }
 
 /* Where the record goes. NULL: a segment, or places, are needed in hand. */
-static struct mpr_record *next_record(const struct mpr_log_put *put,
-                                      size_t space)
+static inline struct mpr_record *next_record(const struct mpr_log_put *put,
+                                             size_t space)
 {
     struct mpr_log_end *tail = &put->log->tail;
     if (mpr_log_is_array(put->log)) {
@@ -221,22 +212,30 @@ static struct mpr_record *next_record(const struct mpr_log_put *put,
 }
 
 /* One try. EAGAIN: as next_record. */
-static inline int put_locked(const struct mpr_log_put *put, size_t count,
-                             size_t *done)
+static inline int put_locked(const struct mpr_log_put *put, bool block,
+                             size_t count, size_t *done)
 {
     struct mpr_log *log = put->log;
     if (!is_open(put)) {
         return MPROC_ESHUTDOWN;
     }
-    if (mpr_unlikely(full(log, put->size, mpr_leases_out(&log->loans)))) {
+    if (mpr_unlikely(full(log, put->size, true))) {
         return MPROC_EFULL;
     }
     look_at_head(log);
-    struct mpr_record *record = next_record(put, space_of(put));
+    size_t space = block ? BLOCK_SPACE : mpr_record_inline_size(put->size);
+    struct mpr_record *record = next_record(put, space);
     if (mpr_unlikely(record == NULL)) {
         return MPROC_EAGAIN;
     }
-    *done = write_records(put, record, count);
+    if (mpr_unlikely(block)) {
+        write_block(log, record, mpr_hand(put->self, MPR_HAND_BLOCK),
+                    put->size);
+        mpr_hand_set(put->self, MPR_HAND_BLOCK, NULL);
+        *done = 1;
+    } else {
+        *done = write_records(put, record, count);
+    }
     settle(log);
     return 0;
 }
@@ -262,16 +261,16 @@ static int fetch_block(const struct mpr_log_put *put)
  * Before the guard is locked. A size that can never be had is told whether
  * there is room or not.
  */
-static int prepare(const struct mpr_log_put *put, bool block)
+static inline int prepare(const struct mpr_log_put *put, bool block)
 {
     struct mpr_log *log = put->log;
     if (mpr_unlikely(mpr_log_closed(log))) {
         return MPROC_ESHUTDOWN;
     }
-    if (mpr_unlikely(in_block(put)) && put->size >= mpr_heap_limit()) {
+    if (mpr_unlikely(block) && put->size >= mpr_heap_limit()) {
         return MPROC_ENOMEM;
     }
-    if (mpr_unlikely(full(log, put->size, 0))) {
+    if (mpr_unlikely(full(log, put->size, false))) {
         return MPROC_EFULL;
     }
     return mpr_unlikely(block) && mpr_hand(put->self, MPR_HAND_BLOCK) == NULL
@@ -286,13 +285,14 @@ static inline int put_some(const struct mpr_log_put *put, size_t count,
     struct mpr_log *log = put->log;
     struct mpr_thread *self = put->self;
     struct mpr_guard *guard = mpr_log_put_guard(log);
-    int err = prepare(put, in_block(put));
+    const bool block = in_block(put);
+    int err = prepare(put, block);
     while (mpr_likely(err == 0)) {
         err = mpr_guard_lock_until(guard, self, self, put->until);
         if (mpr_unlikely(err < 0)) {
             return MPROC_EFULL;
         }
-        err = put_locked(put, count, done);
+        err = put_locked(put, block, count, done);
         mpr_guard_unlock(guard, self);
         if (mpr_likely(err == 0)) {
             mpr_bell_ring(&log->items, *done < INT_MAX ? (int)*done : INT_MAX);
@@ -340,7 +340,7 @@ static int loan_locked(const struct mpr_log_put *put, struct mpr_log_block *out)
     if (!is_open(put)) {
         return MPROC_ESHUTDOWN;
     }
-    if (full(log, put->size, mpr_leases_out(&log->loans))) {
+    if (full(log, put->size, true)) {
         return MPROC_EFULL;
     }
     log->tail.loaned++;

@@ -6,7 +6,8 @@
 
 void mpr_queue_drop_rest(const struct mpr_queue_call *call)
 {
-    struct mpr_log_get get = mpr_queue_get_of(call);
+    struct mpr_log_get get;
+    mpr_queue_get_of(call, &get);
     while (mpr_log_discard(&get) == 0) {
     }
     mpr_bell_ring(&call->q->done, INT_MAX);
@@ -14,7 +15,7 @@ void mpr_queue_drop_rest(const struct mpr_queue_call *call)
 
 /*
  * Somebody died. A guard that is held for long is not waited for: what could
- * not be had back now will be when it is wanted, or at the next death.
+ * not be had back now will be by who wants it, being told of the death.
  */
 static void reclaim_any(struct mpr_object *object, void *user)
 {
@@ -23,8 +24,9 @@ static void reclaim_any(struct mpr_object *object, void *user)
                                         .tag =
                                             mpr_object_tag(object, MPR_QUEUE),
                                         .until = MPROC_NOWAIT};
-    const struct mpr_log_get get = mpr_queue_get_of(&call);
-    if (call.tag != 0 && mpr_log_reclaim_taken(&get)) {
+    struct mpr_log_get get;
+    mpr_queue_get_of(&call, &get);
+    if (call.tag != 0 && mpr_log_reclaim_taken(&get) > 0) {
         mpr_bell_ring(&call.q->done, INT_MAX);
     }
     if (call.tag != 0) {
@@ -69,10 +71,15 @@ static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
                                         .self = self,
                                         .tag = tag,
                                         .until = MPROC_NOWAIT};
-    const struct mpr_log_get get = mpr_queue_get_of(&call);
+    struct mpr_log_get get;
+    mpr_queue_get_of(&call, &get);
     bool ready = is_ready(call.q);
     if (!ready && call.q->log.redeliver) {
-        ready = mpr_log_reclaim_taken(&get) && is_ready(call.q);
+        int back = mpr_log_reclaim_taken(&get);
+        if (back < 0) {
+            return MPROC_EAGAIN;
+        }
+        ready = back > 0 && is_ready(call.q);
     }
     return ready ? 0 : MPROC_ETIMEDOUT;
 }
@@ -199,7 +206,10 @@ int mproc_queue_task_done(mproc_queue *q)
         return mpr_queue_end(&call, MPROC_EINVAL);
     }
     mpr_guard_lock(guard, call.self, call.self);
-    err = mpr_leases_acknowledge(&q->log.leases, call.self, !q->log.redeliver);
+    err = mpr_queue_ended(&call)
+              ? MPROC_EINVAL
+              : mpr_leases_acknowledge(&q->log.leases, call.self,
+                                       !q->log.redeliver);
     mpr_guard_unlock(guard, call.self);
     mpr_heap_free_hand(call.self, call.self, MPR_HAND_BLOCK);
     mpr_heap_free_hand(call.self, call.self, MPR_HAND_SECOND);
@@ -230,6 +240,11 @@ static int attempt_join(void *user)
         return MPROC_EINVAL;
     }
     if (shut == MPR_QUEUE_DROPPED) {
+        struct mpr_log_get get;
+        mpr_queue_get_of(call, &get);
+        if (q->log.redeliver && mpr_queue_news(call)) {
+            mpr_log_reclaim_taken(&get);
+        }
         mpr_queue_drop_rest(call);
     }
     if (mpr_guard_lock_until(guard, call->self, call->self, call->until) < 0) {

@@ -6,13 +6,19 @@
 #include "chan/queue.h"
 #include "chan/watch.h"
 
-/* One call: who makes it, on which queue, as it was when the call began. */
+/*
+ * One call: who makes it, on which queue, as it was when the call began.
+ * `deaths`: how many it knew when it last looked what the dead had; `looked`:
+ * it has.
+ */
 struct mpr_queue_call {
     struct mproc_queue *q;
     struct mpr_thread *self;
     uint64_t tag;
     uintptr_t outer;
     mproc_deadline until;
+    uint32_t deaths;
+    bool looked;
 };
 
 static inline int mpr_queue_begin(struct mpr_queue_call *call,
@@ -20,6 +26,7 @@ static inline int mpr_queue_begin(struct mpr_queue_call *call,
 {
     call->q = (struct mproc_queue *)q;
     call->until = until;
+    call->looked = false;
     call->tag = mpr_object_tag(q, MPR_QUEUE);
     if (mpr_unlikely(call->tag == 0)) {
         return MPROC_EINVAL;
@@ -43,30 +50,54 @@ static inline bool mpr_queue_ended(const struct mpr_queue_call *call)
     return mpr_unlikely(!mpr_object_unchanged(call->q, call->tag));
 }
 
+/*
+ * Is it time to look what the dead had, or to look again? Who reaped them may
+ * have found the guard held for long; whoever is told of a death afterwards
+ * does it himself, before he sleeps.
+ */
+static inline bool mpr_queue_news(struct mpr_queue_call *call)
+{
+    uint32_t deaths = atomic_load(&mpr_family->deaths);
+    bool news = !call->looked || call->deaths != deaths;
+    call->deaths = deaths;
+    call->looked = true;
+    return news;
+}
+
 /* Why there is nothing to put to or take from: freed, or shut down. */
 static inline int mpr_queue_closed_because(const struct mpr_queue_call *call)
 {
     return mpr_queue_ended(call) ? MPROC_EINVAL : MPROC_ESHUTDOWN;
 }
 
-static inline struct mpr_log_put
-mpr_queue_put_of(const struct mpr_queue_call *call)
+/*
+ * What the log wants to know of it. Field by field: a struct that is made and
+ * then copied would be read before its parts are written.
+ */
+static inline void mpr_queue_put_of(const struct mpr_queue_call *call,
+                                    struct mpr_log_put *put)
 {
-    return (struct mpr_log_put){.log = &call->q->log,
-                                .self = call->self,
-                                .until = call->until,
-                                .object = &call->q->object,
-                                .tag = call->tag};
+    put->log = &call->q->log;
+    put->self = call->self;
+    put->data = NULL;
+    put->size = 0;
+    put->priority = 0;
+    put->until = call->until;
+    put->object = &call->q->object;
+    put->tag = call->tag;
 }
 
-static inline struct mpr_log_get
-mpr_queue_get_of(const struct mpr_queue_call *call)
+static inline void mpr_queue_get_of(const struct mpr_queue_call *call,
+                                    struct mpr_log_get *get)
 {
-    return (struct mpr_log_get){.log = &call->q->log,
-                                .self = call->self,
-                                .until = call->until,
-                                .object = &call->q->object,
-                                .tag = call->tag};
+    get->log = &call->q->log;
+    get->self = call->self;
+    get->data = NULL;
+    get->capacity = 0;
+    get->size = NULL;
+    get->until = call->until;
+    get->object = &call->q->object;
+    get->tag = call->tag;
 }
 
 /* What was to be dropped goes, whoever was killed while dropping it. */

@@ -15,7 +15,7 @@ static int begin(struct get_call *g, mproc_queue *q, mproc_deadline until)
 {
     int err = mpr_queue_begin(&g->call, q, until);
     if (mpr_likely(err == 0)) {
-        g->get = mpr_queue_get_of(&g->call);
+        mpr_queue_get_of(&g->call, &g->get);
     }
     return err;
 }
@@ -33,6 +33,10 @@ static inline int attempt(struct get_call *g, int (*take)(struct get_call *))
         mpr_queue_drop_rest(&g->call);
     }
     int err = take(g);
+    if (mpr_unlikely(err == MPROC_EEMPTY) && q->log.redeliver &&
+        mpr_queue_news(&g->call) && mpr_log_reclaim_taken(&g->get) > 0) {
+        err = take(g);
+    }
     bool over = err == MPROC_ESHUTDOWN || (err == MPROC_EEMPTY && closed);
     return mpr_unlikely(over) ? mpr_queue_closed_because(&g->call) : err;
 }
@@ -78,7 +82,7 @@ static int get(struct get_call *g, mpr_attempt_fn *how)
     int err = mpr_sleep_until(&log->items, g->get.until, MPROC_EEMPTY, how, g);
     bool none = err == MPROC_EEMPTY || err == MPROC_ESHUTDOWN;
     if (mpr_unlikely(none) && log->redeliver &&
-        mpr_log_reclaim_taken(&g->get)) {
+        mpr_log_reclaim_taken(&g->get) > 0) {
         err = how(g);
     }
     return err;
@@ -98,6 +102,7 @@ int mproc_queue_get(mproc_queue *q, void *buf, size_t capacity, size_t *size,
     g.get.data = buf;
     g.get.capacity = capacity;
     g.get.size = size;
+    mpr_op_waits(g.call.self, g.call.outer);
     return mpr_queue_end(&g.call, get(&g, attempt_get));
 }
 

@@ -69,10 +69,12 @@ static bool give_up(const struct mpr_queue_call *call,
                     const struct mpr_log_block *block)
 {
     if (kind == MPR_MESSAGE_LOAN) {
-        struct mpr_log_put put = mpr_queue_put_of(call);
+        struct mpr_log_put put;
+        mpr_queue_put_of(call, &put);
         return mpr_log_take_back(&put, block);
     }
-    struct mpr_log_get get = mpr_queue_get_of(call);
+    struct mpr_log_get get;
+    mpr_queue_get_of(call, &get);
     bool ours = mpr_log_release(&get, block);
     if (ours && call->q->log.joinable) {
         mpr_bell_ring(&call->q->done, INT_MAX);

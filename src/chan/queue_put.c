@@ -17,7 +17,7 @@ static int begin(struct put_call *p, mproc_queue *q, mproc_deadline until)
 {
     int err = mpr_queue_begin(&p->call, q, until);
     if (mpr_likely(err == 0)) {
-        p->put = mpr_queue_put_of(&p->call);
+        mpr_queue_put_of(&p->call, &p->put);
     }
     return err;
 }
@@ -29,43 +29,65 @@ static int why(const struct put_call *p, int err)
                : err;
 }
 
-static int attempt_put(void *user)
+static inline int attempt(struct put_call *p, int (*how)(struct put_call *))
 {
-    struct put_call *p = user;
-    return mpr_queue_ended(&p->call) ? MPROC_EINVAL
-                                     : why(p, mpr_log_put(&p->put));
-}
-
-/* Some of those that are left. */
-static int attempt_put_many(void *user)
-{
-    struct put_call *p = user;
-    size_t done = 0;
     if (mpr_queue_ended(&p->call)) {
         return MPROC_EINVAL;
     }
+    int err = how(p);
+    if (mpr_unlikely(err == MPROC_EFULL) &&
+        mpr_leases_out(&p->put.log->loans) > 0 && mpr_queue_news(&p->call)) {
+        struct mpr_log_get get;
+        mpr_queue_get_of(&p->call, &get);
+        err = mpr_log_reclaim_loans(&get) > 0 ? how(p) : err;
+    }
+    return why(p, err);
+}
+
+static int put_copy(struct put_call *p)
+{
+    return mpr_log_put(&p->put);
+}
+
+/* Some of those that are left. */
+static int put_copies(struct put_call *p)
+{
+    size_t done = 0;
     int err = mpr_log_put_many(&p->put, p->count, &done);
     p->put.data = (const char *)p->put.data + done * p->put.size;
     p->count -= done;
-    return why(p, err);
+    return err;
+}
+
+static int take_on_loan(struct put_call *p)
+{
+    return mpr_log_loan(&p->put, &p->loan);
+}
+
+static int attempt_put(void *user)
+{
+    return attempt(user, put_copy);
+}
+
+static int attempt_put_many(void *user)
+{
+    return attempt(user, put_copies);
 }
 
 static int attempt_loan(void *user)
 {
-    struct put_call *p = user;
-    return mpr_queue_ended(&p->call) ? MPROC_EINVAL
-                                     : why(p, mpr_log_loan(&p->put, &p->loan));
+    return attempt(user, take_on_loan);
 }
 
 /* A place that a dead process had for a loan may be what is lacking. */
-static int put(struct put_call *p, mpr_attempt_fn *attempt)
+static int put(struct put_call *p, mpr_attempt_fn *how)
 {
     struct mpr_log *log = p->put.log;
-    int err =
-        mpr_sleep_until(&log->space, p->put.until, MPROC_EFULL, attempt, p);
+    int err = mpr_sleep_until(&log->space, p->put.until, MPROC_EFULL, how, p);
     if (mpr_unlikely(err == MPROC_EFULL)) {
-        const struct mpr_log_get get = mpr_queue_get_of(&p->call);
-        err = mpr_log_reclaim_loans(&get) ? attempt(p) : err;
+        struct mpr_log_get get;
+        mpr_queue_get_of(&p->call, &get);
+        err = mpr_log_reclaim_loans(&get) > 0 ? how(p) : err;
     }
     return err;
 }

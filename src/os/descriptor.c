@@ -7,6 +7,7 @@
 
 #include "base/deadline.h"
 #include "os/os.h"
+#include "os/process.h"
 
 /*
  * By system calls of our own: those of libc are cancellation points.
@@ -15,7 +16,7 @@
 int mpr_os_flag(bool raised)
 {
     int fd = (int)syscall(SYS_eventfd2, raised, EFD_CLOEXEC | EFD_NONBLOCK);
-    return fd >= 0 ? fd : mpr_os_error();
+    return fd >= 0 ? mpr_os_beyond_standard(fd) : mpr_os_error();
 }
 
 void mpr_os_flag_raise(int fd)

@@ -20,6 +20,7 @@
 enum {
     WAIT_FOR_PIDFD = 3, /* P_PIDFD, absent from older headers */
     LOOK_MS = 5,        /* where nothing tells of a child's end */
+    DISTRUST_MS = 1000  /* of a descriptor that user code can close */
 };
 
 /* ---- forks ------------------------------------------------------------ */
@@ -53,26 +54,43 @@ static void end_killed(void)
     _exit(128 + SIGKILL); /* the first of a pid namespace kills itself so */
 }
 
-/* A parent of another pid namespace has the pid 0 here. */
+static bool wait_readable(int fd, mproc_deadline until)
+{
+    struct pollfd ended = {.fd = fd, .events = POLLIN};
+    return mpr_os_poll(&ended, 1, until) == 0 && (ended.revents & POLLIN);
+}
+
+/*
+ * What the system says counts, not the pidfd: the user may have closed that, or
+ * given its number to something else. Only of a parent of another pid
+ * namespace, which has the pid 0 here, nothing else tells.
+ */
 bool mpr_os_parent_gone(const struct mpr_os_parent *parent)
 {
-    if (parent->pidfd >= 0) {
-        struct pollfd ended = {.fd = parent->pidfd, .events = POLLIN};
-        return mpr_os_poll(&ended, 1, MPROC_NOWAIT) == 0;
-    }
     if (parent->fostered) {
         return mpr_os_process_gone(parent->pid, parent->since_boot_ns);
     }
     pid_t now = getppid();
-    return now != parent->pid && now != 0;
+    return now != 0 ? now != parent->pid
+                    : parent->pidfd >= 0 &&
+                          wait_readable(parent->pidfd, MPROC_NOWAIT);
 }
 
 static struct mpr_os_parent watched;
 
+/*
+ * A pidfd that is readable too early is none any more; one that never is may be
+ * none either.
+ */
 static void *watch_parent(void *unused)
 {
     while (!mpr_os_parent_gone(&watched)) {
-        mpr_os_child_wait(watched.pidfd, MPROC_FOREVER);
+        mproc_deadline look =
+            mpr_deadline_after(mpr_os_now(), DISTRUST_MS, 1e6);
+        if (mpr_os_child_wait(watched.pidfd, look) == 0 &&
+            !mpr_os_parent_gone(&watched)) {
+            watched.pidfd = -1;
+        }
     }
     end_killed();
     return unused;
@@ -86,12 +104,13 @@ static bool start_watcher(const struct mpr_os_parent *parent)
 
 /*
  * The kernel's own signal comes when the thread that forked ends, which for any
- * but the main one is too early: those are watched for by a thread here. It
- * comes too early rather than never where that thread cannot be had.
+ * but the parent's main one is too early: those are watched for by a thread
+ * here. It comes too early rather than never where that thread cannot be had.
  */
 void mpr_os_end_with_parent(const struct mpr_os_parent *parent)
 {
-    if (parent->main_thread || !start_watcher(parent)) {
+    bool kernel_knows = parent->main_thread && !parent->fostered;
+    if (kernel_knows || !start_watcher(parent)) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (mpr_os_parent_gone(parent)) {
             end_killed();
@@ -199,12 +218,6 @@ void mpr_os_await_single_thread(void)
     while (!mpr_os_single_threaded()) {
         look_later(MPROC_FOREVER);
     }
-}
-
-static bool wait_readable(int fd, mproc_deadline until)
-{
-    struct pollfd ended = {.fd = fd, .events = POLLIN};
-    return mpr_os_poll(&ended, 1, until) == 0 && (ended.revents & POLLIN);
 }
 
 void mpr_os_await_any(const int *fds, unsigned count, bool writable,

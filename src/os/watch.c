@@ -5,6 +5,7 @@
 
 #include "base/deadline.h"
 #include "os/os.h"
+#include "os/process.h"
 
 int mpr_os_timer(void)
 {
@@ -27,7 +28,7 @@ void mpr_os_timer_set(int fd, mproc_deadline at)
 int mpr_os_watch(void)
 {
     int watch = epoll_create1(EPOLL_CLOEXEC);
-    return watch >= 0 ? watch : mpr_os_error();
+    return watch >= 0 ? mpr_os_beyond_standard(watch) : mpr_os_error();
 }
 
 int mpr_os_watch_add(int watch, int fd)

@@ -24,7 +24,7 @@ void mpr_batch_note_bad(struct mpr_thread *self, struct mproc_result *result,
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     result->outcome = *bad;
     result->outcome.error = text != NULL ? memcpy(text, bad->error, size) : "";
-    result->outcome.data = "";
+    result->outcome.data = mpr_no_reply;
     result->outcome.size = 0;
 }
 
@@ -68,7 +68,7 @@ static void take_in(mproc_pool *pool, struct mpr_thread *self,
                     struct mpr_task *task, int status)
 {
     struct mpr_batch_state *batch = task->result->batch;
-    struct mpr_chunk *chunk = task->chunk;
+    struct mpr_chunk *chunk = mpr_task_chunk(task);
     char text[MPR_LOSS_TEXT];
     size_t bad = mpr_chunk_end(chunk, status);
     count_items(pool, chunk, bad);
@@ -316,7 +316,7 @@ static int map_array(mproc_pool *p, const mproc_batch *b, mproc_deadline until)
 {
     mproc_result *result = NULL;
     int err = mproc_pool_map_async(p, b, &result);
-    if (err < 0) {
+    if (err < 0 || result == NULL) {
         return err;
     }
     err = mpr_result_wait(result, until, true);
@@ -336,7 +336,7 @@ int mproc_pool_map_sized(mproc_pool *p, const mproc_batch *theirs, size_t size,
     if (err != 0 || (err = mpr_batch_read(&b, theirs, size)) != 0) {
         return err;
     }
-    if (mpr_pool_in_callback == p) {
+    if (mpr_pool_in_callback(p)) {
         return MPROC_EDEADLK;
     }
     return b.next != NULL ? mpr_iter_map(p, self, &b, until)

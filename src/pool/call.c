@@ -31,16 +31,16 @@ static int copy_arg(mproc_pool *pool, struct mpr_thread *self,
         if (copy == NULL) {
             return MPROC_ENOMEM;
         }
+        memcpy(task->inline_arg, &copy, sizeof copy);
     }
     if (call->arg_size > 0) {
         memcpy(copy, call->arg, call->arg_size);
     }
     copy[call->arg_size] = '\0';
-    task->arg_size = call->arg_size;
     if (large) {
-        mpr_worker_adopt(pool, self, task, (void **)&task->arg);
+        mpr_task_adopt_arg(pool, self, task, call->arg_size);
     } else {
-        task->arg = copy;
+        task->arg_size = call->arg_size;
     }
     return 0;
 }
@@ -95,7 +95,7 @@ static int submit_call(struct submission *s, struct mproc_result *result)
     }
     err = copy_arg(pool, s->self, task, call);
     if (err < 0) {
-        mpr_pool_drop_task(pool, s->self, &entry);
+        mpr_pool_refuse_task(pool, s->self, &entry);
         return err;
     }
     return mpr_pool_submit(pool, s->self, &entry);
@@ -145,7 +145,7 @@ int mproc_pool_apply_sized(mproc_pool *p, const mproc_call *call,
     if (out == NULL && size > 0) {
         return MPROC_EINVAL;
     }
-    if (p != NULL && mpr_pool_in_callback == p) {
+    if (p != NULL && mpr_pool_in_callback(p)) {
         return MPROC_EDEADLK;
     }
     int err = mpr_pool_check(p, &self);

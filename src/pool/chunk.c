@@ -199,8 +199,9 @@ mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
                                 size_t i, char text[MPR_LOSS_TEXT])
 {
     const struct mpr_item *item = mpr_chunk_item(chunk, i);
-    mproc_outcome outcome = {
-        .status = chunk->status[i], .index = chunk->first + i, .data = ""};
+    mproc_outcome outcome = {.status = chunk->status[i],
+                             .index = chunk->first + i,
+                             .data = mpr_no_reply};
     if (item != NULL) {
         outcome.code = item->code;
         outcome.worker = item->worker;

@@ -1,8 +1,32 @@
 /* SPDX-License-Identifier: MIT */
 /* A task that has ended: its result, its count, its callback. */
+#include <stdalign.h>
+
 #include "pool/private.h"
 
-_Thread_local const mproc_pool *mpr_pool_in_callback;
+alignas(max_align_t) const char mpr_no_reply[] = "";
+
+/* A callback that runs; one may run those of another pool inside. */
+struct calling {
+    const mproc_pool *pool;
+    const struct calling *outer;
+};
+
+static _Thread_local const struct calling *innermost;
+
+bool mpr_pool_in_callback(const mproc_pool *pool)
+{
+    const struct calling *c = innermost;
+    while (c != NULL && c->pool != pool) {
+        c = c->outer;
+    }
+    return c != NULL;
+}
+
+void mpr_pool_forget_callbacks(void)
+{
+    innermost = NULL;
+}
 
 /* The outcome as far as the task's word and record tell it. */
 static mproc_outcome outcome_of(const struct mpr_task *task,
@@ -11,7 +35,7 @@ static mproc_outcome outcome_of(const struct mpr_task *task,
     mproc_outcome outcome = {
         .status = task->status,
         .code = task->code,
-        .data = "",
+        .data = mpr_no_reply,
         .error = task->error != NULL ? task->error : "",
         .worker = task->worker,
     };
@@ -54,9 +78,10 @@ void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
                         const mproc_outcome *outcome, void *user)
 {
     if (fn != NULL && !pool->mine->silent) {
-        mpr_pool_in_callback = pool;
+        struct calling here = {pool, innermost};
+        innermost = &here;
         fn(outcome, user);
-        mpr_pool_in_callback = NULL;
+        innermost = here.outer;
     }
 }
 
@@ -112,14 +137,13 @@ static void end_chunk(mproc_pool *pool, struct mpr_thread *self,
 /* ---- callbacks that wait to be dispatched ----------------------------- */
 
 /* From here on it is told from what is said of it twice by its state. */
-static void put_off(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry, const mproc_outcome *outcome)
+static void put_off(mproc_pool *pool, const struct mpr_entry *entry,
+                    const mproc_outcome *outcome)
 {
     struct mpr_task *task = entry->task;
     struct mpr_pool_private *mine = pool->mine;
     task->status = outcome->status;
     task->code = outcome->code;
-    mpr_pool_free_arg(pool, self, task);
     atomic_store(&task->word,
                  mpr_task_word((uint32_t)entry->serial, 0, MPR_TASK_COLLECTED));
     mpr_pool_lock();
@@ -127,7 +151,8 @@ static void put_off(mproc_pool *pool, struct mpr_thread *self,
     *(mine->put_off != NULL ? &mine->put_off_last->next : &mine->put_off) =
         task;
     mine->put_off_last = task;
-    mine->put_off_items += task->chunk != NULL ? task->chunk->count : 1;
+    mine->put_off_items +=
+        mpr_task_chunk(task) != NULL ? task->chunk->count : 1;
     mpr_pool_unlock();
     mpr_pool_show(pool);
 }
@@ -137,7 +162,6 @@ static struct mpr_task *take_put_off(struct mpr_pool_private *mine)
 {
     struct mpr_task *task = mine->put_off;
     mine->put_off = task->next;
-    task->arg = NULL;
     return task;
 }
 
@@ -152,7 +176,7 @@ size_t mpr_pool_call_one(mproc_pool *pool, struct mpr_thread *self,
     struct mpr_entry entry = {task, atomic_load(&task->word) >> 32};
     mproc_outcome outcome = outcome_of(task, MPR_TASK_COLLECTED);
     size_t items = 1;
-    if (task->chunk != NULL) {
+    if (mpr_task_chunk(task) != NULL) {
         items = task->chunk->count;
         end_chunk(pool, self, &entry, outcome.status);
     } else {
@@ -167,13 +191,19 @@ size_t mpr_pool_call_one(mproc_pool *pool, struct mpr_thread *self,
 
 /* ---- an entry --------------------------------------------------------- */
 
-void mpr_pool_count(mproc_pool *pool, int status, size_t items)
+void mpr_pool_count_unsent(mproc_pool *pool, int status, size_t items)
 {
     mproc_pool_info *ended = &pool->mine->ended;
     size_t *count = status == MPROC_OK            ? &ended->done
                     : status == MPROC_EWORKERLOST ? &ended->lost
                                                   : &ended->failed;
     *count += items;
+}
+
+void mpr_pool_count(mproc_pool *pool, int status, size_t items)
+{
+    mpr_pool_count_unsent(pool, status, items);
+    pool->mine->left -= items;
 }
 
 void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
@@ -192,7 +222,7 @@ void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
         return;
     }
     struct mpr_task *task = entry->task;
-    bool batch = task->chunk != NULL;
+    bool batch = mpr_task_chunk(task) != NULL;
     mproc_outcome outcome = outcome_of(task, mpr_task_state(word));
     if (!batch) {
         fill_result(pool, self, task, &outcome);
@@ -200,7 +230,7 @@ void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
     bool calls = batch ? task->result->batch->is.on_item != NULL
                        : callback_of(task, outcome.status) != NULL;
     if (calls && mpr_pool_is_manual(pool)) {
-        put_off(pool, self, entry, &outcome);
+        put_off(pool, entry, &outcome);
     } else if (batch) {
         end_chunk(pool, self, entry, outcome.status);
     } else {

@@ -354,7 +354,7 @@ int mproc_pool_dispatch(mproc_pool *p, mproc_deadline until)
     if (err < 0) {
         return err;
     }
-    if (mpr_pool_in_callback == p) {
+    if (mpr_pool_in_callback(p)) {
         return MPROC_EDEADLK;
     }
     uintptr_t outer = mpr_op_begin(d.wait.self, p);

@@ -121,15 +121,17 @@ static int submit_part(struct mpr_thread *self, struct mproc_result *result,
     if (chunk == NULL) {
         mpr_pool_lock();
         pool->mine->pending -= part->items - 1;
+        pool->mine->left -= part->items - 1;
         mpr_pool_unlock();
-        mpr_pool_drop_task(pool, self, &part->entry);
+        mpr_pool_refuse_task(pool, self, &part->entry);
         return MPROC_ENOMEM;
     }
     chunk->part = part;
     task->fn = batch->is.fn;
     task->result = result;
     task->limit_ns = mpr_pool_limit(batch->is.timeout_s);
-    mpr_worker_adopt(pool, self, task, (void **)&task->chunk);
+    task->chunk = chunk;
+    mpr_task_adopt_arg(pool, self, task, MPR_ARG_OF_CHUNK);
     mpr_pool_lock();
     link_part(batch, part);
     mpr_pool_unlock();
@@ -190,11 +192,11 @@ static void end_rest(mproc_pool *pool, struct mpr_thread *self,
     for (; batch->sent < batch->count && !batch->forgotten; batch->sent++) {
         mproc_outcome outcome = {.status = status,
                                  .index = batch->sent,
-                                 .data = "",
+                                 .data = mpr_no_reply,
                                  .error = mproc_strerror(status)};
         mpr_batch_note_bad(self, result, &outcome);
         mpr_pool_lock();
-        mpr_pool_count(pool, status, 1);
+        mpr_pool_count_unsent(pool, status, 1);
         mpr_pool_unlock();
         if (batch->is.status != NULL) {
             batch->is.status[batch->sent] = status;

@@ -22,6 +22,8 @@ enum {
 /*
  * The maker's alone. `busy`: a call is under way. `freed`: it was freed in
  * that, which frees it when it ends.
+ * Locks: none. Publishes: `busy` and `freed`, each by exchange. Survives: who
+ * made it is the only one to use it.
  */
 struct mproc_iter {
     struct mpr_object object;
@@ -72,7 +74,7 @@ void mpr_iter_keep(struct mproc_result *result, struct mpr_task *task)
     mpr_bell_ring(&pool->room, INT_MAX);
     part->chunk = task->chunk;
     part->replies = task->reply;
-    task->chunk = NULL;
+    task->arg_size = 0; /* it carries none any more */
     task->reply = NULL;
     struct mpr_part *before = iter->ended_last;
     while (iter->ordered && before != NULL && before->first > part->first) {
@@ -339,8 +341,7 @@ static int next(struct mpr_thread *self, struct mproc_result *result,
         if (attempt(result) == 0) {
             continue;
         }
-        if (mpr_pool_in_callback != NULL &&
-            mpr_pool_in_callback == result->pool) {
+        if (mpr_pool_in_callback(result->pool)) {
             return MPROC_EDEADLK;
         }
         int err = await(self, result, until);

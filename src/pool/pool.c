@@ -32,7 +32,7 @@ static void forget_parent(void)
 {
     mpr_pool_unlock();
     pools = NULL;
-    mpr_pool_in_callback = NULL;
+    mpr_pool_forget_callbacks();
 }
 
 /* Without its nursery no worker lives on. Callbacks are over. */
@@ -500,10 +500,13 @@ int mproc_pool_join(mproc_pool *p, mproc_deadline until)
     if (err < 0) {
         return err;
     }
+    if (mpr_pool_in_callback(p)) {
+        return MPROC_EDEADLK; /* also before a close: it could never end */
+    }
     if (atomic_load(&p->phase) == MPR_POOL_OPEN) {
         return MPROC_EINVAL;
     }
-    if (mpr_pool_in_callback == p || mpr_iter_blocks_join(p, self)) {
+    if (mpr_iter_blocks_join(p, self)) {
         return MPROC_EDEADLK;
     }
     struct mpr_pool_wait wait = {.pool = p,
@@ -543,7 +546,7 @@ void mproc_pool_free(mproc_pool *p)
     if (mpr_pool_check(p, &self) < 0) {
         return;
     }
-    if (mpr_pool_in_callback == p) {
+    if (mpr_pool_in_callback(p)) {
         p->mine->free_at_end = true;
         mproc_pool_terminate(p);
         return;

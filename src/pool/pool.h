@@ -16,6 +16,8 @@
 #ifndef MPR_POOL_POOL_H
 #define MPR_POOL_POOL_H
 
+#include <string.h>
+
 #include <mproc/pool.h>
 
 #include "chan/log.h"
@@ -44,7 +46,7 @@ struct mpr_entry {
     uint64_t serial;
 };
 
-enum { MPR_TASK_ARG = 40, MPR_TASK_REPLY = 24 };
+enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
 
 /*
  * `word` is {serial:32 | worker:24 | state:8}. By compare-and-swap only:
@@ -68,18 +70,17 @@ enum { MPR_TASK_ARG = 40, MPR_TASK_REPLY = 24 };
  * `status`, `code`, `worker`, `losses`, `reply`, `error` belong to the worker
  * while it is RUNNING and to who ends it, or has it run again, in its place
  * once the worker is dead; of a chunk, `losses` counts for the item at `at`.
- * The rest is the maker's. `arg`, `reply` and `error` are heap blocks of the
- * task's own unless they point into it.
+ * The rest is the maker's. `reply` and `error` are heap blocks of the task's
+ * own unless they point into it. So is an argument that has no room in
+ * `inline_arg`, where its address is then: mpr_task_arg. `arg_size`
+ * MPR_ARG_OF_CHUNK: the task is a batch's and has `chunk`, but neither argument
+ * nor callbacks: mpr_task_chunk.
  * Locks: none. Publishes: `word`. Survives: a worker killed with a block in
  * hand for `reply` or `error`: see mproc_pool.adopting.
  */
 struct mpr_task {
     _Atomic uint64_t word;
     mproc_task_fn *fn;
-    union {
-        const void *arg;
-        struct mpr_task *next; /* COLLECTED: the callback after this one */
-    };
     size_t arg_size;
     void *reply;
     size_t reply_size;
@@ -88,18 +89,25 @@ struct mpr_task {
     int code;
     pid_t worker;
     uint32_t losses; /* workers lost in it << 1 | the last run is counted */
-    struct mpr_chunk *chunk; /* of a batch, else NULL */
     struct mproc_result *result;
-    mproc_done_fn *callback;
+    union {
+        mproc_done_fn *callback;
+        struct mpr_chunk *chunk;
+    };
     mproc_done_fn *error_callback;
     void *user; /* while FREE: the next free one */
     alignas(16) char inline_arg[MPR_TASK_ARG];
     _Atomic int64_t priority; /* lower first */
     alignas(16) char inline_reply[MPR_TASK_REPLY];
-    int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
+    union {
+        int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
+        struct mpr_task *next; /* COLLECTED: the callback after this one */
+    };
 };
 
-static_assert(sizeof(struct mpr_task) <= 192, "a pending task is small");
+#define MPR_ARG_OF_CHUNK SIZE_MAX
+
+static_assert(sizeof(struct mpr_task) <= 160, "a pending task is small");
 
 /*
  * What is told of one item of a batch. Where it lies is the maker's, the rest
@@ -117,7 +125,12 @@ struct mpr_item {
 
 /*
  * Items of a batch that travel together; their data follow it in its block.
- * An item has ended once its `status` says so; `at` comes after that.
+ * An item has ended once its `status` says so; what is told of it was written
+ * before, and `at` comes after.
+ * Locks: none; the word of the task says whose it is. Publishes: `at`, and that
+ * word. Survives: a worker killed before an item's `status` is stored leaves
+ * that item pending, whatever it has told of it, and `used` may count bytes
+ * that nobody names.
  */
 struct mpr_chunk {
     size_t first; /* index in the batch */
@@ -148,6 +161,35 @@ static inline struct mpr_item *mpr_chunk_item(struct mpr_chunk *chunk, size_t i)
         return &chunk->items[i];
     }
     return chunk->bad >= i ? &chunk->first_bad : NULL;
+}
+
+/* NULL: it is a single task. */
+static inline struct mpr_chunk *mpr_task_chunk(const struct mpr_task *task)
+{
+    return task->arg_size == MPR_ARG_OF_CHUNK ? task->chunk : NULL;
+}
+
+/* The block that the argument of a single task lies in; NULL: in the task. */
+static inline void *mpr_task_arg_block(const struct mpr_task *task)
+{
+    void *block = NULL;
+    if (task->arg_size >= MPR_TASK_ARG && task->arg_size != MPR_ARG_OF_CHUNK) {
+        memcpy(&block, task->inline_arg, sizeof block);
+    }
+    return block;
+}
+
+/* Either, or NULL. */
+static inline void *mpr_task_block(const struct mpr_task *task)
+{
+    void *chunk = mpr_task_chunk(task);
+    return chunk != NULL ? chunk : mpr_task_arg_block(task);
+}
+
+static inline const void *mpr_task_arg(const struct mpr_task *task)
+{
+    const void *block = mpr_task_arg_block(task);
+    return block != NULL ? block : task->inline_arg;
 }
 
 static inline uint64_t mpr_task_word(uint32_t serial, uint32_t worker,
@@ -419,8 +461,15 @@ void mpr_task_hand_over(mproc_pool *pool, struct mpr_thread *self,
                         struct mpr_task *task, void **from, void **to);
 
 /*
- * Free all that a record names, of a pool that nobody uses; may be repeated.
- * The hands of `whose` are used, which must be empty.
+ * The block in MPR_HAND_BLOCK, whose address the task has already, is its
+ * argument or chunk from here on, as `arg_size` says.
+ */
+void mpr_task_adopt_arg(mproc_pool *pool, struct mpr_thread *self,
+                        struct mpr_task *task, size_t arg_size);
+
+/*
+ * Free all that a record names, which is nobody else's; may be repeated. The
+ * hands of `whose` are used, which must be empty.
  */
 void mpr_task_free_all(mproc_pool *pool, struct mpr_thread *self,
                        struct mpr_thread *whose, struct mpr_task *task);

@@ -108,7 +108,8 @@ struct mproc_result {
 };
 
 /*
- * `pending`: tasks, and items of chunks, accepted and not yet collected.
+ * `pending`: tasks, and items of chunks, accepted and not yet collected;
+ * `left`: those of them that `ended` does not count yet.
  * `free_tasks`: records to be used again. `open`, `round`: for pool/batch.c.
  * Under mpr_pool_lock.
  */
@@ -125,6 +126,7 @@ struct mpr_pool_private {
     pid_t nursery_pid;                /* 0: reaped. Under mpr_pool_lock */
     _Atomic int32_t collector_report; /* 1: it runs; or why it cannot */
     size_t pending;
+    size_t left;
     mproc_pool_info ended; /* those collected: done, failed, lost */
     struct mpr_task *free_tasks;
     struct mproc_result *open; /* batches that have items to come */
@@ -171,8 +173,14 @@ int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
 /* Not before the last abandoned thread has come back, which does it then. */
 void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self);
 
-/* The pool whose callback this thread runs, else NULL. */
-extern _Thread_local const mproc_pool *mpr_pool_in_callback;
+/* Of a reply without bytes: its NUL, where any type may lie. */
+extern const char mpr_no_reply[];
+
+/* Does this thread run a callback of the pool, perhaps with others inside? */
+bool mpr_pool_in_callback(const mproc_pool *pool);
+
+/* After a fork: what this thread runs are callbacks of the parent's. */
+void mpr_pool_forget_callbacks(void);
 
 /* 0, EINVAL, EPERM: may this process use the pool? Claims the thread. */
 int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self);
@@ -201,12 +209,11 @@ void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
 /* Locked. So many more tasks may be accepted. */
 size_t mpr_pool_room(const mproc_pool *pool);
 
-/* Locked. One task or item more has ended so. */
+/* Locked. So many more tasks or items have ended so. */
 void mpr_pool_count(mproc_pool *pool, int status, size_t items);
 
-/* The argument is needed no more. */
-void mpr_pool_free_arg(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_task *task);
+/* The same for items of a batch that were never accepted. */
+void mpr_pool_count_unsent(mproc_pool *pool, int status, size_t items);
 
 /* Reaper: free what all records name (mpr_task_free_all). */
 void mpr_pool_free_tasks(mproc_pool *pool, struct mpr_thread *self,
@@ -221,6 +228,10 @@ void mpr_iter_end_dead(struct mpr_thread *self);
 /* Give a record back, with all blocks it owns; no longer pending. */
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry);
+
+/* The same for one that was not accepted after all. */
+void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
+                          const struct mpr_entry *entry);
 
 /*
  * FREE→QUEUED and into the log. On failure the record is dropped, else the task

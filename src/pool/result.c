@@ -46,7 +46,7 @@ int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
     atomic_store(&result->ended, 0);
     result->entry = (struct mpr_entry){0};
     result->batch = NULL;
-    result->outcome = (mproc_outcome){.data = "", .error = ""};
+    result->outcome = (mproc_outcome){.data = mpr_no_reply, .error = ""};
     result->reply = NULL;
     result->error = NULL;
     mpr_object_publish(self, result);
@@ -96,7 +96,7 @@ static int attempt(void *user)
 /* Would it, not having ended, be waited for by who is to end it? */
 static bool in_own_callback(const struct mproc_result *result)
 {
-    return mpr_pool_in_callback != NULL && mpr_pool_in_callback == result->pool;
+    return mpr_pool_in_callback(result->pool);
 }
 
 static struct mpr_pool_wait wait_for(const struct mproc_result *result)

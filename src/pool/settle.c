@@ -72,7 +72,7 @@ static void end_item(struct mpr_chunk *chunk, size_t at,
 static bool settle_chunk(const mproc_pool *pool, struct mpr_task *task,
                          const struct death *death)
 {
-    struct mpr_chunk *chunk = task->chunk;
+    struct mpr_chunk *chunk = mpr_task_chunk(task);
     if (chunk->lost == 0) {
         chunk->lost = atomic_load(&chunk->at) + 1;
     }
@@ -126,11 +126,11 @@ static enum mpr_task_state state_after(mproc_pool *pool,
     if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
         return MPR_TASK_CANCELED;
     }
-    if (task->chunk != NULL ? settle_chunk(pool, task, &death)
-                            : runs_again(pool, task, &death)) {
+    if (mpr_task_chunk(task) != NULL ? settle_chunk(pool, task, &death)
+                                     : runs_again(pool, task, &death)) {
         return MPR_TASK_QUEUED;
     }
-    if (task->chunk == NULL) {
+    if (mpr_task_chunk(task) == NULL) {
         end_single(pool, self, task, &death);
     }
     return MPR_TASK_ENDED;

@@ -73,7 +73,7 @@ int mpr_pool_make_rows(mproc_pool *pool, struct mpr_thread *self,
 
 /*
  * A nursery that was killed: its workers are dead, or dying. Their slots tell,
- * and the sleep below is ended by their deaths.
+ * and whoever sleeps until they are gone is told of each death below.
  */
 bool mpr_pool_workers_gone(const mproc_pool *pool)
 {
@@ -86,6 +86,29 @@ bool mpr_pool_workers_gone(const mproc_pool *pool)
         }
     }
     return true;
+}
+
+static void tell_of_orphans(struct mpr_object *object, void *unused)
+{
+    (void)unused;
+    mpr_id nursery = atomic_load(&((mproc_pool *)object)->nursery);
+    if (nursery == 0 || mpr_id_is_dead(nursery)) {
+        mpr_deaths_tell();
+    }
+}
+
+/* A worker's death is its nursery's affair, and only without one that of all:
+ * else the deaths of thousands would each wake thousands. */
+static void reap(struct mpr_thread *self, mpr_id dead)
+{
+    (void)self;
+    (void)dead;
+    mpr_object_each(MPR_POOL, tell_of_orphans, NULL);
+}
+
+__attribute__((constructor)) static void hook_deaths(void)
+{
+    mpr_slots_on_reap(reap);
 }
 
 /* ---- resizing --------------------------------------------------------- */
@@ -138,7 +161,7 @@ static int resize(mproc_pool *pool, struct mpr_thread *self, uint32_t workers)
         r.request = request(pool, workers);
     }
     mpr_pool_unlock();
-    if (err < 0 || mpr_pool_in_callback == pool) {
+    if (err < 0 || mpr_pool_in_callback(pool)) {
         return err;
     }
     struct mpr_pool_wait wait = {.pool = pool,
@@ -247,7 +270,7 @@ int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out, size_t out_size)
     }
     mpr_pool_lock();
     mproc_pool_info info = p->mine->ended;
-    size_t pending = p->mine->pending;
+    size_t left = p->mine->left;
     mpr_pool_unlock();
     struct mpr_table *table = atomic_load(&p->table);
     for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
@@ -255,8 +278,8 @@ int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out, size_t out_size)
         info.workers += one.pid != 0;
         busy += one.pid != 0 && one.busy;
     }
-    info.running = busy < pending ? busy : pending;
-    info.queued = pending - info.running;
+    info.running = busy < left ? busy : left;
+    info.queued = left - info.running;
     info.respawned = atomic_load(&p->respawned);
     mpr_info_write(out, out_size, &info, sizeof info);
     return 0;

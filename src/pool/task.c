@@ -124,10 +124,9 @@ static bool add_slab(mproc_pool *pool, struct mpr_thread *self)
     }
     for (size_t i = tasks_in_slab(); i-- > 0;) {
         struct mpr_task *task = &slab->tasks[i];
-        task->arg = NULL;
+        task->arg_size = 0;
         task->reply = NULL;
         task->error = NULL;
-        task->chunk = NULL;
         atomic_store(&task->word, mpr_task_word(1, 0, MPR_TASK_FREE));
         task->user = pool->mine->free_tasks;
         pool->mine->free_tasks = task;
@@ -151,7 +150,6 @@ int mpr_pool_may_submit(const mproc_pool *pool)
 static void begin_task(struct mpr_task *task)
 {
     task->fn = NULL;
-    task->arg = NULL;
     task->arg_size = 0;
     task->reply = NULL;
     task->reply_size = 0;
@@ -160,7 +158,6 @@ static void begin_task(struct mpr_task *task)
     task->code = 0;
     task->worker = 0;
     task->losses = 0;
-    task->chunk = NULL;
     task->result = NULL;
     task->callback = NULL;
     task->error_callback = NULL;
@@ -196,6 +193,7 @@ static int take(mproc_pool *pool, struct mpr_thread *self,
     int err = mpr_pool_take_record(pool, self, entry);
     if (err == 0) {
         pool->mine->pending += items;
+        pool->mine->left += items;
     }
     return err;
 }
@@ -207,7 +205,7 @@ int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
     mpr_pool_lock();
     int err = mpr_object_unchanged(pool, tag) ? mpr_pool_may_submit(pool)
                                               : MPROC_EINVAL;
-    if (err == 0 && mpr_pool_room(pool) == 0 && mpr_pool_in_callback != pool) {
+    if (err == 0 && mpr_pool_room(pool) == 0 && !mpr_pool_in_callback(pool)) {
         err = MPROC_EFULL;
     }
     if (err == 0) {
@@ -239,31 +237,11 @@ int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
     return err;
 }
 
-/* What a record names is its own, also when its maker is killed at this. */
-static void free_named(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_task *task, void **name)
-{
-    if (*name == task->inline_arg || *name == task->inline_reply) {
-        *name = NULL;
-    } else if (*name != NULL) {
-        mpr_worker_adopt(pool, self, task, name);
-    }
-}
-
-void mpr_pool_free_arg(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_task *task)
-{
-    free_named(pool, self, task, (void **)&task->arg);
-}
-
 void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
     struct mpr_task *task = entry->task;
-    mpr_pool_free_arg(pool, self, task);
-    free_named(pool, self, task, &task->reply);
-    free_named(pool, self, task, (void **)&task->error);
-    free_named(pool, self, task, (void **)&task->chunk);
+    mpr_task_free_all(pool, self, self, task);
     atomic_store(&task->word,
                  mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE));
     mpr_pool_lock();
@@ -275,7 +253,7 @@ void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
-    const struct mpr_chunk *chunk = entry->task->chunk;
+    const struct mpr_chunk *chunk = mpr_task_chunk(entry->task);
     size_t items = chunk != NULL ? chunk->count : 1;
     mpr_pool_give_back(pool, self, entry);
     mpr_pool_lock();
@@ -294,6 +272,16 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
  * A task that could not be put into the log may have ended all the same: once
  * it is QUEUED, a collector without workers ends it, and drops it.
  */
+void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
+                          const struct mpr_entry *entry)
+{
+    const struct mpr_chunk *chunk = mpr_task_chunk(entry->task);
+    mpr_pool_lock();
+    pool->mine->left -= chunk != NULL ? chunk->count : 1;
+    mpr_pool_unlock();
+    mpr_pool_drop_task(pool, self, entry);
+}
+
 int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry)
 {
@@ -303,7 +291,7 @@ int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
         if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
             return 0;
         }
-        mpr_pool_drop_task(pool, self, entry);
+        mpr_pool_refuse_task(pool, self, entry);
     }
     return err;
 }

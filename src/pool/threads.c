@@ -169,13 +169,15 @@ static bool copy_task(mproc_pool *pool, struct mpr_thread *self,
         &to->priority,
         atomic_load_explicit(&from->priority, memory_order_relaxed),
         memory_order_relaxed);
-    if (from->chunk == NULL) {
+    if (mpr_task_chunk(from) == NULL) {
         return true;
     }
-    if (copy_chunk(self, from->chunk) == NULL) {
+    struct mpr_chunk *chunk = copy_chunk(self, from->chunk);
+    if (chunk == NULL) {
         return false;
     }
-    mpr_worker_adopt(pool, self, to, (void **)&to->chunk);
+    to->chunk = chunk;
+    mpr_task_adopt_arg(pool, self, to, MPR_ARG_OF_CHUNK);
     return copy_replies(pool, self, from, to);
 }
 
@@ -184,16 +186,18 @@ static void replace(mproc_pool *pool, struct mpr_worker *worker,
                     const struct mpr_entry *entry)
 {
     struct mpr_task *from = worker->current.task, *to = entry->task;
-    to->callback = from->callback;
-    to->error_callback = from->error_callback;
     to->user = from->user;
     to->result = from->result;
-    from->callback = from->error_callback = NULL;
     from->result = NULL;
-    if (to->chunk != NULL) {
+    if (mpr_task_chunk(to) != NULL) {
         to->chunk->part->entry = *entry;
-    } else if (to->result != NULL) {
-        to->result->entry = *entry;
+    } else {
+        to->callback = from->callback;
+        to->error_callback = from->error_callback;
+        from->callback = from->error_callback = NULL;
+        if (to->result != NULL) {
+            to->result->entry = *entry;
+        }
     }
     uint64_t word =
         mpr_task_word((uint32_t)worker->current.serial, 0, MPR_TASK_ABANDONED);

@@ -44,7 +44,7 @@ static bool is_the_pools(const mproc_pool *pool, const void *block)
     }
     return block == pool->slabs || part == block ||
            (task != NULL && (block == task->reply || block == task->error ||
-                             block == task->arg || block == task->chunk ||
+                             block == mpr_task_block(task) ||
                              is_the_results(task->result, block)));
 }
 
@@ -70,8 +70,7 @@ __attribute__((constructor)) static void register_repair(void)
 static void adopt(mproc_pool *pool, struct mpr_thread *self,
                   struct mpr_thread *whose, struct mpr_task *task, void **place)
 {
-    bool block = *place != NULL && *place != task->inline_reply &&
-                 *place != task->inline_arg;
+    bool block = *place != NULL && *place != task->inline_reply;
     mpr_guard_lock(&pool->replies, self, whose);
     atomic_store(&pool->adopting, task);
     if (block) {
@@ -105,17 +104,36 @@ void mpr_task_hand_over(mproc_pool *pool, struct mpr_thread *self,
     mpr_guard_unlock(&pool->replies, self);
 }
 
+void mpr_task_adopt_arg(mproc_pool *pool, struct mpr_thread *self,
+                        struct mpr_task *task, size_t arg_size)
+{
+    mpr_guard_lock(&pool->replies, self, self);
+    atomic_store(&pool->adopting, task);
+    *(volatile size_t *)&task->arg_size = arg_size;
+    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    mpr_guard_unlock(&pool->replies, self);
+}
+
 void mpr_task_free_all(mproc_pool *pool, struct mpr_thread *self,
                        struct mpr_thread *whose, struct mpr_task *task)
 {
-    bool has_arg =
-        mpr_task_state(atomic_load(&task->word)) != MPR_TASK_COLLECTED;
-    void **name[] = {has_arg ? (void **)&task->arg : &task->reply, &task->reply,
-                     (void **)&task->error, (void **)&task->chunk};
-    for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
-        if (*name[i] != NULL) {
-            adopt(pool, self, whose, task, name[i]);
-        }
+    void *block = mpr_task_block(task);
+    if (block != NULL) {
+        mpr_guard_lock(&pool->replies, self, whose);
+        atomic_store(&pool->adopting, task);
+        mpr_hand_set(whose, MPR_HAND_SECOND, block);
+        *(volatile size_t *)&task->arg_size = 0;
+        mpr_guard_unlock(&pool->replies, self);
+        mpr_heap_free_hand(self, whose, MPR_HAND_SECOND);
+    }
+    if (task->reply == task->inline_reply) {
+        task->reply = NULL;
+    }
+    if (task->reply != NULL) {
+        adopt(pool, self, whose, task, &task->reply);
+    }
+    if (task->error != NULL) {
+        adopt(pool, self, whose, task, (void **)&task->error);
     }
 }
 
@@ -208,7 +226,7 @@ void *mproc_reply_reserve(mproc_reply *reply, size_t size)
         return NULL;
     }
     if (reply->memory == NULL || size > reply->capacity) {
-        const struct mpr_chunk *chunk = reply->entry.task->chunk;
+        const struct mpr_chunk *chunk = mpr_task_chunk(reply->entry.task);
         bool had = chunk == NULL          ? reserve_in_task(reply, size)
                    : keeps_replies(chunk) ? reserve_in_chunk(reply, size)
                                           : reserve_scratch(reply, size);
@@ -311,7 +329,7 @@ static void begin_again(mproc_reply *reply)
 {
     struct mpr_task *task = reply->entry.task;
     task->losses &= ~UINT32_C(1);
-    if (task->chunk != NULL) {
+    if (mpr_task_chunk(task) != NULL) {
         return;
     }
     if (task->error != NULL) {
@@ -381,7 +399,7 @@ static enum ran run_single(mproc_reply *reply)
 {
     struct mpr_task *task = reply->entry.task;
     int status;
-    if (!call(reply, task->arg, task->arg_size, &status)) {
+    if (!call(reply, mpr_task_arg(task), task->arg_size, &status)) {
         return RAN_OVERTIME;
     }
     task->status = status;
@@ -548,7 +566,8 @@ static bool run(mproc_reply *reply)
         begin_again(reply);
     }
     running = reply;
-    enum ran ran = task->chunk == NULL ? run_single(reply) : run_chunk(reply);
+    enum ran ran =
+        mpr_task_chunk(task) == NULL ? run_single(reply) : run_chunk(reply);
     running = NULL;
     if (ran == RAN_IN_PART) {
         return hand_on(reply);
@@ -603,6 +622,7 @@ static bool take(mproc_reply *reply)
     int err = attempt_take(reply);
     if (err == MPROC_EEMPTY) {
         be_idle(reply->worker);
+        mpr_op_waits(reply->self, outer);
         err = mpr_sleep_until(&reply->pool->todo.items, MPROC_FOREVER,
                               MPROC_EEMPTY, attempt_take, reply);
     }
@@ -652,9 +672,6 @@ static int enter(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery,
     if (err < 0) {
         return err;
     }
-    /* For life: without a nursery the collector waits for this death, and the
-     * system tells it to one sleeper only, who may be another. */
-    mpr_held_add(*self, 1);
     mpr_id birth = nursery | 1;
     if (!atomic_compare_exchange_strong(&worker->id, &birth, mpr_self_id())) {
         mpr_os_end(0); /* the row may not be one any more */

@@ -37,18 +37,57 @@ void mpr_child_leave(int status)
 }
 
 /*
+ * Under the mutex of the children: libc has a lock of its own here, which no
+ * fork may find locked.
+ */
+static bool registered;
+
+/* What handlers behind this one start is ended by another call. */
+static void end_children_at_exit(void)
+{
+    mpr_children_enter();
+    registered = false;
+    mpr_children_leave();
+    end_children();
+}
+
+/*
  * Registered once: a fork inherits what is registered, and in a forked child
  * there are no children to end but its own.
  */
 int mpr_child_end_at_exit(void)
 {
-    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-    static bool registered;
-    pthread_mutex_lock(&mutex);
-    registered = registered || atexit(end_children) == 0;
+    mpr_children_enter();
+    registered = registered || atexit(end_children_at_exit) == 0;
     bool done = registered;
-    pthread_mutex_unlock(&mutex);
+    mpr_children_leave();
     return done ? 0 : MPROC_ENOMEM;
+}
+
+struct work {
+    int (*fn)(void *arg);
+    void *arg;
+};
+
+static void run(void *user)
+{
+    const struct work *work = user;
+    mpr_child_leave(work->fn(work->arg));
+}
+
+/* libc would wait for the library's own threads too, if it waited at all. */
+static void leave_last(void *user)
+{
+    (void)user;
+    mpr_os_await_single_thread();
+    mpr_child_leave(0);
+}
+
+void mpr_child_run(int (*fn)(void *arg), void *arg)
+{
+    struct work work = {fn, arg};
+    mpr_os_run_to_end(run, leave_last, &work);
+    mpr_child_leave(0); /* not reached */
 }
 
 static void set_up(enum mpr_child_bond bond, const struct mpr_os_parent *parent)

@@ -59,6 +59,12 @@ int mpr_child_end_at_exit(void);
 _Noreturn void mpr_child_leave(int status);
 
 /*
+ * End it with what fn(arg) returns; or, where that ends its thread instead,
+ * with 0 once the other threads of the user have ended too.
+ */
+_Noreturn void mpr_child_run(int (*fn)(void *arg), void *arg);
+
+/*
  * Have `fn` called at the normal end of every process that forked a child or is
  * one, before its children are ended. Registered before main.
  */

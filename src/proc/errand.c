@@ -135,23 +135,6 @@ static void await_go(int channel)
     mpr_os_close(channel);
 }
 
-static void run(void *user)
-{
-    const struct mpr_role *role = user;
-    mpr_child_leave(role->fn(role->arg));
-}
-
-/*
- * The function ended its thread. There is no main below it, by which libc would
- * end that and wait for the others.
- */
-static void leave_last(void *user)
-{
-    (void)user;
-    mpr_os_await_single_thread();
-    mpr_child_leave(0);
-}
-
 void mpr_errand_obey(int channel, int parent_pidfd)
 {
     struct mpr_errand errand;
@@ -179,6 +162,5 @@ void mpr_errand_obey(int channel, int parent_pidfd)
     await_go(channel);
     const struct mpr_child ready = {.mask = errand.mask};
     mpr_child_ready(&ready);
-    mpr_os_run_to_end(run, leave_last, &errand.role);
-    mpr_child_leave(0); /* not reached */
+    mpr_child_run(errand.role.fn, errand.role.arg);
 }

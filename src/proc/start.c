@@ -20,7 +20,7 @@ _Noreturn static void run(const struct mpr_role *role,
         mpr_process_begins(role->handle, role->tag, mpr_own_id());
     }
     mpr_child_ready(child);
-    mpr_child_leave(role->fn(role->arg));
+    mpr_child_run(role->fn, role->arg);
 }
 
 static int by_fork(const struct mpr_role *role, struct mpr_born *out)

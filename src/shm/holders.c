@@ -30,7 +30,7 @@ bool mpr_sleeper_at(struct mpr_thread *thread, struct mpr_sleeper *out)
     mpr_id owner = atomic_load(&thread->owner);
     uintptr_t op = atomic_load(&thread->op);
     int64_t since = atomic_load(&thread->asleep_since);
-    const void *object = (const void *)op;
+    const void *object = mpr_op_object(op);
     pid_t pid = owner != 0 && since != 0 ? mpr_id_pid(owner) : 0;
     if (pid == 0 || mpr_object_type_of(object) == MPR_OBJECT_TYPES ||
         atomic_load(&thread->op) != op) {
@@ -49,7 +49,7 @@ unsigned mpr_sleepers_on(const void *object, struct mpr_sleeper *out,
     unsigned count = 0;
     for (uint32_t i = 1; i < top; i++) {
         struct mpr_thread *thread = &mpr_family->threads[i];
-        if (atomic_load(&thread->op) != (uintptr_t)object ||
+        if (mpr_op_object(atomic_load(&thread->op)) != object ||
             !mpr_sleeper_at(thread, &sleeper) || sleeper.object != object) {
             continue;
         }

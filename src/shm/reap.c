@@ -158,10 +158,23 @@ static void forget_thread(struct mpr_thread *dead)
     atomic_store(&dead->guard, 0);
     atomic_store(&dead->held, 0);
     atomic_store(&dead->asleep_since, 0);
+    atomic_store(&dead->asleep_on, NULL);
     for (int hand = 0; hand < MPR_HAND_COUNT; hand++) {
         mpr_hand_set(dead, (enum mpr_hand)hand, NULL);
     }
     atomic_store(&dead->owner, 0);
+}
+
+/* False also of one who waited: what it may have taken is passed on here. */
+static bool owes_all(struct mpr_thread *dead)
+{
+    uintptr_t op = atomic_load(&dead->op);
+    _Atomic uint32_t *word = atomic_load(&dead->asleep_on);
+    if (!(op & MPR_OP_WAITS) || word == NULL) {
+        return op != 0;
+    }
+    mpr_os_wake(word, 1);
+    return false;
 }
 
 /* From the DEAD on. Every step may be repeated; what frees it comes last. */
@@ -174,7 +187,7 @@ static void reap_locked(struct mpr_thread *self, struct mpr_slot *slot,
     bool owes = false;
     while ((thread = mpr_id_thread_after(dead, thread)) != NULL) {
         held += (uint32_t)atomic_load(&thread->held);
-        owes |= atomic_load(&thread->op) != 0;
+        owes |= owes_all(thread);
         reap_thread(self, thread);
     }
     for (int i = 0; i < REAP_HOOKS_MAX && reap_hooks[i] != NULL; i++) {

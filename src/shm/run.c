@@ -8,6 +8,7 @@ enum {
     EAGER_SPANS = 16,  /* runs up to 1 MiB get their pages at once */
     KEPT_SPANS = 1024, /* free spans that keep their pages: 64 MiB */
     BIN_LOOKS = 16,
+    WARM_SPANS = 16,
 };
 
 /* ---- lists ------------------------------------------------------------ */
@@ -81,10 +82,73 @@ static uint32_t find_in_bins(uint32_t length)
     return 0;
 }
 
+/* A run is free, and joined with its neighbours. */
+static void join_run(uint32_t first, uint32_t length)
+{
+    struct mpr_span *spans = mpr_heap()->spans;
+    uint32_t end = first + length;
+    if (end < atomic_load(&mpr_heap()->top) && spans[end].run != 0) {
+        uint32_t behind = spans[end].run;
+        free_run_remove(end);
+        length += behind;
+    }
+    if (first > 0 && spans[first - 1].run != 0) {
+        uint32_t before = spans[first - 1].run;
+        first -= before;
+        length += before;
+        free_run_remove(first);
+    }
+    free_run_add(first, length);
+}
+
+/* ---- warm spans ------------------------------------------------------- */
+
+/*
+ * The single spans that were freed last, with their pages, are joined with no
+ * neighbours: who takes and frees one in turn has the same one time and again,
+ * also when all the pages that may be kept are those of others.
+ */
+
+static bool is_warm(uint32_t first, uint32_t length)
+{
+    return length == 1 && mpr_heap()->spans[first].resident &&
+           atomic_load(&mpr_heap()->warm_count) < WARM_SPANS;
+}
+
+static void put_warm(uint32_t first)
+{
+    mpr_span_push(&mpr_heap()->warm, first);
+    atomic_fetch_add(&mpr_heap()->warm_count, 1);
+}
+
+/* False: there is none. */
+static bool take_warm(uint32_t *first)
+{
+    if (mpr_heap()->warm == 0) {
+        return false;
+    }
+    *first = mpr_heap()->warm - 1;
+    mpr_span_remove(&mpr_heap()->warm, *first);
+    atomic_fetch_sub(&mpr_heap()->warm_count, 1);
+    return true;
+}
+
+/* For who wants more than one in a row. */
+static void join_warm_ones(void)
+{
+    for (uint32_t first; take_warm(&first);) {
+        join_run(first, 1);
+    }
+}
+
 /* Take `length` spans out of the free ones, or from above the top. */
 static bool take_run(uint32_t length, uint32_t *first)
 {
     struct mpr_span *spans = mpr_heap()->spans;
+    if (length == 1 && take_warm(first)) {
+        return true;
+    }
+    join_warm_ones();
     uint32_t found = find_in_bins(length);
     if (found != 0) {
         uint32_t all = spans[found - 1].run;
@@ -164,24 +228,15 @@ void *mpr_run_alloc(struct mpr_thread *self, size_t size, bool zeroed,
     return mpr_span_address(first);
 }
 
-/* The run in the hand of `whose` becomes free, joined with its neighbours. */
+/* The run in hand becomes free. */
 static void put_run_back(uint32_t first, uint32_t length)
 {
-    struct mpr_span *spans = mpr_heap()->spans;
     atomic_fetch_add(&mpr_heap()->kept, mpr_span_resident(first, length));
-    uint32_t end = first + length;
-    if (end < atomic_load(&mpr_heap()->top) && spans[end].run != 0) {
-        uint32_t behind = spans[end].run;
-        free_run_remove(end);
-        length += behind;
+    if (is_warm(first, length)) {
+        put_warm(first);
+    } else {
+        join_run(first, length);
     }
-    if (first > 0 && spans[first - 1].run != 0) {
-        uint32_t before = spans[first - 1].run;
-        first -= before;
-        length += before;
-        free_run_remove(first);
-    }
-    free_run_add(first, length);
 }
 
 void mpr_run_free(struct mpr_thread *self, struct mpr_thread *whose,
@@ -189,7 +244,8 @@ void mpr_run_free(struct mpr_thread *self, struct mpr_thread *whose,
 {
     struct mpr_span *span = &mpr_heap()->spans[first];
     uint32_t length = (uint32_t)mpr_span_load(span);
-    if (atomic_load(&mpr_heap()->kept) + length > KEPT_SPANS) {
+    if (!is_warm(first, length) &&
+        atomic_load(&mpr_heap()->kept) + length > KEPT_SPANS) {
         mpr_os_give_back(mpr_span_address(first), length * MPR_SPAN_SIZE);
         for (uint32_t i = first; i < first + length; i++) {
             mpr_heap()->spans[i].resident = 0;
@@ -227,6 +283,8 @@ static void repair_runs(struct mpr_guard *guard, struct mpr_thread *hands)
     struct mpr_span *spans = mpr_heap()->spans;
     uint32_t top = atomic_load(&mpr_heap()->top), kept = 0, length;
     memset(mpr_heap()->bins, 0, sizeof mpr_heap()->bins);
+    mpr_heap()->warm = 0;
+    atomic_store(&mpr_heap()->warm_count, 0);
     for (uint32_t i = 0; i < top; i++) {
         spans[i].run = 0;
     }

@@ -194,6 +194,7 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
     int64_t began = mpr_os_now();
     if (began >= sleep->until.at_ns) {
         sleep->expired = true;
+        sleep->late = true;
         return;
     }
     uint32_t deaths = atomic_load(&mpr_family->deaths);
@@ -204,8 +205,9 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
     if (sleep->deep_at_ns == 0) {
         sleep->deep_at_ns = began + SHALLOW_NS;
     }
-    _Atomic int64_t *asleep_since = &mpr_self_.thread->asleep_since;
-    atomic_store(asleep_since, sleep->deep_at_ns - SHALLOW_NS);
+    struct mpr_thread *self = mpr_self_.thread;
+    atomic_store(&self->asleep_since, sleep->deep_at_ns - SHALLOW_NS);
+    atomic_store(&self->asleep_on, word);
     if (sleep->deep || began >= sleep->deep_at_ns) {
         sleep->deep = true;
         sleep_deep(sleep, word, seen, holder);
@@ -213,7 +215,8 @@ void mpr_sleep_on_holder(struct mpr_sleep *sleep, _Atomic uint32_t *word,
         struct mpr_os_word only = {word, seen};
         wait_slice(sleep, &only, 1, SHALLOW_MS);
     }
-    atomic_store(asleep_since, 0);
+    atomic_store(&self->asleep_on, NULL);
+    atomic_store(&self->asleep_since, 0);
     last_sleep_ns = mpr_os_now() - began;
 }
 
@@ -281,7 +284,7 @@ int mpr_sleep_until(_Atomic uint32_t *bell, mproc_deadline until, int busy,
     }
     mpr_sleep_begin(&sleep, until);
     err = attempt_and_sleep(bell, &sleep, busy, attempt, user);
-    if (err < 0 && err != busy) {
+    if (err < 0 && (err != busy || sleep.late)) {
         mpr_bell_ring(bell, 1);
     }
     return err;

@@ -45,6 +45,7 @@
 struct mpr_sleep {
     mproc_deadline until;
     bool expired;
+    bool late; /* expired while it was awake, perhaps by a ring of the bell */
     bool deep;
     uint32_t deaths;     /* those known at the last try */
     int64_t deep_at_ns;  /* end of the first stage; 0: not slept yet */
@@ -76,8 +77,9 @@ bool mpr_sleep_spin(struct mpr_sleep *sleep);
 /*
  * The loop of every call that tries something until it is no longer `busy`:
  * attempt, spin, watch the bell, attempt again, sleep. The result of the first
- * attempt that is not busy; after one that failed otherwise the bell is rung
- * again, for it may have been meant for somebody who can use it.
+ * attempt that is not busy; after one that failed otherwise, or was busy until
+ * it was too late, the bell is rung again, for it may have been meant for
+ * somebody who can use it.
  */
 typedef int mpr_attempt_fn(void *user);
 int mpr_sleep_until(_Atomic uint32_t *bell, mproc_deadline until, int busy,

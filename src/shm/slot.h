@@ -91,10 +91,13 @@ enum mpr_hand {
  * by a reaper afterwards. `owner` is claimed by compare-and-swap 0→id.
  * `op` is the object in whose operation the thread is, 0 outside: between them
  * lie "committed" and "those who wait are woken", so the death of a thread with
- * `op` set is told to all who sleep. `guard` is the guard it is about to lock,
- * holds, or has just unlocked. `held` counts things that others wait for and
- * that name this process as holder, written before the holding begins and
- * after it has ended.
+ * `op` set is told to all who sleep. With MPR_OP_WAITS beside it the thread
+ * owes nothing while it is asleep, but for a wake-up that it may have taken
+ * from another who sleeps on the same word, `asleep_on`: its death wakes one of
+ * those, so that the deaths of thousands who wait for work do not each wake
+ * thousands. `guard` is the guard it is about to lock, holds, or has just
+ * unlocked. `held` counts things that others wait for and that name this
+ * process as holder, written before the holding begins and after it has ended.
  * `serial` differs for every thread that ever had a record.
  * `asleep_since` is when the wait began in which the thread is asleep, on the
  * monotonic clock; 0 while it is awake. What it waits for is `op`.
@@ -117,12 +120,15 @@ struct mpr_thread {
     _Atomic uint64_t wait_ticket;
     const void *_Atomic wait_for;
     _Atomic int64_t asleep_since;
+    _Atomic uint32_t *_Atomic asleep_on; /* NULL: it is awake */
 };
+
+#define MPR_OP_WAITS ((uintptr_t)1)
 
 /* A lock of libatomic would be of one process, and no lock for the others. */
 static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics need no lock");
 static_assert(sizeof(struct mpr_slot) == 2 * MPR_LINE, "two lines a slot");
-static_assert(sizeof(struct mpr_thread) == 2 * MPR_LINE, "two lines a thread");
+static_assert(sizeof(struct mpr_thread) == 3 * MPR_LINE, "the third for sleep");
 
 /* ---- this thread ------------------------------------------------------ */
 
@@ -210,6 +216,26 @@ static inline uintptr_t mpr_op_begin(struct mpr_thread *self,
 static inline void mpr_op_end(struct mpr_thread *self, uintptr_t outer)
 {
     atomic_store_explicit(&self->op, outer, memory_order_release);
+}
+
+/*
+ * From here to the end of the operation the thread tries and sleeps: a try that
+ * is followed by sleep has changed nothing. `outer` is what mpr_op_begin
+ * returned; another operation around this one may owe something.
+ */
+static inline void mpr_op_waits(struct mpr_thread *self, uintptr_t outer)
+{
+    if (outer == 0) {
+        uintptr_t op = atomic_load_explicit(&self->op, memory_order_relaxed);
+        atomic_store_explicit(&self->op, op | MPR_OP_WAITS,
+                              memory_order_relaxed);
+    }
+}
+
+/* The object of an operation. */
+static inline const void *mpr_op_object(uintptr_t op)
+{
+    return (const void *)(op & ~MPR_OP_WAITS);
 }
 
 /*

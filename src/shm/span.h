@@ -65,8 +65,9 @@ struct mpr_class {
 /*
  * `first`, `spans`, `limit` are set once. `top` bounds the spans ever used, and
  * only grows, before the word it uncovers is written. `bins` (free runs by the
- * logarithm of their length, last freed first) and `kept` (free spans with
- * pages) are caches. Locks: `guard` for all of these.
+ * logarithm of their length, last freed first), `warm` (single free spans that
+ * are in no run; `warm_count` of them) and `kept` (free spans with pages) are
+ * caches. Locks: `guard` for all of these.
  */
 struct mpr_heap {
     char *first;
@@ -75,6 +76,8 @@ struct mpr_heap {
     alignas(MPR_LINE) struct mpr_guard guard;
     _Atomic uint32_t top;
     _Atomic uint32_t kept;
+    uint32_t warm;
+    _Atomic uint32_t warm_count;
     uint32_t bins[MPR_BINS];
     struct mpr_class classes[MPR_CLASSES];
 };

@@ -195,6 +195,7 @@ int mproc_event_wait(mproc_event *e, mproc_deadline until)
         return err;
     }
     uintptr_t outer = mpr_op_begin(self, e);
+    mpr_op_waits(self, outer);
     err = wait_since(e, tag, first, until);
     mpr_op_end(self, outer);
     return err;

@@ -294,6 +294,7 @@ int mproc_semaphore_acquire(mproc_semaphore *s, mproc_deadline until)
         return MPROC_ETIMEDOUT;
     }
     uintptr_t outer = mpr_op_begin(self, s);
+    mpr_op_waits(self, outer);
     err = wait_for(self, &view, until);
     mpr_op_end(self, outer);
     return err;

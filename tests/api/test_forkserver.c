@@ -63,10 +63,13 @@ static int waits(void *arg)
     return mproc_event_wait(note->event, TEST_BOUND) == 0 ? 17 : 18;
 }
 
+static int daemonic; /* of those that are made */
+
 static mproc_process *made(mproc_main_fn *fn, const struct note *note)
 {
     mproc_process *p;
     mproc_process_opts opts = {.start = MPROC_START_FORKSERVER,
+                               .daemon = daemonic,
                                .arg_size = sizeof *note};
     assert_ok(mproc_process_new(&p, fn, (void *)note, &opts));
     return p;
@@ -129,6 +132,13 @@ static void its_children_run_on_when_it_is_killed(void **state)
     assert_int_equal(code_of(after), 5);
     mproc_process_free(during);
     mproc_event_free(note.event);
+}
+
+static void its_daemons_run_on_when_it_is_killed(void **state)
+{
+    daemonic = 1;
+    its_children_run_on_when_it_is_killed(state);
+    daemonic = 0;
 }
 
 static void what_it_told_before_its_death_is_known(void **state)
@@ -286,6 +296,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_is_started_once),
         cmocka_unit_test(its_children_run_on_when_it_is_killed),
+        cmocka_unit_test(its_daemons_run_on_when_it_is_killed),
         cmocka_unit_test(what_it_told_before_its_death_is_known),
         cmocka_unit_test(what_a_stopped_one_has_to_tell_is_awaited),
         cmocka_unit_test(many_that_end_at_once_are_all_told),

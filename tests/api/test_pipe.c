@@ -934,7 +934,7 @@ static void room_is_for_whoever_it_suffices(void **state)
 {
     (void)state;
     struct ends p = make(0);
-    char *data = pattern(HOLDS);
+    char *data = pattern(HOLDS), got[1024];
     struct sleeper large = {.c = p.a, .data = data, .size = HOLDS / 2};
     struct sleeper small = {.c = p.a, .data = data, .size = 1};
     for (int i = 0; i < HOLDS / 1024; i++) {
@@ -944,11 +944,12 @@ static void room_is_for_whoever_it_suffices(void **state)
     await_deep_sleep(&large);
     pthread_create(&small.thread, NULL, sleep_in_send, &small);
     await_deep_sleep(&small);
-    assert_ok(mproc_connection_recv(p.b, data, 1024, NULL, TEST_BOUND));
+    assert_ok(mproc_connection_recv(p.b, got, sizeof got, NULL, TEST_BOUND));
     pthread_join(small.thread, NULL);
     assert_ok(small.err);
     for (int i = 1; i < HOLDS / 1024; i++) {
-        assert_ok(mproc_connection_recv(p.b, data, 1024, NULL, TEST_BOUND));
+        assert_ok(
+            mproc_connection_recv(p.b, got, sizeof got, NULL, TEST_BOUND));
     }
     pthread_join(large.thread, NULL);
     assert_ok(large.err);

@@ -397,6 +397,70 @@ static void a_callback_may_do_all_but_wait(void **state)
     mproc_queue_free(gate);
 }
 
+/* Two pools; a callback of one runs one of the other inside. */
+struct nested {
+    mproc_pool *outer, *inner;
+    mproc_result *pending;
+    int inside[3], after[3], dispatch;
+};
+
+static void try_to_wait(struct nested *n, int out[3])
+{
+    mproc_call call = {.fn = squares, MPROC_ARG(n->dispatch)};
+    out[0] = mproc_result_wait(n->pending, TEST_BOUND);
+    out[1] = mproc_pool_apply(n->outer, &call, NULL, 0, TEST_BOUND);
+    out[2] = mproc_pool_join(n->outer, TEST_BOUND);
+}
+
+static void inner_act(const mproc_outcome *o, void *user)
+{
+    struct nested *n = user;
+    (void)o;
+    try_to_wait(n, n->inside);
+}
+
+static void outer_act(const mproc_outcome *o, void *user)
+{
+    struct nested *n = user;
+    mproc_call call = {.fn = squares,
+                       MPROC_ARG(n->dispatch),
+                       .callback = inner_act,
+                       .user = n};
+    (void)o;
+    mproc_pool_apply_async(n->inner, &call, NULL, TEST_BOUND);
+    n->dispatch = mproc_pool_dispatch(n->inner, TEST_BOUND);
+    try_to_wait(n, n->after);
+    mproc_pool_free(n->outer);
+}
+
+static void a_callback_inside_another_is_of_both_pools(void **state)
+{
+    (void)state;
+    struct nested n = {.outer = pool_of(2), .inner = manual_pool(1)};
+    mproc_queue *gate = queue();
+    int number = 3;
+    n.pending = sent(n.outer, (mproc_call){.fn = waits_for, MPROC_ARG(gate)});
+    mproc_call call = {
+        .fn = squares, MPROC_ARG(number), .callback = outer_act, .user = &n};
+    assert_ok(mproc_pool_apply_async(n.outer, &call, NULL, MPROC_FOREVER));
+    assert_ok(mproc_result_wait(n.pending, TEST_BOUND));
+    assert_err(mproc_result_outcome(n.pending)->status, MPROC_ECANCELED);
+    assert_int_equal(n.dispatch, 1);
+    for (int i = 0; i < 3; i++) {
+        assert_err(n.inside[i], MPROC_EDEADLK);
+        assert_err(n.after[i], MPROC_EDEADLK);
+    }
+    mproc_result_free(n.pending);
+    end_of(n.inner);
+    mproc_queue_free(gate);
+    /* nobody waits for the end of a pool that its callback has freed */
+    for (int i = 0; i < 3000 && mproc_pool_close(n.outer) != MPROC_EINVAL;
+         i++) {
+        usleep(10000);
+    }
+    assert_err(mproc_pool_close(n.outer), MPROC_EINVAL);
+}
+
 static void free_it(const mproc_outcome *o, void *user)
 {
     (void)o;
@@ -689,6 +753,7 @@ int main(void)
         CLEAN(iterations_need_no_dispatch),
         CLEAN(room_comes_by_dispatching),
         CLEAN(a_callback_may_do_all_but_wait),
+        CLEAN(a_callback_inside_another_is_of_both_pools),
         CLEAN(a_callback_may_end_its_pool),
         CLEAN(what_is_not_dispatched_is_dropped),
         CLEAN(threads_may_share_the_work),

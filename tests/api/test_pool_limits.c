@@ -1079,6 +1079,36 @@ static int exits(const void *arg, size_t size, mproc_reply *reply)
     exit(3);
 }
 
+static void expect_ended(mproc_pool *p, size_t done)
+{
+    mproc_pool_info info;
+    assert_ok(mproc_pool_stats(p, &info));
+    assert_int_equal(info.done, done);
+    assert_int_equal(info.queued + info.running, 0);
+}
+
+/* Who knows that a task has ended, sees it counted once. */
+static void what_has_ended_is_counted_once(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 500, ITEMS = 20 };
+    int in[ITEMS] = {0}, out;
+    for (int manual = 0; manual < 2; manual++) {
+        mproc_pool *p = pool_with(
+            (mproc_pool_opts){.workers = 2, .manual_dispatch = manual});
+        mproc_call call = {.fn = squares, MPROC_ARG(in[0])};
+        mproc_batch b = {
+            .fn = squares, .in = in, .in_size = sizeof(int), .count = ITEMS};
+        for (size_t i = 0; i < ROUNDS; i++) {
+            assert_ok(mproc_pool_apply(p, &call, &out, sizeof out, TEST_BOUND));
+            expect_ended(p, i * (1 + ITEMS) + 1);
+            assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
+            expect_ended(p, (i + 1) * (1 + ITEMS));
+        }
+        end_of(p);
+    }
+}
+
 static void a_pool_counts(void **state)
 {
     (void)state;
@@ -1285,6 +1315,7 @@ int main(void)
         CLEAN(shrinking_lets_tasks_end),
         CLEAN(a_shrinking_pool_may_grow_again),
         CLEAN(a_callback_may_resize),
+        CLEAN(what_has_ended_is_counted_once),
         CLEAN(a_pool_counts),
         CLEAN(workers_know_their_time),
     };

@@ -6,6 +6,7 @@
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -64,6 +65,12 @@ static int says_when_told(void *arg)
 {
     await_order();
     say(((const struct note *)arg)->text);
+    return 0;
+}
+
+static int sleeps_not(void *arg)
+{
+    (void)arg;
     return 0;
 }
 
@@ -227,6 +234,101 @@ static int is_killed_after_its_thread_ended(void)
     await_order();
     raise(SIGKILL);
     return 0;
+}
+
+/* As daemons do by custom; then it has others of its own. */
+static int closes_all(void *arg)
+{
+    (void)arg;
+    for (int fd = 3; fd < 32; fd++) {
+        close(fd);
+    }
+    while (eventfd(0, 0) < 16) { /* never readable */
+    }
+    return sleeps(NULL);
+}
+
+enum { CLOSERS = 8 };
+static mproc_process *closers[CLOSERS];
+
+static void *starts_closers(void *arg)
+{
+    for (int i = 0; i < CLOSERS; i++) {
+        closers[i] = started(closes_all, "", 1);
+    }
+    return arg;
+}
+
+/* A poll that a stop has interrupted looks at the number anew. */
+static int is_killed_with_daemons_that_close_all(void)
+{
+    pthread_t thread;
+    unsigned ended = 0;
+    if (pthread_create(&thread, NULL, starts_closers, NULL) != 0 ||
+        pthread_join(thread, NULL) != 0) {
+        return 97;
+    }
+    for (int i = 0; i < CLOSERS; i++) {
+        ended += mproc_process_join(closers[i], mproc_in_ms(20)) == 0;
+        kill(mproc_process_pid(closers[i]), SIGSTOP);
+        kill(mproc_process_pid(closers[i]), SIGCONT);
+        ended += mproc_process_join(closers[i], mproc_in_ms(20)) == 0;
+    }
+    say(ended > 0 ? "lost some " : "ready ");
+    await_order();
+    raise(SIGKILL);
+    return 0;
+}
+
+static int ends_its_thread(void *arg)
+{
+    pthread_exit(arg);
+}
+
+static void *starts_one_that_ends_its_thread(void *arg)
+{
+    daemon_of_thread = started(ends_its_thread, "", 1);
+    return arg;
+}
+
+/* With a thread of the library's beside its own. */
+static int has_a_daemon_that_ends_its_thread(void)
+{
+    int code = 1;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, starts_one_that_ends_its_thread, NULL) !=
+            0 ||
+        pthread_join(thread, NULL) != 0) {
+        return 97;
+    }
+    return mproc_process_join(daemon_of_thread, TEST_BOUND) == 0 &&
+                   mproc_process_exitcode(daemon_of_thread, &code) == 0 &&
+                   code == 0
+               ? 4
+               : 5;
+}
+
+static void starts_a_child_late(void)
+{
+    started(says_when_told, "late ", 0);
+    say("main ");
+}
+
+/* The library's own handler is called before this one. */
+static int starts_a_child_in_a_handler(void)
+{
+    struct note note = {NULL, ""};
+    atexit(starts_a_child_late);
+    mproc_process *p = started_by(how, sleeps_not, &note, 0);
+    mproc_process_join(p, TEST_BOUND);
+    return 4;
+}
+
+static int has_no_standard_input(void)
+{
+    close(STDIN_FILENO);
+    mproc_process *p = started_thread(sleeps, "", 1);
+    return mproc_process_fd(p) > STDERR_FILENO ? 4 : 5;
 }
 
 /* ---- what is buffered, and handlers ----------------------------------- */
@@ -416,6 +518,10 @@ static const struct program programs[] = {
     PROGRAM(is_killed_with_a_daemon),
     PROGRAM(is_killed_with_a_child),
     PROGRAM(is_killed_after_its_thread_ended),
+    PROGRAM(is_killed_with_daemons_that_close_all),
+    PROGRAM(has_a_daemon_that_ends_its_thread),
+    PROGRAM(starts_a_child_in_a_handler),
+    PROGRAM(has_no_standard_input),
     PROGRAM(prints_before_it_starts),
     PROGRAM(prints_while_a_thread_reads),
     PROGRAM(prints_to_files),
@@ -516,6 +622,40 @@ static void other_children_outlive_a_killed_parent(void **state)
     assert_int_equal(code, -SIGKILL);
 }
 
+static void daemons_may_close_all_descriptors(void **state)
+{
+    (void)state;
+    struct run run = run_program("is_killed_with_daemons_that_close_all");
+    expect_end(&run, "ready ", -SIGKILL);
+}
+
+static void a_daemon_may_end_its_thread(void **state)
+{
+    (void)state;
+    struct run run = run_program("has_a_daemon_that_ends_its_thread");
+    expect_end(&run, "", 4);
+}
+
+static void a_program_ends_after_children_of_its_exit_handlers(void **state)
+{
+    (void)state;
+    struct run run = run_program("starts_a_child_in_a_handler");
+    expect_said(&run, "main ");
+    assert_false(has_ended(run.pid));
+    give_order(&run);
+    int code = test_wait_exit(run.pid);
+    end_of_all(&run);
+    assert_string_equal(run.text, "main late ");
+    assert_int_equal(code, 4);
+}
+
+static void no_descriptor_takes_the_place_of_a_standard_one(void **state)
+{
+    (void)state;
+    struct run run = run_program("has_no_standard_input");
+    expect_end(&run, "", 4);
+}
+
 static void nothing_buffered_is_printed_twice(void **state)
 {
     (void)state;
@@ -594,6 +734,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_daemon_dies_with_its_killed_parent),
         cmocka_unit_test(a_daemon_does_not_die_with_the_thread_that_started_it),
         cmocka_unit_test(other_children_outlive_a_killed_parent),
+        cmocka_unit_test(daemons_may_close_all_descriptors),
+        cmocka_unit_test(a_daemon_may_end_its_thread),
+        cmocka_unit_test(a_program_ends_after_children_of_its_exit_handlers),
+        cmocka_unit_test(no_descriptor_takes_the_place_of_a_standard_one),
         cmocka_unit_test(nothing_buffered_is_printed_twice),
         cmocka_unit_test(flushing_does_not_wait_for_a_thread_that_reads),
         cmocka_unit_test(files_are_flushed_before_the_start_and_by_the_child),

@@ -156,7 +156,10 @@ static const char *goes_on(struct scene *s, bool needs_reset)
     return nothing_left(s);
 }
 
-/* Once it is plain that the sleeper waits for good reason, join it. */
+/*
+ * Once it is plain that the sleeper waits for good reason, join it: not when it
+ * was let go and has not come to run yet.
+ */
 static const char *arrive_if_awaited(void *ctx)
 {
     struct scene *s = ctx;
@@ -164,14 +167,14 @@ static const char *arrive_if_awaited(void *ctx)
         if (atomic_load(&s->part[SLEEPER].done)) {
             return NULL;
         }
-        if (rests(SLEEPER) && !mproc_barrier_broken(s->barrier)) {
+        if (rests(SLEEPER) && mproc_barrier_n_waiting(s->barrier) > 0) {
             atomic_store(&s->part[ROUND].done, true);
             mproc_barrier_wait(s->barrier, NULL,
                                s->paused ? MPROC_NOWAIT : SOON);
             return await_done(SLEEPER) ? NULL : "the sleeper sleeps on";
         }
     }
-    return "the sleeper sleeps, and the barrier is broken";
+    return "the sleeper sleeps, and the barrier has nobody";
 }
 
 static bool passed(enum who who)
@@ -258,7 +261,7 @@ static const char *abort_if_awaited(void *ctx)
             return mproc_barrier_abort(s->barrier) == 0 ? NULL : "no abort";
         }
     }
-    return "the sleeper sleeps, and the barrier is broken";
+    return "the sleeper sleeps, and the barrier has nobody";
 }
 
 /* ---- abort and reset -------------------------------------------------- */

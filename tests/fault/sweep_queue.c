@@ -66,6 +66,54 @@ static void *at_segment_end(void)
     return j;
 }
 
+static bool pass_on(mproc_queue *q, size_t size, int count)
+{
+    for (; count > 0; count--) {
+        if (mproc_queue_put(q, out, size, MPROC_NOWAIT) < 0 ||
+            mproc_queue_get(q, in, size, NULL, MPROC_NOWAIT) < 0 ||
+            mproc_queue_task_done(q) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int get_in_hand(mproc_queue *q, int count)
+{
+    int err = 0;
+    for (; count > 0 && err == 0; count--) {
+        err = mproc_queue_get(q, in, INLINE_MOST, NULL, MPROC_NOWAIT);
+        err = err == 0 ? mproc_queue_task_done(q) : err;
+    }
+    return err;
+}
+
+enum { IN_A_SEGMENT = 16, PLACES = MPR_LEASES_A_CHUNK - IN_A_SEGMENT };
+
+/*
+ * At the end of a segment of the heap, behind which is another full one and a
+ * third; and the next lease needs a chunk.
+ */
+static void *at_end_of_leases(void)
+{
+    struct journal *j =
+        set_up(&(struct scenario){.size = INLINE_MOST, .opts.joinable = true});
+    if (j == NULL || mproc_queue_put(j->q, out, SMALL, MPROC_NOWAIT) < 0 ||
+        mproc_queue_get(j->q, in, SMALL, NULL, MPROC_NOWAIT) < 0 ||
+        !pass_on(j->q, SMALL, PLACES - 1)) {
+        return NULL;
+    }
+    for (int i = 0; i < 2 * IN_A_SEGMENT + 1; i++) {
+        if (mproc_queue_put(j->q, out, INLINE_MOST, MPROC_NOWAIT) < 0) {
+            return NULL;
+        }
+    }
+    return get_in_hand(j->q, IN_A_SEGMENT) == 0 &&
+                   j->q->log.leases.newest->used == MPR_LEASES_A_CHUNK
+               ? j
+               : NULL;
+}
+
 /* Joinable, large messages and one that was got and not acknowledged. */
 static void *joinable_large(void)
 {
@@ -183,6 +231,19 @@ static int make_another(void *ctx)
     return mproc_queue_new(&q, &opts);
 }
 
+static int get_any(void *ctx)
+{
+    return get_in_hand(((struct journal *)ctx)->q, 1);
+}
+
+/* If the victim has the guard, nothing can be got. */
+static int get_a_segment_beside(void *ctx)
+{
+    allow_ms(10);
+    int err = get_in_hand(((struct journal *)ctx)->q, IN_A_SEGMENT);
+    return err == MPROC_EEMPTY ? SWEEP_WOULD_BLOCK : err;
+}
+
 /* ---- ending ----------------------------------------------------------- */
 
 static const char *free_if_live(void *ctx)
@@ -212,6 +273,14 @@ static const char *check_freed(void *ctx, const struct sweep_point *at)
         wrong = "it is not freed";
     }
     return wrong == NULL ? all_is_given_back(j) : wrong;
+}
+
+static const char *check_freed_at_once(void *ctx, const struct sweep_point *at)
+{
+    struct journal *j = ctx;
+    (void)at;
+    mproc_queue_free(j->q);
+    return all_is_given_back(j);
 }
 
 /* A queue that became live as its maker was killed is nobody's. */
@@ -463,6 +532,23 @@ static const struct sweep_case cases[] = {
 
 /* What only the first order has. */
 static const struct sweep_case log_cases[] = {
+    {
+        .name = "put in a new segment, freed then",
+        .setup = segment_is_full,
+        .prepare = be_ready,
+        .operation = put_one,
+        .check = check_freed_at_once,
+        .shared = region,
+    },
+    {
+        .name = "get past a segment and a chunk of leases",
+        .setup = at_end_of_leases,
+        .prepare = be_ready,
+        .operation = get_any,
+        .bystander = get_a_segment_beside,
+        .check = check_freed_at_once,
+        .shared = region,
+    },
     {
         .name = "put, new segment",
         .setup = segment_is_full,

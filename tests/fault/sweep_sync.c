@@ -553,6 +553,62 @@ static const char *give_unit_if_none(void *ctx)
     return "a unit is there and the sleeper sleeps";
 }
 
+/* The victim sleeps, or has been killed before. */
+static bool victim_is_ready(void)
+{
+    mpr_id victim = atomic_load(&scene->part[VICTIM].id);
+    struct mpr_thread *thread =
+        victim != 0 ? mpr_id_thread_after(victim, NULL) : NULL;
+    bool sleeps = thread != NULL && atomic_load(&thread->asleep_on) != NULL &&
+                  in_futex(atomic_load(&scene->part[VICTIM].pid));
+    return victim != 0 && (sleeps || mpr_id_is_dead(victim));
+}
+
+/* One unit, when two sleep: the wake-up goes to the victim, the first. */
+static int give_one(void *ctx)
+{
+    struct scene *s = ctx;
+    appear(NOTIFIER);
+    for (mproc_deadline until = SOON; !victim_is_ready(); nap()) {
+        if (past(until)) {
+            return finish(NOTIFIER, -1);
+        }
+    }
+    bool rests = let_go(SLEEPER);
+    int err = mproc_semaphore_release(s->semaphore);
+    return finish(NOTIFIER, rests ? err : -1);
+}
+
+static void *given_scene(void)
+{
+    struct scene *s = watched_plain_scene();
+    if (s == NULL || start(give_one, s) <= 0) {
+        return NULL;
+    }
+    while (atomic_load(&s->part[NOTIFIER].pid) == 0) {
+        nap();
+    }
+    return s;
+}
+
+static const char *give_to_who_is_left(void *ctx)
+{
+    if (!await_done(NOTIFIER) || outcome_of(NOTIFIER) != 0) {
+        return "the giver did not come through";
+    }
+    return give_unit_if_none(ctx);
+}
+
+/* It is the sleeper's, or was the victim's and died with it. */
+static const char *check_taken(void *ctx, const struct sweep_point *at)
+{
+    struct scene *s = ctx;
+    (void)at;
+    bool lost = mproc_semaphore_value(s->semaphore) != 0;
+    mproc_semaphore_free(s->semaphore);
+    return lost ? "a unit was lost or doubled" : nothing_left(s);
+}
+
 static const char *check_given(void *ctx, const struct sweep_point *at)
 {
     struct scene *s = ctx;
@@ -1298,6 +1354,15 @@ static const struct sweep_case cases[] = {
      .bystander = plain_bystander,
      .follow_up = give_unit_if_none,
      .check = check_given},
+    {.name = "semaphore acquire, given",
+     COMMON,
+     .setup = given_scene,
+     .prepare = victim_appears,
+     .operation = semaphore_acquire,
+     .sleeper = plain_sleeper,
+     .follow_up = give_to_who_is_left,
+     .check = check_taken,
+     .wake_comes = true},
     {.name = "bounded acquire",
      COMMON,
      .setup = bounded_scene,

@@ -2,6 +2,8 @@
 /* The shared heap: its calls, its limits, and what deaths leave in it. */
 #include "white.h"
 
+#include "shm/span.h"
+
 #define KIB ((size_t)1024)
 #define MIB (KIB * KIB)
 
@@ -272,6 +274,40 @@ WHITE_TEST(a_full_heap_is_all_there_again_when_freed)
     return 0;
 }
 
+static size_t resident_now(void)
+{
+    mproc_heap_info info;
+    assert_ok(mproc_heap_stats(&info));
+    return info.resident;
+}
+
+/* Also once as many pages are kept as may be: more than that were freed. */
+WHITE_TEST(a_span_that_is_freed_and_taken_in_turn_keeps_its_pages)
+{
+    const mproc_config config = {.heap_max = 256 * MIB};
+    enum { SPAN = 64 * 1024, SPANS = 1500 };
+    static char *span[SPANS];
+    assert_ok(mproc_configure(&config));
+    for (int i = 0; i < SPANS; i++) {
+        span[i] = mproc_alloc(SPAN);
+        assert_non_null(span[i]);
+    }
+    for (int i = SPANS; i-- > 0;) {
+        mproc_free(span[i]);
+    }
+    size_t kept = resident_now();
+    assert_true(kept < SPANS * (size_t)SPAN);
+    for (int i = 0; i < 100; i++) {
+        char *again = mproc_alloc(SPAN);
+        memset(again, 1, SPAN);
+        size_t with = resident_now();
+        mproc_free(again);
+        assert_int_equal(resident_now(), with);
+        assert_int_equal(with, kept);
+    }
+    return 0;
+}
+
 /* Each class keeps an empty span for itself: until somebody else needs it. */
 WHITE_TEST(what_a_class_keeps_is_there_for_others)
 {
@@ -324,6 +360,47 @@ WHITE_TEST(many_small_blocks_go_back_as_well)
     }
     assert_nothing_in_use();
     assert_true(stats().resident <= before + 66 * MIB);
+    free(p);
+    return 0;
+}
+
+static void free_from(void **p, int from, int to)
+{
+    for (int i = from; i < to; i++) {
+        mproc_free(p[i]);
+        p[i] = NULL;
+    }
+}
+
+/*
+ * Blocks come and go at random, first small ones, then larger and fewer, so
+ * that what one size gave back must serve the next. What the system holds,
+ * without what free runs keep for later, follows what is in use: a quarter
+ * beyond it, and a span for each class.
+ */
+WHITE_TEST(a_long_run_of_growing_sizes_leaves_no_holes)
+{
+    enum { PLACES = 4000, PHASES = 12, STEPS = WHITE_SANITIZED ? 4000 : 40000 };
+    void **p = calloc(PLACES, sizeof *p);
+    unsigned seed = 1;
+    size_t before = stats().resident;
+    for (int phase = 0; phase < PHASES; phase++) {
+        size_t least = (size_t)64 << phase;
+        int places = PLACES >> phase / 2;
+        for (int i = 0; i < STEPS; i++) {
+            void **place = &p[rand_r(&seed) % places];
+            mproc_free(*place);
+            *place = mproc_alloc(least + (size_t)rand_r(&seed) % least);
+            assert_non_null(*place);
+        }
+        free_from(p, places, PLACES);
+        mproc_heap_info now = stats();
+        size_t kept = mpr_heap()->kept * MPR_SPAN_SIZE;
+        assert_true(now.resident - before - kept <=
+                    now.in_use + now.in_use / 4 + MPR_CLASSES * MPR_SPAN_SIZE);
+    }
+    free_from(p, 0, PLACES);
+    assert_nothing_in_use();
     free(p);
     return 0;
 }
@@ -581,8 +658,11 @@ int main(void)
         cmocka_unit_test(statistics_count_what_is_in_use),
         cmocka_unit_test(a_full_heap_is_all_there_again_when_freed),
         cmocka_unit_test(what_a_class_keeps_is_there_for_others),
+        cmocka_unit_test(
+            a_span_that_is_freed_and_taken_in_turn_keeps_its_pages),
         cmocka_unit_test(memory_goes_back_after_a_burst),
         cmocka_unit_test(many_small_blocks_go_back_as_well),
+        cmocka_unit_test(a_long_run_of_growing_sizes_leaves_no_holes),
         cmocka_unit_test(processes_free_each_others_blocks),
         cmocka_unit_test(threads_free_each_others_blocks),
         cmocka_unit_test(

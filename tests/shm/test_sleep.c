@@ -175,6 +175,50 @@ WHITE_TEST(a_death_is_told_when_the_dead_one_may_have_owed_a_wake)
     return 0;
 }
 
+static int wait_at_bell(void *arg)
+{
+    struct white_stage *stage = arg;
+    _Atomic uint32_t *bell = (_Atomic uint32_t *)atomic_load(&stage->value[0]);
+    struct mpr_thread *self = white_self();
+    struct mpr_sleep sleep;
+    mpr_test_deep_sleep = true;
+    mpr_op_waits(self, mpr_op_begin(self, bell));
+    mpr_sleep_begin(&sleep, MPROC_FOREVER);
+    while (atomic_load(bell) == 0) {
+        mpr_sleep_on(&sleep, bell, 0);
+    }
+    return 0;
+}
+
+/* Past the library: only a wake on this very word ends it. */
+static int sleep_at_bell(void *arg)
+{
+    struct white_stage *stage = arg;
+    _Atomic uint32_t *bell = (_Atomic uint32_t *)atomic_load(&stage->value[0]);
+    assert_int_equal(mpr_os_wait(bell, 0, TEST_BOUND), 0);
+    return 0;
+}
+
+/* It may have taken a wake-up from another at its bell. */
+WHITE_TEST(a_waiter_that_dies_asleep_wakes_one_of_its_kind)
+{
+    struct white_stage *stage = white_stage_new();
+    struct mpr_thread *self = white_self();
+    void *bell = mproc_calloc(1, 64);
+    assert_non_null(bell);
+    atomic_store(&stage->value[0], (uintptr_t)bell);
+    pid_t dead = test_fork(wait_at_bell, stage);
+    white_await_asleep(dead, dead);
+    pid_t other = test_fork(sleep_at_bell, stage);
+    white_await_asleep(other, other);
+    uint32_t deaths = atomic_load(&mpr_family->deaths);
+    white_kill(dead);
+    assert_int_equal(mpr_slots_reap(self).reaped, 1);
+    assert_int_equal(test_wait_exit(other), 0);
+    assert_int_equal(atomic_load(&mpr_family->deaths), deaths);
+    return 0;
+}
+
 /* ---- a process that goes on without its first thread ------------------- */
 
 enum { SLEEPERS = 4, FIRST_GONE = 4, HOLDER_TID, BELL_AT };
@@ -655,6 +699,7 @@ int main(void)
         cmocka_unit_test(births_in_a_crowd_wake_nobody),
         cmocka_unit_test(
             a_death_is_told_when_the_dead_one_may_have_owed_a_wake),
+        cmocka_unit_test(a_waiter_that_dies_asleep_wakes_one_of_its_kind),
         cmocka_unit_test(a_death_without_a_mark_wakes_whoever_sleeps),
         cmocka_unit_test(a_passed_deadline_is_told_after_one_more_try),
         cmocka_unit_test(a_deadline_passes_though_the_bell_rings_all_the_time),
