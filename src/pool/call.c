@@ -21,11 +21,12 @@ static int read_call(mproc_call *call, const mproc_call *theirs, size_t size)
 }
 
 /* The argument, with its NUL, in the record or in a block of its own. */
-static int copy_arg(struct mpr_thread *self, struct mpr_task *task,
-                    const mproc_call *call)
+static int copy_arg(mproc_pool *pool, struct mpr_thread *self,
+                    struct mpr_task *task, const mproc_call *call)
 {
+    bool large = call->arg_size >= MPR_TASK_ARG;
     char *copy = task->inline_arg;
-    if (call->arg_size >= MPR_TASK_ARG) {
+    if (large) {
         copy = mpr_heap_alloc(self, call->arg_size + 1, MPR_HAND_BLOCK);
         if (copy == NULL) {
             return MPROC_ENOMEM;
@@ -36,8 +37,11 @@ static int copy_arg(struct mpr_thread *self, struct mpr_task *task,
         memcpy(copy, call->arg, call->arg_size);
     }
     copy[call->arg_size] = '\0';
-    task->arg_size = call->arg_size;
-    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    if (large) {
+        mpr_task_adopt_arg(pool, self, task, call->arg_size);
+    } else {
+        task->arg_size = call->arg_size;
+    }
     return 0;
 }
 
@@ -89,7 +93,7 @@ static int submit_call(struct submission *s, struct mproc_result *result)
     if (result != NULL) {
         result->entry = entry;
     }
-    err = copy_arg(s->self, task, call);
+    err = copy_arg(pool, s->self, task, call);
     if (err < 0) {
         mpr_pool_refuse_task(pool, s->self, &entry);
         return err;

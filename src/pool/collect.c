@@ -55,9 +55,10 @@ static mproc_outcome outcome_of(const struct mpr_task *task,
 }
 
 /* What the outcome points to moves from the task to the result. */
-static void move_to_result(struct mproc_result *result, struct mpr_task *task,
-                           const mproc_outcome *outcome)
+static void move_to_result(mproc_pool *pool, struct mpr_thread *self,
+                           struct mpr_task *task, const mproc_outcome *outcome)
 {
+    struct mproc_result *result = task->result;
     result->outcome = *outcome;
     if (task->reply == task->inline_reply) {
         for (size_t i = 0; i < sizeof task->inline_reply; i++) {
@@ -67,11 +68,10 @@ static void move_to_result(struct mproc_result *result, struct mpr_task *task,
             result->outcome.data = result->inline_reply;
         }
     } else {
-        result->reply = task->reply;
-        task->reply = NULL;
+        mpr_task_hand_over(pool, self, task, &task->reply, &result->reply);
     }
-    result->error = task->error;
-    task->error = NULL;
+    mpr_task_hand_over(pool, self, task, (void **)&task->error,
+                       (void **)&result->error);
 }
 
 void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
@@ -91,14 +91,14 @@ static mproc_done_fn *callback_of(const struct mpr_task *task, int status)
 }
 
 /* A result is ready before its callback runs. */
-static void fill_result(mproc_pool *pool, struct mpr_task *task,
-                        mproc_outcome *outcome)
+static void fill_result(mproc_pool *pool, struct mpr_thread *self,
+                        struct mpr_task *task, mproc_outcome *outcome)
 {
     mpr_pool_lock();
     mpr_pool_count(pool, outcome->status, 1);
     mpr_pool_unlock();
     if (task->result != NULL) {
-        move_to_result(task->result, task, outcome);
+        move_to_result(pool, self, task, outcome);
         *outcome = task->result->outcome;
         mpr_result_set_ended(task->result);
     }
@@ -137,14 +137,13 @@ static void end_chunk(mproc_pool *pool, struct mpr_thread *self,
 /* ---- callbacks that wait to be dispatched ----------------------------- */
 
 /* From here on it is told from what is said of it twice by its state. */
-static void put_off(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry, const mproc_outcome *outcome)
+static void put_off(mproc_pool *pool, const struct mpr_entry *entry,
+                    const mproc_outcome *outcome)
 {
     struct mpr_task *task = entry->task;
     struct mpr_pool_private *mine = pool->mine;
     task->status = outcome->status;
     task->code = outcome->code;
-    mpr_pool_free_arg(self, task);
     atomic_store(&task->word,
                  mpr_task_word((uint32_t)entry->serial, 0, MPR_TASK_COLLECTED));
     mpr_pool_lock();
@@ -226,12 +225,12 @@ void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
     bool batch = mpr_task_chunk(task) != NULL;
     mproc_outcome outcome = outcome_of(task, mpr_task_state(word));
     if (!batch) {
-        fill_result(pool, task, &outcome);
+        fill_result(pool, self, task, &outcome);
     }
     bool calls = batch ? task->result->batch->is.on_item != NULL
                        : callback_of(task, outcome.status) != NULL;
     if (calls && mpr_pool_is_manual(pool)) {
-        put_off(pool, self, entry, &outcome);
+        put_off(pool, entry, &outcome);
     } else if (batch) {
         end_chunk(pool, self, entry, outcome.status);
     } else {

@@ -79,7 +79,7 @@ static bool nursery_is_leaving(const mproc_pool *pool)
 {
     mpr_id nursery = atomic_load(&pool->nursery);
     return atomic_load(&pool->idle) ||
-           (nursery != 0 && mpr_id_is_dead(nursery));
+           (nursery != 0 && !mpr_is_birth(nursery) && mpr_id_is_dead(nursery));
 }
 
 /* What can be said when there is no entry to collect. */

@@ -131,8 +131,7 @@ static int submit_part(struct mpr_thread *self, struct mproc_result *result,
     task->result = result;
     task->limit_ns = mpr_pool_limit(batch->is.timeout_s);
     task->chunk = chunk;
-    task->arg_size = MPR_ARG_OF_CHUNK;
-    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    mpr_task_adopt_arg(pool, self, task, MPR_ARG_OF_CHUNK);
     mpr_pool_lock();
     link_part(batch, part);
     mpr_pool_unlock();

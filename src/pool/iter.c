@@ -44,6 +44,20 @@ static void end_iter(struct mpr_thread *self, struct mpr_thread *whose,
 static const struct mpr_object_class iter_class = {
     .type = MPR_ITER, .size = sizeof(struct mproc_iter), .end = end_iter};
 
+static void end_of_dead(struct mpr_object *object, void *user)
+{
+    struct mproc_iter *iter = (struct mproc_iter *)object;
+    uint64_t tag = mpr_object_tag(iter, MPR_ITER);
+    if (tag != 0 && mpr_id_is_dead(iter->maker)) {
+        mpr_object_end_if(user, iter, tag);
+    }
+}
+
+void mpr_iter_end_dead(struct mpr_thread *self)
+{
+    mpr_object_each(MPR_ITER, end_of_dead, self);
+}
+
 __attribute__((constructor)) static void register_class(void)
 {
     mpr_object_register(&iter_class);

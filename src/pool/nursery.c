@@ -70,19 +70,25 @@ static void leave(mproc_pool *pool)
     }
 }
 
-static void run(mproc_pool *pool, const sigset_t *mask)
+/* The pool is touched by who has become its nursery, or knows its maker. */
+static void run(mproc_pool *pool, mpr_id birth, const sigset_t *mask)
 {
     struct mpr_keeper keeper;
-    mpr_keeper_begin(&keeper, pool);
-    keeper.mask = mask;
-    int err = mpr_self(&keeper.self);
+    struct mpr_thread *self;
+    int err = mpr_self(&self);
+    mpr_id id = err < 0 ? 0 : mpr_self_id();
+    if (!atomic_compare_exchange_strong(&pool->nursery, &birth, id)) {
+        return;
+    }
     if (err < 0) {
         mpr_keeper_report(pool, err);
         atomic_store(&pool->broken, 1);
         return;
     }
-    mpr_op_begin(keeper.self, pool);
-    atomic_store(&pool->nursery, mpr_self_id());
+    mpr_keeper_begin(&keeper, pool);
+    keeper.self = self;
+    keeper.mask = mask;
+    mpr_op_begin(self, pool);
     keep(&keeper);
     leave(pool);
 }
@@ -91,10 +97,13 @@ static void run(mproc_pool *pool, const sigset_t *mask)
 pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask)
 {
     struct mpr_child child;
+    mpr_id birth = mpr_self_id() | 1;
+    atomic_store(&pool->nursery, birth);
     mpr_fork_without_heritage(true); /* workers hold what they use */
     int err = mpr_child_fork(MPR_CHILD_OUTLIVES, &child);
     mpr_fork_without_heritage(false);
     if (err < 0) {
+        atomic_store(&pool->nursery, 0);
         return err;
     }
     if (child.pid == 0) {
@@ -103,7 +112,7 @@ pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask)
         child.mask = *mask;
         mpr_child_ready(&child);
         mpr_os_on_child_end(&pool->to_nursery);
-        run(pool, mask);
+        run(pool, birth, mask);
         mpr_os_end(0);
     }
     mpr_os_close(child.pidfd);

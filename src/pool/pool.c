@@ -81,6 +81,11 @@ static void end_pool(struct mpr_thread *self, struct mpr_thread *whose,
     if (!object->prepared) { /* its maker was killed first: no guards yet */
         return;
     }
+    if (mpr_id_is_dead(pool->maker)) {
+        mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
+        mpr_heap_free_hand(self, whose, MPR_HAND_SECOND);
+        mpr_pool_free_tasks(pool, self, whose);
+    }
     mpr_log_end(&pool->todo, self, whose);
     mpr_log_end(&pool->done, self, whose);
     mpr_log_end(&pool->ahead, self, whose);
@@ -95,6 +100,7 @@ static const struct mpr_object_class pool_class = {
 __attribute__((constructor)) static void register_class(void)
 {
     mpr_object_register(&pool_class);
+    mpr_slots_on_reap(mpr_orphans_end);
     mpr_child_on_end(end_pools);
     /* before there is a second thread that could fork beside this */
     MPR_CHECK(pthread_atfork(mpr_pool_lock, mpr_pool_unlock, forget_parent) ==
@@ -103,6 +109,7 @@ __attribute__((constructor)) static void register_class(void)
 
 static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
 {
+    pool->maker = mpr_self_id(); /* before it may be ended */
     if (!pool->object.prepared) {
         mpr_guard_init(&pool->replies, MPR_GUARD_POOL);
     }
@@ -113,7 +120,6 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     mpr_log_set_order(&pool->ahead, MPROC_PRIORITY);
     mpr_log_set_order(&pool->behind, MPROC_PRIORITY);
     pool->object.prepared = 1;
-    pool->maker = mpr_self_id();
     pool->maker_pid = mpr_os_pid();
     atomic_store(&pool->wanted, opts->workers);
     atomic_store(&pool->resized, 0);

@@ -173,10 +173,17 @@ static inline struct mpr_chunk *mpr_task_chunk(const struct mpr_task *task)
 static inline void *mpr_task_arg_block(const struct mpr_task *task)
 {
     void *block = NULL;
-    if (task->arg_size >= MPR_TASK_ARG) {
+    if (task->arg_size >= MPR_TASK_ARG && task->arg_size != MPR_ARG_OF_CHUNK) {
         memcpy(&block, task->inline_arg, sizeof block);
     }
     return block;
+}
+
+/* Either, or NULL. */
+static inline void *mpr_task_block(const struct mpr_task *task)
+{
+    void *chunk = mpr_task_chunk(task);
+    return chunk != NULL ? chunk : mpr_task_arg_block(task);
 }
 
 static inline const void *mpr_task_arg(const struct mpr_task *task)
@@ -228,8 +235,11 @@ enum mpr_worker_state {
  * `pid` and the way to NONE and STARTING are the nursery's, the rest the
  * worker's, which stores its pid as well: its nursery may die before it does.
  * `current` is what it took last, written before the log lets it go and never
- * cleared: its serial tells whether it matters still. `id` is written before
- * the worker looks whether its nursery is still the pool's. `index` names the
+ * cleared: its serial tells whether it matters still. `id` is that of its
+ * nursery with the lowest bit set (mpr_is_birth) until the worker has put its
+ * own there, by compare-and-swap: who finds all others dead puts 0 there, and
+ * refuses it. `id` is there before it looks whether its nursery is still the
+ * pool's. `index` names the
  * worker in the words of tasks, and is set once.
  * `limit` is when the task or item that runs is over its time, 0 while none
  * runs that has a limit. Worker: 0→time→0; nursery: time→MPR_OVERTIME. By
@@ -260,6 +270,12 @@ struct mpr_worker {
 };
 
 enum { MPR_OVERTIME = -1 };
+
+/* Of one that is to come, and has no id yet. */
+static inline bool mpr_is_birth(mpr_id id)
+{
+    return id & 1;
+}
 
 enum mpr_bond { MPR_BOND_HOLDS, MPR_BOND_LEFT, MPR_BOND_ABANDONED };
 
@@ -306,7 +322,9 @@ struct mpr_pool_private;
  * the nursery. `report` is what the nursery says of its start: 0 nothing yet,
  * 1 all workers are there, else the error, which ends it; `started`: a nursery
  * before has reported 1, so no later one ends it. `nursery` is its id, 0 when
- * there is none; `idle` is set by a nursery that leaves with no worker left.
+ * there is none; before it comes, its maker's with the lowest bit set, which it
+ * replaces as a worker does in its row; `idle` is set by a nursery that leaves
+ * with no worker left.
  * `flag` is a descriptor of maker and nursery, -1 but for manual dispatch. It
  * is raised when there is something to do for the maker; `shown` is odd once it
  * is, goes up to the next even number before it is lowered, and is odd while
@@ -428,14 +446,33 @@ void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
                      struct mpr_worker *worker);
 
 /*
- * Worker: move the block in MPR_HAND_BLOCK, or NULL, to where `*place` in the
- * task is, whose old one, if it is a block, is freed.
+ * Worker, and the maker before and after: move the block in MPR_HAND_BLOCK, or
+ * NULL, to where `*place` in the task is, whose old one, if it is a block, is
+ * freed.
  */
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
                       struct mpr_task *task, void **place);
 
 /* It begins to work. */
 void mpr_worker_begin(mproc_pool *pool, struct mpr_worker *worker);
+
+/* Collector: a block goes from a name of the task to one of its result. */
+void mpr_task_hand_over(mproc_pool *pool, struct mpr_thread *self,
+                        struct mpr_task *task, void **from, void **to);
+
+/*
+ * The block in MPR_HAND_BLOCK, whose address the task has already, is its
+ * argument or chunk from here on, as `arg_size` says.
+ */
+void mpr_task_adopt_arg(mproc_pool *pool, struct mpr_thread *self,
+                        struct mpr_task *task, size_t arg_size);
+
+/*
+ * Free all that a record names, which is nobody else's; may be repeated. The
+ * hands of `whose` are used, which must be empty.
+ */
+void mpr_task_free_all(mproc_pool *pool, struct mpr_thread *self,
+                       struct mpr_thread *whose, struct mpr_task *task);
 
 /*
  * A worker is dead, by `code` (exit code, or minus the signal): say how its

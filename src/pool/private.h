@@ -215,8 +215,15 @@ void mpr_pool_count(mproc_pool *pool, int status, size_t items);
 /* The same for items of a batch that were never accepted. */
 void mpr_pool_count_unsent(mproc_pool *pool, int status, size_t items);
 
-/* The argument is needed no more. */
-void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task);
+/* Reaper: free what all records name (mpr_task_free_all). */
+void mpr_pool_free_tasks(mproc_pool *pool, struct mpr_thread *self,
+                         struct mpr_thread *whose);
+
+/* Reaper: end what belongs to the dead, and is used by nobody. */
+void mpr_orphans_end(struct mpr_thread *self, mpr_id dead);
+
+/* Of that, the iterations. */
+void mpr_iter_end_dead(struct mpr_thread *self);
 
 /* Give a record back, with all blocks it owns; no longer pending. */
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,

@@ -81,7 +81,7 @@ bool mpr_pool_workers_gone(const mproc_pool *pool)
     struct mpr_worker *worker;
     for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
         mpr_id id = atomic_load(&worker->id);
-        if (id != 0 && !mpr_id_is_dead(id)) {
+        if (id != 0 && !mpr_is_birth(id) && !mpr_id_is_dead(id)) {
             return false;
         }
     }

@@ -115,7 +115,7 @@ void mpr_pool_tell_maker(mproc_pool *pool)
     }
 }
 
-/* Locked. Fresh records are FREE with serial 0. */
+/* Locked. Fresh records are FREE with serial 1, and name nothing. */
 static bool add_slab(mproc_pool *pool, struct mpr_thread *self)
 {
     struct mpr_slab *slab = mpr_heap_alloc(self, SLAB_SIZE, MPR_HAND_BLOCK);
@@ -124,6 +124,9 @@ static bool add_slab(mproc_pool *pool, struct mpr_thread *self)
     }
     for (size_t i = tasks_in_slab(); i-- > 0;) {
         struct mpr_task *task = &slab->tasks[i];
+        task->arg_size = 0;
+        task->reply = NULL;
+        task->error = NULL;
         atomic_store(&task->word, mpr_task_word(1, 0, MPR_TASK_FREE));
         task->user = pool->mine->free_tasks;
         pool->mine->free_tasks = task;
@@ -234,31 +237,11 @@ int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
     return err;
 }
 
-static void free_block(struct mpr_thread *self, void *block,
-                       const void *not_a_block)
-{
-    if (block != NULL && block != not_a_block) {
-        mpr_heap_free(self, block);
-    }
-}
-
-void mpr_pool_free_arg(struct mpr_thread *self, struct mpr_task *task)
-{
-    if (mpr_task_chunk(task) == NULL) {
-        free_block(self, mpr_task_arg_block(task), NULL);
-        task->arg_size = 0;
-    }
-}
-
 void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
     struct mpr_task *task = entry->task;
-    struct mpr_chunk *chunk = mpr_task_chunk(task);
-    mpr_pool_free_arg(self, task);
-    free_block(self, task->reply, task->inline_reply);
-    free_block(self, task->error, NULL);
-    free_block(self, chunk, NULL);
+    mpr_task_free_all(pool, self, self, task);
     atomic_store(&task->word,
                  mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE));
     mpr_pool_lock();
@@ -333,6 +316,16 @@ bool mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
                           MPR_TASK_CANCELLING)) {
             mpr_pool_call_keeper(pool);
             return true;
+        }
+    }
+}
+
+void mpr_pool_free_tasks(mproc_pool *pool, struct mpr_thread *self,
+                         struct mpr_thread *whose)
+{
+    for (struct mpr_slab *slab = pool->slabs; slab != NULL; slab = slab->next) {
+        for (size_t i = 0; i < tasks_in_slab(); i++) {
+            mpr_task_free_all(pool, self, whose, &slab->tasks[i]);
         }
     }
 }

@@ -157,8 +157,7 @@ static bool copy_replies(mproc_pool *pool, struct mpr_thread *self,
     mpr_guard_lock(&pool->replies, self, self);
     memcpy(block, from->reply, used);
     mpr_guard_unlock(&pool->replies, self);
-    to->reply = block;
-    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    mpr_worker_adopt(pool, self, to, &to->reply);
     return true;
 }
 
@@ -179,8 +178,7 @@ static bool copy_task(mproc_pool *pool, struct mpr_thread *self,
         return false;
     }
     to->chunk = chunk;
-    to->arg_size = MPR_ARG_OF_CHUNK;
-    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    mpr_task_adopt_arg(pool, self, to, MPR_ARG_OF_CHUNK);
     return copy_replies(pool, self, from, to);
 }
 

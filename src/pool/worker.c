@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pool/pool.h"
+#include "pool/private.h"
 #include "proc/child.h"
 
 /* The task that this process runs, and what it has said so far. */
@@ -29,6 +29,11 @@ static _Thread_local struct mproc_reply *running;
 
 /* ---- what a task says ------------------------------------------------- */
 
+static bool is_the_results(const struct mproc_result *result, const void *block)
+{
+    return result != NULL && (block == result->reply || block == result->error);
+}
+
 /* Under `replies`: a block that the pool names is no longer in hand. */
 static bool is_the_pools(const mproc_pool *pool, const void *block)
 {
@@ -38,7 +43,9 @@ static bool is_the_pools(const mproc_pool *pool, const void *block)
         part = atomic_load(&((struct mpr_table *)part)->more);
     }
     return block == pool->slabs || part == block ||
-           (task != NULL && (block == task->reply || block == task->error));
+           (task != NULL && (block == task->reply || block == task->error ||
+                             block == mpr_task_block(task) ||
+                             is_the_results(task->result, block)));
 }
 
 static void repair_replies(struct mpr_guard *guard, struct mpr_thread *hands)
@@ -59,20 +66,75 @@ __attribute__((constructor)) static void register_repair(void)
     mpr_guard_on_repair(MPR_GUARD_POOL, repair_replies);
 }
 
+/* Of a dead one `whose` hands may be used, and are empty. */
+static void adopt(mproc_pool *pool, struct mpr_thread *self,
+                  struct mpr_thread *whose, struct mpr_task *task, void **place)
+{
+    bool block = *place != NULL && *place != task->inline_reply;
+    mpr_guard_lock(&pool->replies, self, whose);
+    atomic_store(&pool->adopting, task);
+    if (block) {
+        mpr_hand_set(whose, MPR_HAND_SECOND, *place);
+    }
+    atomic_signal_fence(memory_order_seq_cst);
+    *(void *volatile *)place = mpr_hand(whose, MPR_HAND_BLOCK);
+    mpr_hand_set(whose, MPR_HAND_BLOCK, NULL);
+    mpr_guard_unlock(&pool->replies, self);
+    mpr_heap_free_hand(self, whose, MPR_HAND_SECOND);
+}
+
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
                       struct mpr_task *task, void **place)
 {
-    bool block = *place != NULL && *place != task->inline_reply;
+    adopt(pool, self, self, task, place);
+}
+
+void mpr_task_hand_over(mproc_pool *pool, struct mpr_thread *self,
+                        struct mpr_task *task, void **from, void **to)
+{
+    if (*from == NULL) {
+        return;
+    }
     mpr_guard_lock(&pool->replies, self, self);
     atomic_store(&pool->adopting, task);
-    if (block) {
-        mpr_hand_set(self, MPR_HAND_SECOND, *place);
-    }
-    atomic_signal_fence(memory_order_seq_cst);
-    *(void *volatile *)place = mpr_hand(self, MPR_HAND_BLOCK);
+    mpr_hand_set(self, MPR_HAND_SECOND, *from);
+    *(void *volatile *)from = NULL;
+    *(void *volatile *)to = mpr_hand(self, MPR_HAND_SECOND);
+    mpr_hand_set(self, MPR_HAND_SECOND, NULL);
+    mpr_guard_unlock(&pool->replies, self);
+}
+
+void mpr_task_adopt_arg(mproc_pool *pool, struct mpr_thread *self,
+                        struct mpr_task *task, size_t arg_size)
+{
+    mpr_guard_lock(&pool->replies, self, self);
+    atomic_store(&pool->adopting, task);
+    *(volatile size_t *)&task->arg_size = arg_size;
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     mpr_guard_unlock(&pool->replies, self);
-    mpr_heap_free_hand(self, self, MPR_HAND_SECOND);
+}
+
+void mpr_task_free_all(mproc_pool *pool, struct mpr_thread *self,
+                       struct mpr_thread *whose, struct mpr_task *task)
+{
+    void *block = mpr_task_block(task);
+    if (block != NULL) {
+        mpr_guard_lock(&pool->replies, self, whose);
+        atomic_store(&pool->adopting, task);
+        mpr_hand_set(whose, MPR_HAND_SECOND, block);
+        *(volatile size_t *)&task->arg_size = 0;
+        mpr_guard_unlock(&pool->replies, self);
+        mpr_heap_free_hand(self, whose, MPR_HAND_SECOND);
+    }
+    if (task->reply == task->inline_reply) {
+        task->reply = NULL;
+    }
+    if (task->reply != NULL) {
+        adopt(pool, self, whose, task, &task->reply);
+    }
+    if (task->error != NULL) {
+        adopt(pool, self, whose, task, (void **)&task->error);
+    }
 }
 
 /*
@@ -610,8 +672,11 @@ static int enter(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery,
     if (err < 0) {
         return err;
     }
+    mpr_id birth = nursery | 1;
+    if (!atomic_compare_exchange_strong(&worker->id, &birth, mpr_self_id())) {
+        mpr_os_end(0); /* the row may not be one any more */
+    }
     atomic_store(&worker->pid, mpr_os_pid());
-    atomic_store(&worker->id, mpr_self_id());
     if (atomic_load(&pool->nursery) != nursery) {
         mpr_os_end(0); /* nobody knows of this process any more */
     }

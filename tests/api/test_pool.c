@@ -1336,8 +1336,7 @@ int main(void)
         CLEAN(a_worker_is_a_child_of_the_maker),
         CLEAN(workers_have_their_makers_mask),
         CLEAN(workers_may_have_pools),
-        /* what a maker that did not free its pool had stays the family's */
-        cmocka_unit_test(a_pool_in_a_worker_ends_with_it),
+        CLEAN(a_pool_in_a_worker_ends_with_it),
         CLEAN(a_later_queue_is_known_to_tasks),
         CLEAN(a_task_that_counts_is_not_cancelled),
         CLEAN(others_may_do_nothing),

@@ -614,17 +614,18 @@ static void look_for_result(const mproc_outcome *o, void *user)
 static void a_callback_finds_the_batch_where_it_was_wanted(void **state)
 {
     (void)state;
+    enum { TIMES = 200 };
+    static mproc_result *r[TIMES]; /* callbacks may come late */
+    static int in[TIMES];
     mproc_pool *p = pool_of(2);
-    for (int i = 0; i < 200; i++) {
-        int n = i;
-        mproc_result *r = NULL;
+    for (int i = 0; i < TIMES; i++) {
         mproc_batch b = {.fn = squares,
-                         .in = &n,
-                         .in_size = sizeof n,
+                         .in = &in[i],
+                         .in_size = sizeof in[i],
                          .count = 1,
                          .on_item = look_for_result,
-                         .user = &r};
-        assert_ok(mproc_pool_map_async(p, &b, &r));
+                         .user = &r[i]};
+        assert_ok(mproc_pool_map_async(p, &b, &r[i]));
         mproc_call call = {.fn = does_nothing};
         assert_ok(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND));
     }

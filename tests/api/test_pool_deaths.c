@@ -519,9 +519,52 @@ struct left {
 static struct left *left;
 static struct meeting maker_meeting;
 
+static int replies_much(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg;
+    (void)size;
+    mproc_reply_reserve(reply, 5000);
+    return mproc_reply_fail(reply, 0, "words");
+}
+
+/* Tasks with large arguments, batches; some have ended, the others wait. */
+static void leave_much(mproc_pool *p)
+{
+    enum { ITEMS = 200 };
+    static char large[20000];
+    static int in[ITEMS], out[ITEMS];
+    mproc_batch b = {.fn = squares,
+                     .in = in,
+                     .in_size = sizeof(int),
+                     .count = ITEMS,
+                     .out = out,
+                     .out_size = sizeof(int),
+                     .chunk = 3};
+    mproc_result *r;
+    for (int i = 0; i < 20; i++) {
+        mproc_call call = {
+            .fn = replies_much, .arg = large, .arg_size = sizeof large};
+        r = sent(p, call);
+    }
+    assert_ok(mproc_result_wait(r, TEST_BOUND));
+    assert_ok(mproc_pool_map_async(p, &b, &r));
+    mproc_call stays = {.fn = comes_and_waits, MPROC_ARG(maker_meeting)};
+    for (int i = 0; i < 2; i++) {
+        sent(p, stays);
+        met(&maker_meeting);
+    }
+    mproc_call call = {
+        .fn = replies_much, .arg = large, .arg_size = sizeof large};
+    for (int i = 0; i < 100; i++) {
+        sent(p, call);
+    }
+    assert_ok(mproc_pool_map_async(p, &b, &r));
+}
+
 static int makes_and_leaves(void *arg)
 {
     mproc_pool *p = pool_of(3);
+    leave_much(p);
     mproc_pool_worker_pids(p, (pid_t *)left->worker, 3);
     mproc_call call = {.fn = comes_and_waits, MPROC_ARG(maker_meeting)};
     assert_ok(mproc_pool_apply_async(p, &call, NULL, MPROC_FOREVER));
@@ -786,9 +829,8 @@ int main(void)
         CLEAN(all_workers_may_be_killed_at_once),
         CLEAN(the_nursery_may_be_killed),
         CLEAN(the_nursery_may_be_killed_at_any_time),
-        /* what a maker that did not free its pool had stays the family's */
-        cmocka_unit_test(a_killed_maker_leaves_no_process),
-        cmocka_unit_test(a_maker_that_exits_leaves_no_process),
+        CLEAN(a_killed_maker_leaves_no_process),
+        CLEAN(a_maker_that_exits_leaves_no_process),
         CLEAN(without_processes_there_is_no_pool),
         CLEAN(a_pool_is_whole_or_not_there),
         CLEAN(a_pool_without_workers_is_broken),

@@ -3,11 +3,12 @@
  * A pool's worker that is killed, or stopped while its task is cancelled or
  * found to be over its time, after any instruction between taking a task and
  * answering it; and the nursery that says how the dead one's task ended, killed
- * there too.
+ * there too; and a maker whose pool nobody uses but itself, killed with it.
  *
- * The victim is a worker; the round plays maker, nursery, collector and the
- * other worker, one after the other. In the end the task has ended exactly
- * once, with its reply or lost, no item ran twice, and the heap is as before.
+ * The victim is a worker, or that maker; the round plays maker, nursery,
+ * collector and the other worker, one after the other. In the end the task has
+ * ended exactly once, with its reply or lost, no item ran twice, and the heap
+ * is as before.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -519,6 +520,76 @@ static const char *check_all(void *ctx, const struct sweep_point *at)
     return wrong != NULL ? wrong : check_heap();
 }
 
+/* ---- a maker ---------------------------------------------------------- */
+
+/* What it makes, gets and has not freed is given back when it is reaped. */
+static void *set_up_maker(void)
+{
+    const mproc_config config = {.heap_max = 32 << 20, .processes_max = 64};
+    is = (struct scenario){.fn = grows};
+    journal = mmap(NULL, sizeof *journal, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    bool ready = journal != MAP_FAILED && mproc_configure(&config) == 0 &&
+                 mpr_self(&self) == 0;
+    mproc_free(mproc_alloc(1)); /* not to be swept */
+    return ready && mproc_heap_stats(&before) == 0 ? journal : NULL;
+}
+
+static void be_maker(void *ctx)
+{
+    (void)ctx;
+    mpr_self(&self);
+}
+
+static int make_and_use(void *ctx)
+{
+    mproc_pool_opts opts = {.workers = 1};
+    static const int number[20] = {1};
+    mproc_call call = {.fn = grows, .arg = number, .arg_size = sizeof number};
+    (void)ctx;
+    if (mpr_pool_begin(&pool, self, &opts) < 0 ||
+        mpr_pool_new_table(pool, self) < 0 ||
+        mproc_pool_apply_async(pool, &call, &result, MPROC_NOWAIT) < 0 ||
+        !submit(in)) {
+        return 1;
+    }
+    pool->max_tasks = 1;
+    work(VICTIM);
+    collect();
+    return mproc_pool_apply_async(pool, &call, &result, MPROC_NOWAIT) < 0;
+}
+
+static int reap_it(void *ctx)
+{
+    (void)ctx;
+    mpr_self(&self);
+    mpr_slots_reap(self);
+    return 0;
+}
+
+static void count_live(struct mpr_object *object, void *user)
+{
+    (void)object;
+    ++*(int *)user;
+}
+
+static const char *check_nothing_left(void *ctx, const struct sweep_point *at)
+{
+    static char text[96];
+    mproc_heap_info now;
+    int live = 0;
+    (void)ctx;
+    mpr_slots_reap(self);
+    mpr_object_each(MPR_POOL, count_live, &live);
+    mpr_object_each(MPR_RESULT, count_live, &live);
+    mproc_heap_stats(&now);
+    snprintf(text, sizeof text, "%d objects, %zd blocks are left", live,
+             (ssize_t)(now.blocks - before.blocks));
+    /* a reaper that was killed too may have lost one */
+    size_t most = before.blocks + (at->second_step > 0);
+    return live == 0 && now.blocks <= most ? NULL : text;
+}
+
 /* ---- cases ------------------------------------------------------------ */
 
 #define CASE(its_name, its_setup, its_bystander)                              \
@@ -530,6 +601,13 @@ static const char *check_all(void *ctx, const struct sweep_point *at)
 
 /* Who hands on may be stopped in the guard that closing the log needs. */
 static const struct sweep_case cases[] = {
+    {.name = "maker",
+     .setup = set_up_maker,
+     .prepare = be_maker,
+     .operation = make_and_use,
+     .second = reap_it,
+     .check = check_nothing_left,
+     .shared = region},
     CASE("small reply", set_up_small, cancel),
     CASE("100 KiB reply", set_up_large, cancel),
     CASE("growing reply, terminated", set_up_growing, cancel),
