@@ -47,6 +47,9 @@ static void leave(void *user)
 {
     const struct life *life = user;
     uint32_t bond = MPR_BOND_HOLDS;
+    if (life->pool->maker_pid != mpr_os_pid()) {
+        return; /* a fork of this thread */
+    }
     mpr_pool_lock();
     bool left = atomic_compare_exchange_strong(&life->worker->bond, &bond,
                                                MPR_BOND_LEFT);
@@ -59,8 +62,11 @@ static void leave(void *user)
     }
 }
 
-static void work(mproc_pool *pool, struct mpr_worker *worker)
+static void work(void *user)
 {
+    const struct life *life = user;
+    mproc_pool *pool = life->pool;
+    struct mpr_worker *worker = life->worker;
     struct mpr_thread *self;
     int err = mpr_self(&self);
     atomic_store(&worker->pid, mpr_os_tid());
@@ -82,9 +88,7 @@ static void *live(void *user)
 {
     struct life life = *(struct life *)user;
     free(user);
-    pthread_cleanup_push(leave, &life);
-    work(life.pool, life.worker);
-    pthread_cleanup_pop(1);
+    mpr_os_run_to_end(work, leave, &life);
     return NULL;
 }
 
