@@ -47,6 +47,9 @@ static void leave(void *user)
 {
     const struct life *life = user;
     uint32_t bond = MPR_BOND_HOLDS;
+    if (life->pool->maker_pid != mpr_os_pid()) {
+        return; /* a fork of this thread */
+    }
     mpr_pool_lock();
     bool left = atomic_compare_exchange_strong(&life->worker->bond, &bond,
                                                MPR_BOND_LEFT);
@@ -62,8 +65,8 @@ static void leave(void *user)
 static void work(void *user)
 {
     const struct life *life = user;
-    struct mpr_worker *worker = life->worker;
     mproc_pool *pool = life->pool;
+    struct mpr_worker *worker = life->worker;
     struct mpr_thread *self;
     int err = mpr_self(&self);
     atomic_store(&worker->pid, mpr_os_tid());

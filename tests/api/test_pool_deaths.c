@@ -267,6 +267,41 @@ static void the_child_of_a_task_is_none_of_the_pools(void **state)
     mproc_queue_free(gate);
 }
 
+/* Forks once more, without a thought of who comes back. */
+static int forks_and_returns(const void *arg, size_t size, mproc_reply *reply)
+{
+    int n = *(const int *)arg;
+    (void)size;
+    if (fork() == 0) {
+        if (n % 3 == 0) {
+            mproc_free(mproc_alloc(1)); /* it may use the library */
+        }
+        return 5;
+    }
+    n *= n;
+    return mproc_reply_set(reply, &n, sizeof n);
+}
+
+static void the_fork_of_a_worker_is_none(void **state)
+{
+    (void)state;
+    for (int threads = 0; threads < 2; threads++) {
+        mproc_pool *p = pool_with((mproc_pool_opts){
+            .workers = 2,
+            .start = threads ? MPROC_START_THREAD : MPROC_START_FORK});
+        for (int i = 1; i < 40; i += 2) {
+            int out;
+            mproc_call call = {.fn = forks_and_returns, MPROC_ARG(i)};
+            assert_ok(mproc_pool_apply(p, &call, &out, sizeof out, TEST_BOUND));
+            assert_int_equal(out, i * i);
+        }
+        expect_squares(p, 20);
+        end_of(p);
+        while (waitpid(-1, NULL, 0) > 0) {
+        }
+    }
+}
+
 /* Those that run nothing, while the others have much to do. */
 static void idle_workers_may_be_killed_under_load(void **state)
 {
@@ -822,6 +857,7 @@ int main(void)
         CLEAN(only_the_task_of_a_dead_worker_fails),
         CLEAN(a_task_that_jumps_out_is_lost),
         CLEAN(the_child_of_a_task_is_none_of_the_pools),
+        CLEAN(the_fork_of_a_worker_is_none),
         CLEAN(idle_workers_may_be_killed_under_load),
         CLEAN(a_stopped_task_ends_at_the_deadline),
         CLEAN(cancelled_tasks_end_one_by_one),
