@@ -12,7 +12,8 @@
  * may stay the family's.
  *
  * Memory is taken from the system as it is touched and goes back when freed in
- * bulk. The limit is heap_max of mproc_configure. Any process of the family and
+ * bulk, but for some 64 MiB at most, which are kept for the next blocks. The
+ * limit is heap_max of mproc_configure. Any process of the family and
  * any thread may call everything here, a signal handler nothing. No call waits
  * for other processes' doings.
  */

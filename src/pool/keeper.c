@@ -302,23 +302,21 @@ static void fill_up(struct mpr_keeper *k, uint32_t count)
     }
 }
 
-/* One that has nothing to do, or any. False: not this one. */
-static bool tell_to_leave(struct mpr_worker *worker, bool only_idle)
+static bool is_idle(struct mpr_worker *worker)
 {
-    bool idle = atomic_load(&worker->idle_since) != 0 ||
-                atomic_load(&worker->state) != MPR_WORKER_READY;
-    return mpr_worker_pid(worker) != 0 && (idle || !only_idle) &&
-           !atomic_exchange(&worker->leave, 1);
+    return atomic_load(&worker->idle_since) != 0 ||
+           atomic_load(&worker->state) != MPR_WORKER_READY;
 }
 
 /* Tell so many to leave, after what they run, idle ones first. */
 static void let_go(struct mpr_keeper *k, uint32_t count)
 {
     struct mpr_worker *worker;
-    for (int round = 0; round < 2; round++) {
+    for (int idle = 1; idle >= 0; idle--) {
         for (uint32_t i = 0;
              count > 0 && (worker = mpr_worker_at(k->table, i)) != NULL; i++) {
-            count -= tell_to_leave(worker, round == 0);
+            bool may = mpr_worker_pid(worker) != 0 && is_idle(worker) >= idle;
+            count -= may && !atomic_exchange(&worker->leave, 1);
         }
     }
     mpr_bell_ring(&k->pool->todo.items, INT_MAX);

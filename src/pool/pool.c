@@ -6,6 +6,7 @@
 #include "base/options.h"
 #include "pool/private.h"
 #include "proc/child.h"
+#include "proc/children.h"
 
 enum { MAKER_AND_NURSERY = 2 };
 
@@ -409,8 +410,9 @@ int mproc_pool_new_sized(mproc_pool **out, const mproc_pool_opts *theirs,
     if (err < 0 || (err = mpr_self(&self)) < 0) {
         return err;
     }
-    if (opts.workers >
-        mpr_pool_most_workers(opts.start == MPROC_START_THREAD)) {
+    bool threads = opts.start == MPROC_START_THREAD;
+    if (opts.workers > mpr_pool_most_workers(threads) ||
+        (!threads && !mpr_children_room(self, (uint32_t)opts.workers + 1))) {
         return MPROC_EAGAIN; /* before thousands are forked in vain */
     }
     uintptr_t outer = mpr_op_begin(self, &opts);

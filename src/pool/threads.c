@@ -65,8 +65,8 @@ static void leave(void *user)
 static void work(void *user)
 {
     const struct life *life = user;
-    mproc_pool *pool = life->pool;
     struct mpr_worker *worker = life->worker;
+    mproc_pool *pool = life->pool;
     struct mpr_thread *self;
     int err = mpr_self(&self);
     atomic_store(&worker->pid, mpr_os_tid());

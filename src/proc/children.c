@@ -190,7 +190,8 @@ void mpr_children_orphan(struct mpr_child_record *child)
     mpr_children_release(child);
 }
 
-uint32_t mpr_children_expected(bool exactly)
+/* Who has no slot yet and may come to need one; or quickly, a bound of it. */
+static uint32_t expected(bool exactly)
 {
     mpr_children_enter();
     uint32_t count = exactly ? 0 : mine.running_count;
@@ -201,6 +202,12 @@ uint32_t mpr_children_expected(bool exactly)
     }
     mpr_children_leave();
     return count;
+}
+
+bool mpr_children_room(struct mpr_thread *self, uint32_t more)
+{
+    return mpr_slots_room(self, expected(false) + more) ||
+           mpr_slots_room(self, expected(true) + more);
 }
 
 struct mpr_child_record *mpr_children_first(void)

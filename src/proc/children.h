@@ -113,10 +113,10 @@ void mpr_children_orphan(struct mpr_child_record *child);
 void mpr_children_release(struct mpr_child_record *child);
 
 /*
- * How many running processes have no slot yet, and may come to need one; at
- * once an upper bound, or `exactly`. Locks.
+ * Is there room for `more` processes, and for the children that run and have
+ * not made their first call yet? Locks. Not with a guard locked.
  */
-uint32_t mpr_children_expected(bool exactly);
+bool mpr_children_room(struct mpr_thread *self, uint32_t more);
 
 /* The first of those that run; NULL: there is none. */
 struct mpr_child_record *mpr_children_first(void);

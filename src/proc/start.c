@@ -60,13 +60,6 @@ struct start {
     uint32_t how;
 };
 
-/* Also for the other children, who may not have made their first call yet. */
-static bool has_room(struct mpr_thread *self)
-{
-    return mpr_slots_room(self, mpr_children_expected(false) + 1) ||
-           mpr_slots_room(self, mpr_children_expected(true) + 1);
-}
-
 static int try_process(const struct start *start, struct mpr_born *out)
 {
     struct mpr_thread *self;
@@ -74,7 +67,7 @@ static int try_process(const struct start *start, struct mpr_born *out)
     if (err < 0) {
         return err;
     }
-    if (!has_room(self)) {
+    if (!mpr_children_room(self, 1)) {
         return MPROC_EAGAIN;
     }
     return start->how == MPROC_START_FORK

@@ -440,6 +440,36 @@ static int enters_and_waits(void *arg)
     return 0;
 }
 
+static int never_calls(void *arg)
+{
+    (void)arg;
+    pause();
+    return 0;
+}
+
+/* The child may yet come to call the library. */
+static int may_have_three_processes(void)
+{
+    struct note note = {NULL, ""};
+    mproc_config config = {.processes_max = 3};
+    mproc_pool_opts opts = {.workers = 1};
+    mproc_pool *pool = NULL;
+    if (mproc_configure(&config) != 0) {
+        return 97;
+    }
+    mproc_process *child = started_by(MPROC_START_FORK, never_calls, &note, 1);
+    if (mproc_pool_new(&pool, &opts) != MPROC_EAGAIN || pool != NULL) {
+        return 98;
+    }
+    mproc_process_kill(child);
+    mproc_process_join(child, TEST_BOUND);
+    if (mproc_pool_new(&pool, &opts) != 0) {
+        return 99;
+    }
+    mproc_pool_free(pool);
+    return 4;
+}
+
 static int may_have_two_processes(void)
 {
     mproc_process *p;
@@ -526,6 +556,7 @@ static const struct program programs[] = {
     PROGRAM(prints_while_a_thread_reads),
     PROGRAM(prints_to_files),
     PROGRAM(prints_while_it_starts),
+    PROGRAM(may_have_three_processes),
     PROGRAM(may_have_two_processes),
     PROGRAM(has_no_pidfds),
     PROGRAM(is_killed_without_pidfds),
@@ -699,6 +730,13 @@ static void a_start_beyond_processes_max_is_refused(void **state)
     assert_int_equal(test_wait_exit(run.pid), 4);
 }
 
+static void a_pool_beyond_processes_max_is_refused(void **state)
+{
+    (void)state;
+    struct run run = run_program("may_have_three_processes");
+    expect_end(&run, "", 4);
+}
+
 static void all_works_without_pidfds(void **state)
 {
     (void)state;
@@ -743,6 +781,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(files_are_flushed_before_the_start_and_by_the_child),
         cmocka_unit_test(a_child_forgets_what_its_parent_is_printing),
         cmocka_unit_test(a_start_beyond_processes_max_is_refused),
+        cmocka_unit_test(a_pool_beyond_processes_max_is_refused),
         cmocka_unit_test(all_works_without_pidfds),
         cmocka_unit_test(daemons_end_with_their_parent_without_pidfds),
         cmocka_unit_test(who_one_is_may_be_asked_first_of_all),

@@ -686,8 +686,7 @@ static void who_timed_out_takes_no_notify(void **state)
     struct corpse other;
     mproc_condition *c;
     assert_ok(mproc_condition_new(&c, NULL));
-    pthread_t first =
-        start_call(&hasty, wait_on_condition, c, mproc_in_s(1));
+    pthread_t first = start_call(&hasty, wait_on_condition, c, mproc_in_s(1));
     pthread_t second = start_corpse(&other, c);
     assert_ok(mproc_condition_acquire(c, MPROC_FOREVER));
     await(mproc_in_ms(0).at_ns > hasty.until.at_ns);

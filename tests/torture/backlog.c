@@ -14,7 +14,11 @@
 
 #include <mproc.h>
 
+#ifdef __SANITIZE_THREAD__
+enum { SIZE = 64, DEFAULT = 10000, PAIRS = 10000 };
+#else
 enum { SIZE = 64, DEFAULT = 300000, PAIRS = 200000 };
+#endif
 
 static const size_t kept_most = 72u << 20; /* pages, once all is freed */
 
