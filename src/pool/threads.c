@@ -217,24 +217,28 @@ bool mpr_threads_abandon(struct mpr_keeper *k, struct mpr_worker *worker)
     struct mpr_task *task = worker->current.task;
     struct mpr_entry entry;
     uint32_t bond = MPR_BOND_HOLDS;
+    pid_t pid = atomic_load(&worker->pid);
     mpr_pool_lock();
     int err = mpr_pool_take_record(pool, k->self, &entry);
     mpr_pool_unlock();
     if (err < 0) {
         return false;
     }
-    if (!copy_task(pool, k->self, task, entry.task) ||
-        !atomic_compare_exchange_strong(&worker->bond, &bond,
-                                        MPR_BOND_ABANDONED)) {
+    bool copied = copy_task(pool, k->self, task, entry.task);
+    mpr_pool_lock(); /* or the thread might come back before it is replaced */
+    bool abandoned = copied && atomic_compare_exchange_strong(
+                                   &worker->bond, &bond, MPR_BOND_ABANDONED);
+    if (abandoned) {
+        replace(pool, worker, &entry);
+    }
+    mpr_pool_unlock();
+    if (!abandoned) {
         mpr_pool_give_back(pool, k->self, &entry);
         return false;
     }
-    mpr_pool_lock();
-    replace(pool, worker, &entry);
-    mpr_pool_unlock();
     struct mpr_worker ghost = {.index = worker->index,
                                .current = entry,
-                               .pid = atomic_load(&worker->pid),
+                               .pid = pid,
                                .limit = MPR_OVERTIME};
     mpr_worker_settle(pool, k->self, &ghost, 0);
     return true;
