@@ -7,6 +7,15 @@
  * The process's life mutex is locked by one of its threads, whose end is not
  * the process's: it says so before it ends (`left`), and each thread that comes
  * by here then tries to lock it in its place.
+ *
+ * A process is announced: who sleeps deep watches the lives that he knows of
+ * (sleep.h), so the bell of news is rung once the slot is LIVE and before any
+ * thread does what others would have to learn of from its death. Several may
+ * come here at once, some without the mutex, and each may be stopped anywhere.
+ * So whoever finds the process unannounced rings, and only then says that it is
+ * announced: who finds that said knows that all have been told, by whomever.
+ * Told twice, they look once more. It is said of an id, lest a child that is
+ * forked in the midst of it, in a handler, say it of itself.
  */
 #include "shm/private.h"
 
@@ -20,14 +29,15 @@ static _Thread_local mpr_id life_of_mine;
 
 /* ---- this process ----------------------------------------------------- */
 
-/* This process has a slot, and has not done anything yet. */
-static atomic_bool unannounced;
+/* This process, while it has a slot and has not done anything yet; else 0. */
+static _Atomic mpr_id unannounced;
 
-/* Who sleeps may not watch this life yet. */
 static void announce(void)
 {
-    if (atomic_exchange(&unannounced, false)) {
+    mpr_id id = atomic_load(&unannounced);
+    if (id != 0) {
         mpr_births_tell();
+        atomic_compare_exchange_strong(&unannounced, &id, 0);
     }
 }
 
@@ -49,7 +59,7 @@ static void live_in(struct mpr_slot *slot)
     struct mpr_process_page *page = mpr_process_page_;
     page->id = mpr_slot_id(slot, atomic_load(&slot->state));
     life_of_mine = page->id;
-    atomic_store(&unannounced, true);
+    atomic_store(&unannounced, page->id);
     page->slot = slot;
 }
 
@@ -87,7 +97,7 @@ static int claim_slot(struct mpr_process_page *page, mpr_id *id)
 void mpr_self_in_child(struct mpr_slot *slot)
 {
     life_of_mine = 0;
-    atomic_store(&unannounced, false);
+    atomic_store(&unannounced, 0);
     if (slot != NULL) {
         live_in(slot);
         mpr_self_ = (struct mpr_self){0};
