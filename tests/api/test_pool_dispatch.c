@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pool_tasks.h"
+
 static mproc_pool *manual_pool(size_t workers)
 {
     return pool_with(
@@ -49,35 +51,6 @@ static int dispatch_to_the_end(mproc_pool *p)
 }
 
 /* ---- tasks and callbacks ---------------------------------------------- */
-
-static int waits_for(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)size;
-    (void)reply;
-    return mproc_queue_get(*(mproc_queue *const *)arg, NULL, 0, NULL,
-                           MPROC_FOREVER);
-}
-
-static int tells_pid(const void *arg, size_t size, mproc_reply *reply)
-{
-    pid_t pid = getpid();
-    (void)arg;
-    (void)size;
-    return mproc_reply_set(reply, &pid, sizeof pid);
-}
-
-/* Says its pid and waits for ever. */
-static int stays(const void *arg, size_t size, mproc_reply *reply)
-{
-    mproc_queue *here = *(mproc_queue *const *)arg;
-    pid_t pid = getpid();
-    (void)size;
-    (void)reply;
-    mproc_queue_put(here, &pid, sizeof pid, MPROC_FOREVER);
-    while (pause() != 0) {
-    }
-    return 0;
-}
 
 static int dies(const void *arg, size_t size, mproc_reply *reply)
 {
@@ -461,12 +434,6 @@ static void a_callback_inside_another_is_of_both_pools(void **state)
     assert_err(mproc_pool_close(n.outer), MPROC_EINVAL);
 }
 
-static void free_it(const mproc_outcome *o, void *user)
-{
-    (void)o;
-    mproc_pool_free(user);
-}
-
 static void terminate_it(const mproc_outcome *o, void *user)
 {
     (void)o;
@@ -738,9 +705,6 @@ static void refusals(void **state)
 }
 
 /* ---- main ------------------------------------------------------------- */
-
-#define CLEAN(test) \
-    cmocka_unit_test_setup_teardown(test, note_what_is, nothing_is_left)
 
 int main(void)
 {
