@@ -70,7 +70,7 @@ void mpr_iter_keep(struct mproc_result *result, struct mpr_task *task)
     struct mpr_iteration *iter = result->batch->iter;
     struct mpr_part *part = task->chunk->part;
     mproc_pool *pool = (mproc_pool *)result->pool;
-    pool->mine->pending -= part->items - 1; /* the record's is left */
+    atomic_fetch_add(&pool->mine->collected, part->items - 1); /* one is left */
     mpr_bell_ring(&pool->room, INT_MAX);
     part->chunk = task->chunk;
     part->replies = task->reply;
@@ -404,7 +404,7 @@ static void end(struct mpr_thread *self, struct mproc_result *result)
 {
     struct mpr_iteration *iter = result->batch->iter;
     mpr_batch_close(self, result);
-    mpr_batch_abandon(result, self);
+    mpr_batch_abandon(result);
     mpr_pool_lock();
     struct mpr_part *part = iter->ended;
     iter->ended = NULL;
