@@ -3,42 +3,117 @@
 #ifndef BENCH_H
 #define BENCH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-/* libmproc beside a peer that does the same work. */
+enum { WORKERS = 2, PEERS_MAX = 4, NOT_THERE = -1 };
+
+struct row;
+
+/*
+ * Do n operations: nanoseconds for one of them, or whatever else the row tells.
+ * Below zero: the peer is not there.
+ */
+typedef double measure_fn(const struct row *row, long n);
+
+/* Something else that does the same work. */
+struct peer {
+    const char *name;
+    const char *needs;   /* what has to be installed for it, if anything */
+    measure_fn *measure; /* NULL: it is not built */
+    double target; /* how many times as good libmproc is to be; 0: told only */
+    long n;        /* operations in a round; 0: as many as libmproc does */
+    double limit;  /* no peer but this number */
+};
+
 struct row {
     const char *name;
-    const char *peer;
     long n; /* operations in a round */
-    /* Do n operations: nanoseconds for one of them. */
-    double (*ours_ns)(const struct row *row, long n);
-    double (*peer_ns)(const struct row *row, long n);
+    measure_fn *measure;
+    struct peer peers[PEERS_MAX]; /* up to the first without a name */
     /* Messages: bytes of one, limit of the queue, pairs of processes. */
     size_t size;
     size_t maxsize;
     int pairs;
-    int many;   /* in a call; 0: one, by the calls for one */
-    int robust; /* the mutex */
+    int many; /* in a call; 0: one, by the calls for one */
     /* Processes: MPROC_START_…, and `size` bytes that their maker touched. */
     int start;
+    /* The pool: its arrays are in the shared heap; nanoseconds between calls;
+     * items that travel together. */
+    int shared;
+    long pause_ns;
+    size_t chunk;
 };
 
-double bench_queue_ns(const struct row *row, long n);
-double bench_one_by_one_ns(const struct row *row, long n);
-double bench_loan_ns(const struct row *row, long n);
-double bench_copy_ns(const struct row *row, long n);
-double bench_pipe_ns(const struct row *row, long n);
-double bench_memcpy_ns(const struct row *row, long n);
-double bench_contended_lock_ns(const struct row *row, long n);
-double bench_contended_mutex_ns(const struct row *row, long n);
-double bench_pool_ns(const struct row *row, long n);
-double bench_start_ns(const struct row *row, long n);
-double bench_fork_ns(const struct row *row, long n);
-double bench_prefork_ns(const struct row *row, long n);
+extern const struct row rows[];
+extern const int rows_count;
+
+/* What was measured of a row. */
+enum { ROUNDS_MAX = 7 };
+
+struct series { /* once table.c has got it: sorted */
+    double at[ROUNDS_MAX];
+};
+
+struct times {
+    bool wanted;
+    struct series ours, peer[PEERS_MAX], ratio[PEERS_MAX];
+    bool missing[PEERS_MAX];
+};
+
+/* table.c: the rows that are wanted. */
+void bench_sort(struct times *times, int rounds);
+void bench_print_table(const struct times *times, int rounds);
+void bench_print_json(const struct times *times, int rounds);
+
+/* messages.c */
+measure_fn bench_queue, bench_one_by_one, bench_one_pair, bench_loan,
+    bench_copy, bench_pipe, bench_memcpy;
+
+/* locks.c */
+measure_fn bench_lock, bench_robust_mutex, bench_plain_mutex,
+    bench_contended_lock, bench_contended_mutex;
+
+/* starts.c */
+measure_fn bench_start, bench_fork;
+
+/* pools.c */
+measure_fn bench_tasks, bench_results, bench_apply, bench_map, bench_map_calls,
+    bench_pending;
+
+/* What every task does: one more, and the compiler does not see it. */
+int bench_add_one(int x);
+
+/* The sum of what bench_add_one made of 0 to n - 1. */
+long long bench_sum(long n);
+
+/* `--pending n`: the bytes of n tasks that wait, in a process of its own. */
+void bench_print_pending(long n);
+
+/* prefork.c */
+measure_fn bench_prefork, bench_prefork_call;
+
+/* openmp.c; NULL where the compiler has no OpenMP */
+__attribute__((weak)) measure_fn bench_omp_tasks, bench_omp_dynamic,
+    bench_omp_static, bench_omp_calls;
+
+/* python.c */
+measure_fn bench_py_map_by_one, bench_py_map, bench_py_map_calls,
+    bench_py_async, bench_py_apply, bench_py_pending;
+
+/* child.c */
+
+/*
+ * The number that `run` prints on standard output, in a child, before it
+ * returns; or that the program prints which it executes. Exit status 127 means
+ * that there is no such program: NOT_THERE.
+ */
+typedef void child_fn(const void *arg);
+double bench_in_child(child_fn *run, const void *arg);
 
 static inline void must(int ok, const char *what)
 {
@@ -53,6 +128,17 @@ static inline double now_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+/* Sleep between two calls, if the row says so. How long that took. */
+static inline double bench_pause(const struct row *row)
+{
+    if (row->pause_ns == 0) {
+        return 0;
+    }
+    double begin = now_ns();
+    nanosleep(&(struct timespec){.tv_nsec = row->pause_ns}, NULL);
+    return now_ns() - begin;
 }
 
 /* Wait for this very child: others may be a pool's. */

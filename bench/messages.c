@@ -98,7 +98,7 @@ static double flow_ns(const struct row *row, const struct channel *c, long n)
     return (now_ns() - begin) / (double)(n / row->pairs * row->pairs);
 }
 
-double bench_queue_ns(const struct row *row, long n)
+double bench_queue(const struct row *row, long n)
 {
     struct channel c;
     mproc_queue_opts opts = {.maxsize = row->maxsize};
@@ -108,15 +108,22 @@ double bench_queue_ns(const struct row *row, long n)
     return ns;
 }
 
-double bench_one_by_one_ns(const struct row *row, long n)
+double bench_one_by_one(const struct row *row, long n)
 {
     struct row one = *row;
     one.many = 0;
-    return bench_queue_ns(&one, n);
+    return bench_queue(&one, n);
+}
+
+double bench_one_pair(const struct row *row, long n)
+{
+    struct row one = *row;
+    one.pairs = 1;
+    return bench_queue(&one, n);
 }
 
 /* There and back in one process: what it costs beside the writing of it. */
-double bench_loan_ns(const struct row *row, long n)
+double bench_loan(const struct row *row, long n)
 {
     mproc_queue *q;
     mproc_message m;
@@ -133,7 +140,7 @@ double bench_loan_ns(const struct row *row, long n)
     return ns;
 }
 
-double bench_copy_ns(const struct row *row, long n)
+double bench_copy(const struct row *row, long n)
 {
     mproc_queue *q;
     char *buf = malloc(row->size);
@@ -152,7 +159,7 @@ double bench_copy_ns(const struct row *row, long n)
     return ns;
 }
 
-double bench_pipe_ns(const struct row *row, long n)
+double bench_pipe(const struct row *row, long n)
 {
     struct channel c = {.queue = NULL};
     must(pipe(c.fds) == 0, "pipe");
@@ -162,7 +169,7 @@ double bench_pipe_ns(const struct row *row, long n)
     return ns;
 }
 
-double bench_memcpy_ns(const struct row *row, long n)
+double bench_memcpy(const struct row *row, long n)
 {
     char *from = malloc(row->size), *to = malloc(row->size);
     must(from && to, "malloc");
