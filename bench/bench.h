@@ -10,6 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { WORKERS = 2, PEERS_MAX = 4, NOT_THERE = -1 };
 
 struct row;
@@ -42,35 +46,39 @@ struct row {
     int many; /* in a call; 0: one, by the calls for one */
     /* Processes: MPROC_START_…, and `size` bytes that their maker touched. */
     int start;
-    /* The pool: its arrays are in the shared heap; nanoseconds between calls;
-     * items that travel together. */
+    /* The pool: its arrays are in the shared heap; items that travel
+     * together. */
     int shared;
-    long pause_ns;
     size_t chunk;
 };
 
 extern const struct row rows[];
 extern const int rows_count;
 
-/* What was measured of a row. */
+/* What was measured of a row, sorted when it is printed. */
 enum { ROUNDS_MAX = 7 };
 
-struct series { /* once table.c has got it: sorted */
-    double at[ROUNDS_MAX];
-};
+typedef double series[ROUNDS_MAX];
 
 struct times {
     bool wanted;
-    struct series ours, peer[PEERS_MAX], ratio[PEERS_MAX];
     bool missing[PEERS_MAX];
+    series ours, peer[PEERS_MAX], ratio[PEERS_MAX];
 };
 
 /* table.c: the rows that are wanted. */
-void bench_sort(struct times *times, int rounds);
 void bench_print_table(const struct times *times, int rounds);
 void bench_print_json(const struct times *times, int rounds);
 
 /* messages.c */
+
+/* Send or receive n messages of the row's size, in a child of its own. */
+typedef void side_fn(void *channel, bool sends, const struct row *row, long n);
+
+/* Nanoseconds for one of n messages, of which each pair of sides has its part.
+ */
+double bench_flow(const struct row *row, side_fn *side, void *channel, long n);
+
 measure_fn bench_queue, bench_one_by_one, bench_one_pair, bench_loan,
     bench_copy, bench_pipe, bench_memcpy;
 
@@ -82,8 +90,8 @@ measure_fn bench_lock, bench_robust_mutex, bench_plain_mutex,
 measure_fn bench_start, bench_fork;
 
 /* pools.c */
-measure_fn bench_tasks, bench_results, bench_apply, bench_map, bench_map_calls,
-    bench_pending;
+measure_fn bench_tasks, bench_results, bench_apply, bench_apply_asleep,
+    bench_map, bench_map_calls, bench_pending;
 
 /* What every task does: one more, and the compiler does not see it. */
 int bench_add_one(int x);
@@ -95,17 +103,20 @@ long long bench_sum(long n);
 void bench_print_pending(long n);
 
 /* prefork.c */
-measure_fn bench_prefork, bench_prefork_call;
+measure_fn bench_prefork, bench_prefork_call, bench_prefork_asleep;
 
 /* openmp.c; NULL where the compiler has no OpenMP */
-__attribute__((weak)) measure_fn bench_omp_tasks, bench_omp_dynamic,
-    bench_omp_static, bench_omp_calls;
+__attribute__((weak)) measure_fn bench_omp_tasks, bench_omp_handed,
+    bench_omp_dynamic, bench_omp_static, bench_omp_calls;
+
+/* boost.cc; NULL where it is not installed */
+__attribute__((weak)) measure_fn bench_boost;
 
 /* python.c */
-measure_fn bench_py_map_by_one, bench_py_map, bench_py_map_calls,
-    bench_py_async, bench_py_apply, bench_py_pending;
+measure_fn bench_py_queue, bench_py_map_by_one, bench_py_map,
+    bench_py_map_calls, bench_py_async, bench_py_apply, bench_py_pending;
 
-/* child.c */
+/* measure.c */
 
 /*
  * The number that `run` prints on standard output, in a child, before it
@@ -114,6 +125,16 @@ measure_fn bench_py_map_by_one, bench_py_map, bench_py_map_calls,
  */
 typedef void child_fn(const void *arg);
 double bench_in_child(child_fn *run, const void *arg);
+
+/*
+ * How long one call takes, the median of n of them, with pauses between them in
+ * which everybody goes to sleep.
+ */
+typedef void call_fn(void *user, int i);
+double bench_asleep(call_fn *call, void *user, long n);
+
+/* Then the median is in the middle, the extremes are at the ends. */
+void bench_sort(double *values, long n);
 
 static inline void must(int ok, const char *what)
 {
@@ -130,22 +151,15 @@ static inline double now_ns(void)
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
-/* Sleep between two calls, if the row says so. How long that took. */
-static inline double bench_pause(const struct row *row)
-{
-    if (row->pause_ns == 0) {
-        return 0;
-    }
-    double begin = now_ns();
-    nanosleep(&(struct timespec){.tv_nsec = row->pause_ns}, NULL);
-    return now_ns() - begin;
-}
-
 /* Wait for this very child: others may be a pool's. */
 static inline void wait_for(pid_t pid)
 {
     int status = -1;
     must(waitpid(pid, &status, 0) == pid && status == 0, "a child");
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -119,19 +119,34 @@ double bench_results(const struct row *row, long n)
 }
 
 /* One at a time. */
+
+static void call_add_one(void *pool, int i)
+{
+    mproc_call call = {.fn = add_one, MPROC_ARG(i)};
+    int x;
+    must(mproc_pool_apply(pool, &call, &x, sizeof x, MPROC_FOREVER) == 0,
+         "mproc_pool_apply");
+    must(x == i + 1, "a reply");
+}
+
 double bench_apply(const struct row *row, long n)
 {
     mproc_pool *pool = new_pool();
+    (void)row;
     double begin = now_ns();
     for (int i = 0; i < n; i++) {
-        mproc_call call = {.fn = add_one, MPROC_ARG(i)};
-        int x;
-        begin += bench_pause(row);
-        must(mproc_pool_apply(pool, &call, &x, sizeof x, MPROC_FOREVER) == 0,
-             "mproc_pool_apply");
-        must(x == i + 1, "a reply");
+        call_add_one(pool, i);
     }
     double ns = (now_ns() - begin) / (double)n;
+    mproc_pool_free(pool);
+    return ns;
+}
+
+double bench_apply_asleep(const struct row *row, long n)
+{
+    mproc_pool *pool = new_pool();
+    (void)row;
+    double ns = bench_asleep(call_add_one, pool, n);
     mproc_pool_free(pool);
     return ns;
 }

@@ -90,19 +90,35 @@ double bench_prefork(const struct row *row, long n)
     return ns;
 }
 
+static void call(void *user, int i)
+{
+    struct prefork *p = user;
+    struct message m = {.task = i, .x = i};
+    must(write(p->requests[1], &m, sizeof m) == sizeof m, "write");
+    must(read(p->replies[0], &m, sizeof m) == sizeof m, "read");
+    must(m.x == i + 1, "a reply");
+}
+
 double bench_prefork_call(const struct row *row, long n)
 {
     struct prefork p;
+    (void)row;
     begin(&p);
     double since = now_ns();
     for (int i = 0; i < n; i++) {
-        struct message m = {.task = i, .x = i};
-        since += bench_pause(row);
-        must(write(p.requests[1], &m, sizeof m) == sizeof m, "write");
-        must(read(p.replies[0], &m, sizeof m) == sizeof m, "read");
-        must(m.x == i + 1, "a reply");
+        call(&p, i);
     }
     double ns = (now_ns() - since) / (double)n;
+    end(&p);
+    return ns;
+}
+
+double bench_prefork_asleep(const struct row *row, long n)
+{
+    struct prefork p;
+    (void)row;
+    begin(&p);
+    double ns = bench_asleep(call, &p, n);
     end(&p);
     return ns;
 }

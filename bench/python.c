@@ -33,6 +33,11 @@ static double python(const char *what, long n, long more)
     return bench_in_child(run_python, &(struct work){what, n, more});
 }
 
+double bench_py_queue(const struct row *row, long n)
+{
+    return python("queue", n, row->pairs);
+}
+
 double bench_py_map(const struct row *row, long n)
 {
     (void)row;
@@ -58,7 +63,8 @@ double bench_py_async(const struct row *row, long n)
 
 double bench_py_apply(const struct row *row, long n)
 {
-    return python("apply", n, row->pause_ns);
+    (void)row;
+    return python("apply", n, 0);
 }
 
 double bench_py_pending(const struct row *row, long n)

@@ -6,6 +6,7 @@ usage: python.py <what> <n> <more>
 Starting and ending the workers does not count, and they are there when the
 clock starts. Exit status 127: it cannot be measured here.
 """
+import os
 import sys
 import time
 
@@ -69,15 +70,13 @@ def apply_async(pool, n, _):
     return ns
 
 
-def apply(pool, n, pause_ns):
-    total = 0
-    for i in range(n):
-        if pause_ns:
-            time.sleep(pause_ns / 1e9)
-        begin = time.perf_counter_ns()
-        must(pool.apply(add_one, (i,)) == i + 1, "a reply")
-        total += time.perf_counter_ns() - begin
-    return total / n
+def apply(pool, n, _):
+    def run():
+        return [pool.apply(add_one, (i,)) for i in range(n)]
+
+    ns, replies = clock(run, n)
+    must_add_up(replies, n)
+    return ns
 
 
 go = None
@@ -94,7 +93,7 @@ def hold():
 
 def resident():
     with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * 4096
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def pending(n):
@@ -110,10 +109,45 @@ def pending(n):
     return grown / n
 
 
+def transfer(queue, sends, n, there):
+    there.wait()
+    for _ in range(n):
+        if sends:
+            queue.put(bytes(64))
+        else:
+            must(len(queue.get()) == 64, "a message")
+
+
+def flow(n, pairs):
+    """Nanoseconds for each of n messages, from when all sides are there.
+
+    They go where the system puts them: each has two threads.
+    """
+    queue = multiprocessing.Queue()
+    there = multiprocessing.Barrier(2 * pairs + 1)
+    sides = [
+        multiprocessing.Process(
+            target=transfer, args=(queue, i % 2 == 0, n // pairs, there)
+        )
+        for i in range(2 * pairs)
+    ]
+    for side in sides:
+        side.start()
+    there.wait()
+    begin = time.perf_counter_ns()
+    for side in sides:
+        side.join()
+        must(side.exitcode == 0, "a child")
+    return (time.perf_counter_ns() - begin) / (n // pairs * pairs)
+
+
 def main():
     what, n, more = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     if what == "pending":
         print(pending(n))
+        return
+    if what == "queue":
+        print(flow(n, more))
         return
     measure = {
         "map": map_once,

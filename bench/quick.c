@@ -50,7 +50,7 @@ static void play_peer(const struct row *row, struct times *t, int i, int round,
     }
     long n = scaled(peer->n > 0 ? peer->n : row->n, smoke);
     double figure = measure_peer(row, peer, n);
-    t->peer[i].at[round] = figure;
+    t->peer[i][round] = figure;
     t->missing[i] = figure < 0;
     must(figure >= 0 || peer->needs != NULL, peer->name);
 }
@@ -71,13 +71,22 @@ static void play(const struct row *row, struct times *t, int round, bool smoke)
     for (int i = 0; i <= peers; i++) {
         int who = (round + i) % (peers + 1);
         if (who == 0) {
-            t->ours.at[round] = row->measure(row, scaled(row->n, smoke));
+            t->ours[round] = row->measure(row, scaled(row->n, smoke));
         } else {
             play_peer(row, t, who - 1, round, smoke);
         }
     }
     for (int i = 0; i < peers; i++) {
-        t->ratio[i].at[round] = t->peer[i].at[round] / t->ours.at[round];
+        t->ratio[i][round] = t->peer[i][round] / t->ours[round];
+    }
+}
+
+static void sort(struct times *times, int rounds)
+{
+    bench_sort(times->ours, rounds);
+    for (int i = 0; i < PEERS_MAX; i++) {
+        bench_sort(times->peer[i], rounds);
+        bench_sort(times->ratio[i], rounds);
     }
 }
 
@@ -108,7 +117,7 @@ static int run(const struct options *options)
         }
     }
     for (int i = 0; i < rows_count; i++) {
-        bench_sort(&times[i], rounds);
+        sort(&times[i], rounds);
     }
     (options->json ? bench_print_json : bench_print_table)(times, rounds);
     free(times);

@@ -9,18 +9,25 @@
 
 #define OPENMP "a compiler with OpenMP"
 #define PYTHON "python3"
+#define BOOST "Boost.Interprocess and a C++ compiler"
 
 /* clang-format off */
 const struct row rows[] = {
     {.name = "64 B, 1 to 1, no limit", .n = 500000,
      .measure = bench_queue, .size = 64, .pairs = 1,
-     .peers = {{.name = "pipe", .measure = bench_pipe}}},
+     .peers = {{.name = "pipe", .measure = bench_pipe},
+               {.name = "Python Queue", .measure = bench_py_queue, .n = 20000,
+                .target = 80, .needs = PYTHON}}},
     {.name = "64 B, 1 to 1, maxsize 1000", .n = 500000,
      .measure = bench_queue, .size = 64, .pairs = 1, .maxsize = 1000,
-     .peers = {{.name = "pipe", .measure = bench_pipe}}},
+     .peers = {{.name = "pipe", .measure = bench_pipe},
+               {.name = "Boost message_queue", .measure = bench_boost,
+                .target = 2.5, .needs = BOOST}}},
     {.name = "64 B, 4 to 4, maxsize 1000", .n = 500000,
      .measure = bench_queue, .size = 64, .pairs = 4, .maxsize = 1000,
      .peers = {{.name = "pipe", .measure = bench_pipe},
+               {.name = "Boost message_queue", .measure = bench_boost,
+                .target = 2.5, .needs = BOOST},
                {.name = "1 to 1", .measure = bench_one_pair,
                 .target = 1 / 1.2}}},
     {.name = "64 B, 64 in a call", .n = 2000000,
@@ -45,6 +52,8 @@ const struct row rows[] = {
                 .target = 3},
                {.name = "OpenMP task", .measure = bench_omp_tasks,
                 .target = 0.6, .needs = OPENMP},
+               {.name = "OpenMP, handed over", .measure = bench_omp_handed,
+                .needs = OPENMP},
                {.name = "Python map, chunk 1", .n = 20000,
                 .measure = bench_py_map_by_one,
                 .target = 80, .needs = PYTHON}}},
@@ -65,8 +74,8 @@ const struct row rows[] = {
                {.name = "Python apply", .measure = bench_py_apply, .n = 2000,
                 .needs = PYTHON}}},
     {.name = "pool apply, asleep", .n = 100,
-     .measure = bench_apply, .pause_ns = 5000000,
-     .peers = {{.name = "prefork on pipes", .measure = bench_prefork_call,
+     .measure = bench_apply_asleep,
+     .peers = {{.name = "prefork on pipes", .measure = bench_prefork_asleep,
                 .target = 1}}},
     {.name = "pool map of 10 million, an item", .n = 10000000,
      .measure = bench_map,

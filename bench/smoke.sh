@@ -55,8 +55,11 @@ while IFS='|' read -r row peer needs; do
     in_json "$row" "$peer" "$rest" || complain "not in the JSON: $row, $peer"
 done <<'END'
 64 B, 1 to 1, no limit|pipe
+64 B, 1 to 1, no limit|Python Queue|python3
 64 B, 1 to 1, maxsize 1000|pipe
+64 B, 1 to 1, maxsize 1000|Boost message_queue|Boost.Interprocess and a C\+\+ compiler
 64 B, 4 to 4, maxsize 1000|pipe
+64 B, 4 to 4, maxsize 1000|Boost message_queue|Boost.Interprocess and a C\+\+ compiler
 64 B, 4 to 4, maxsize 1000|1 to 1
 64 B, 64 in a call|one by one
 1 MiB message, 1 to 1|memcpy of 1 MiB
@@ -66,6 +69,7 @@ loan to release, 16 MiB|limit
 loan to release, 16 MiB|put, get
 pool task|prefork on pipes
 pool task|OpenMP task|a compiler with OpenMP
+pool task|OpenMP, handed over|a compiler with OpenMP
 pool task|Python map, chunk 1|python3
 pool task and its result|Python apply_async|python3
 pool map, chunk 1|Python map, chunk 1|python3

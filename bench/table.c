@@ -2,50 +2,27 @@
 /* What was measured, for people and for machines. */
 #include "bench.h"
 
-#include <stdlib.h>
-
-static int compare(const void *a, const void *b)
+static double median(const series s, int rounds)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    return s[rounds / 2];
 }
 
-static void sort(struct series *s, int rounds)
-{
-    qsort(s->at, (size_t)rounds, sizeof *s->at, compare);
-}
-
-/* From here on the median is in the middle, the extremes at the ends. */
-void bench_sort(struct times *times, int rounds)
-{
-    sort(&times->ours, rounds);
-    for (int i = 0; i < PEERS_MAX; i++) {
-        sort(&times->peer[i], rounds);
-        sort(&times->ratio[i], rounds);
-    }
-}
-
-static double median(const struct series *s, int rounds)
-{
-    return s->at[rounds / 2];
-}
-
-static bool met(const struct peer *peer, const struct series *ratio, int rounds)
+static bool met(const struct peer *peer, const series ratio, int rounds)
 {
     return median(ratio, rounds) >= peer->target;
 }
 
 /* For people. */
 
-static void print_cell(const struct series *s, int rounds, int digits, int wide)
+static void print_cell(const series s, int rounds, int digits, int wide)
 {
     char text[80];
     snprintf(text, sizeof text, "%.*f (%.*f to %.*f)", digits,
-             median(s, rounds), digits, s->at[0], digits, s->at[rounds - 1]);
+             median(s, rounds), digits, s[0], digits, s[rounds - 1]);
     printf(" %-*s |", wide, text);
 }
 
-static void print_figure(const struct series *s, int rounds)
+static void print_figure(const series s, int rounds)
 {
     print_cell(s, rounds, median(s, rounds) < 100 ? 1 : 0, 29);
 }
@@ -61,12 +38,12 @@ static void print_beside(const struct peer *peer, const struct times *t, int i,
     if (peer->limit > 0) {
         printf(" %-29.0f |", peer->limit);
     } else {
-        print_figure(&t->peer[i], rounds);
+        print_figure(t->peer[i], rounds);
     }
-    print_cell(&t->ratio[i], rounds, 2, 25);
+    print_cell(t->ratio[i], rounds, 2, 25);
     if (peer->target > 0) {
         printf(" %6.2f | %-3s |\n", peer->target,
-               met(peer, &t->ratio[i], rounds) ? "yes" : "no");
+               met(peer, t->ratio[i], rounds) ? "yes" : "no");
     } else {
         printf(" %6s | %-3s |\n", "", "");
     }
@@ -82,7 +59,7 @@ void bench_print_table(const struct times *times, int rounds)
         for (int i = 0; i < PEERS_MAX && peers[i].name && times[r].wanted;
              i++) {
             printf("| %-32s |", rows[r].name);
-            print_figure(&times[r].ours, rounds);
+            print_figure(times[r].ours, rounds);
             print_beside(&peers[i], &times[r], i, rounds);
         }
     }
@@ -90,10 +67,10 @@ void bench_print_table(const struct times *times, int rounds)
 
 /* For machines. */
 
-static void print_values(const char *name, const struct series *s, int rounds)
+static void print_values(const char *name, const series s, int rounds)
 {
     printf(", \"%s\": {\"median\": %.3f, \"min\": %.3f, \"max\": %.3f}", name,
-           median(s, rounds), s->at[0], s->at[rounds - 1]);
+           median(s, rounds), s[0], s[rounds - 1]);
 }
 
 static void print_object(const struct row *row, const struct times *t, int i,
@@ -101,16 +78,16 @@ static void print_object(const struct row *row, const struct times *t, int i,
 {
     const struct peer *peer = &row->peers[i];
     printf("  {\"row\": \"%s\", \"peer\": \"%s\"", row->name, peer->name);
-    print_values("libmproc", &t->ours, rounds);
+    print_values("libmproc", t->ours, rounds);
     if (t->missing[i]) {
         printf(", \"skipped\": \"needs %s\"}", peer->needs);
         return;
     }
-    print_values("its", &t->peer[i], rounds);
-    print_values("ratio", &t->ratio[i], rounds);
+    print_values("its", t->peer[i], rounds);
+    print_values("ratio", t->ratio[i], rounds);
     if (peer->target > 0) {
         printf(", \"target\": %.3f, \"met\": %s", peer->target,
-               met(peer, &t->ratio[i], rounds) ? "true" : "false");
+               met(peer, t->ratio[i], rounds) ? "true" : "false");
     }
     printf("}");
 }
