@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is measured, beside what, and how it is to come out. A name with an
- * order in it, "≤ 1.25 times", is here a target of 1 / 1.25.
+ * What is measured, beside what, and how it is to come out: what may take 1.25
+ * times as long has a target of 1 / 1.25.
  */
 #include "bench.h"
 
