@@ -91,7 +91,7 @@ measure_fn bench_start, bench_fork;
 
 /* pools.c */
 measure_fn bench_tasks, bench_results, bench_apply, bench_apply_asleep,
-    bench_map, bench_map_calls, bench_pending;
+    bench_map, bench_map_calls, bench_pending, bench_pending_results;
 
 /* What every task does: one more, and the compiler does not see it. */
 int bench_add_one(int x);
@@ -99,8 +99,11 @@ int bench_add_one(int x);
 /* The sum of what bench_add_one made of 0 to n - 1. */
 long long bench_sum(long n);
 
-/* `--pending n`: the bytes of n tasks that wait, in a process of its own. */
-void bench_print_pending(long n);
+/*
+ * `--pending n`, `--pending-results n`: the bytes of each of n tasks that wait,
+ * in a process of its own.
+ */
+void bench_print_pending(long n, bool with_results);
 
 /* prefork.c */
 measure_fn bench_prefork, bench_prefork_call, bench_prefork_asleep;

@@ -8,6 +8,7 @@
 
 #include <mproc.h>
 #include <stdlib.h>
+#include <string.h>
 
 int bench_add_one(int x)
 {
@@ -232,10 +233,13 @@ static double resident(void)
  * In a fresh process, whose memory has not been used for anything before. All
  * that waits was written by this process, so it is resident here.
  */
-void bench_print_pending(long n)
+void bench_print_pending(long n, bool with_results)
 {
     mproc_event *go;
+    mproc_result **results = malloc((size_t)n * sizeof(mproc_result *));
     mproc_pool *pool = new_pool();
+    must(results != NULL, "malloc");
+    memset(results, 0xff, (size_t)n * sizeof *results); /* so it is touched */
     must(mproc_event_new(&go) == 0, "mproc_event_new");
     mproc_call held = {.fn = hold, MPROC_ARG(go)};
     for (int i = 0; i < WORKERS; i++) {
@@ -245,24 +249,44 @@ void bench_print_pending(long n)
     double before = resident();
     for (int i = 0; i < n; i++) {
         mproc_call call = {.fn = add_one, MPROC_ARG(i)};
-        must(mproc_pool_apply_async(pool, &call, NULL, MPROC_FOREVER) == 0,
+        must(mproc_pool_apply_async(pool, &call,
+                                    with_results ? &results[i] : NULL,
+                                    MPROC_FOREVER) == 0,
              "mproc_pool_apply_async");
     }
     printf("%f\n", (resident() - before) / (double)n);
     mproc_pool_free(pool);
+    for (long i = 0; i < n && with_results; i++) {
+        mproc_result_free(results[i]);
+    }
+    free(results);
     mproc_event_free(go);
 }
 
+struct pending {
+    long n;
+    bool with_results;
+};
+
 static void run_anew(const void *arg)
 {
+    const struct pending *pending = arg;
     char count[32];
-    snprintf(count, sizeof count, "%ld", *(const long *)arg);
-    execl("/proc/self/exe", "bench_quick", "--pending", count, (char *)NULL);
+    snprintf(count, sizeof count, "%ld", pending->n);
+    execl("/proc/self/exe", "bench_quick",
+          pending->with_results ? "--pending-results" : "--pending", count,
+          (char *)NULL);
     must(0, "exec");
 }
 
 double bench_pending(const struct row *row, long n)
 {
     (void)row;
-    return bench_in_child(run_anew, &n);
+    return bench_in_child(run_anew, &(struct pending){n, false});
+}
+
+double bench_pending_results(const struct row *row, long n)
+{
+    (void)row;
+    return bench_in_child(run_anew, &(struct pending){n, true});
 }

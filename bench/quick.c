@@ -133,8 +133,10 @@ static int run(const struct options *options)
 int main(int argc, char **argv)
 {
     struct options options = {.names = argv + 1};
-    if (argc == 3 && strcmp(argv[1], "--pending") == 0) { /* pools.c */
-        bench_print_pending(strtol(argv[2], NULL, 10));
+    bool bare = argc == 3 && strcmp(argv[1], "--pending") == 0;
+    bool results = argc == 3 && strcmp(argv[1], "--pending-results") == 0;
+    if (bare || results) { /* run by pools.c */
+        bench_print_pending(strtol(argv[2], NULL, 10), results);
         return 0;
     }
     for (; *options.names != NULL && **options.names == '-'; options.names++) {

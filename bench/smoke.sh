@@ -86,7 +86,7 @@ pool map in shared heap, an item|OpenMP static|a compiler with OpenMP
 pool map of 1000, a call|OpenMP dynamic|a compiler with OpenMP
 pool map of 1000, a call|Python map|python3
 bytes of a waiting pool task|limit
-bytes of a waiting pool task|Python apply_async|python3
+bytes of a pool task and result|Python apply_async|python3
 start and join a process|fork, waitpid
 by forkserver, small|fork, waitpid
 by forkserver, 1 GiB|limit
