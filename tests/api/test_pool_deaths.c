@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Pools whose workers, nurseries and makers die, or cannot be had. */
-#include "pool_support.h"
+#include "pool_kin.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -15,57 +14,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-/* ---- the system's view ------------------------------------------------ */
-
-struct stat_line {
-    char state;
-    int ppid;
-};
-
-static struct stat_line stat_of(pid_t pid)
-{
-    struct stat_line line = {'X', 0};
-    char path[32], text[256] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *f = fopen(path, "r");
-    if (f != NULL) {
-        const char *end =
-            fgets(text, sizeof text, f) != NULL ? strrchr(text, ')') : NULL;
-        if (end != NULL) {
-            sscanf(end + 1, " %c %d", &line.state, &line.ppid);
-        }
-        fclose(f);
-    }
-    return line;
-}
-
-static bool runs(pid_t pid)
-{
-    return strchr("XZ", stat_of(pid).state) == NULL;
-}
-
-static void expect_gone(pid_t pid)
-{
-    for (int i = 0; i < 3000 && runs(pid); i++) {
-        usleep(10000);
-    }
-    assert_false(runs(pid));
-}
-
-/* The nursery is the parent of the workers. */
-static pid_t nursery_of(mproc_pool *p)
-{
-    pid_t worker[16];
-    size_t count = mproc_pool_worker_pids(p, worker, 16);
-    for (size_t i = 0; i < count && i < 16; i++) {
-        int parent = stat_of(worker[i]).ppid;
-        if (parent > 1 && stat_of(parent).ppid == getpid()) {
-            return parent;
-        }
-    }
-    return 0;
-}
 
 /* ---- tasks ------------------------------------------------------------ */
 
