@@ -472,6 +472,12 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);
  */
 bool mpr_pool_workers_gone(const mproc_pool *pool);
 
+/*
+ * The kernel ends workers with their nursery, but for those that have changed
+ * their user since: whom it spared.
+ */
+void mpr_pool_end_orphans(const mproc_pool *pool);
+
 /* An entry of `done`: if its task has ended, that is told and dropped. */
 void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
                            const struct mpr_entry *entry);
