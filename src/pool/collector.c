@@ -184,7 +184,11 @@ static int nursery_work(struct collector *c)
 {
     mproc_pool *pool = c->pool;
     if (reap_nursery(pool)) {
-        return mpr_pool_workers_gone(pool) ? WORK_NURSERY : MPROC_EEMPTY;
+        if (mpr_pool_workers_gone(pool)) {
+            return WORK_NURSERY;
+        }
+        mpr_pool_end_orphans(pool);
+        return MPROC_EEMPTY;
     }
     bool leaves = !pool->mine->leaving && nursery_is_leaving(pool);
     return leaves ? WORK_LEAVING : MPROC_EEMPTY;

@@ -68,8 +68,7 @@ static void cancel(const struct mpr_entry *entry, void *user)
     mpr_pool_unlock();
 }
 
-/* Threads can only be told. */
-static void end_all(struct mpr_keeper *k)
+void mpr_keeper_end_all(struct mpr_keeper *k)
 {
     struct mpr_worker *worker;
     if (k->pool->threads) {
@@ -357,7 +356,7 @@ int64_t mpr_keeper_pass(struct mpr_keeper *k)
     int64_t next = end_what_must(k);
     if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||
         atomic_load(&pool->report) < 0) {
-        end_all(k);
+        mpr_keeper_end_all(k);
     }
     keep_number(k);
     struct census now = census(k);

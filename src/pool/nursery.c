@@ -31,7 +31,10 @@ int mpr_nursery_fork(struct mpr_keeper *k, struct mpr_worker *worker)
     return 0;
 }
 
-/* Its maker's death ends it at once, and the kernel then ends the workers. */
+/*
+ * Its maker's death ends it at once, and the workers: the kernel would do that,
+ * but not where one has changed its user since.
+ */
 static void keep(struct mpr_keeper *k)
 {
     mproc_pool *pool = k->pool;
@@ -39,6 +42,7 @@ static void keep(struct mpr_keeper *k)
         struct mpr_sleep sleep;
         uint32_t seen = mpr_bell_watch(&pool->to_nursery);
         if (mpr_id_is_dead(pool->maker)) {
+            mpr_keeper_end_all(k);
             mpr_os_end(0);
         }
         int64_t next = mpr_keeper_pass(k);
@@ -103,6 +107,7 @@ pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask)
     if (child.pid == 0) {
         mpr_who_become_named("PoolNursery");
         mpr_os_signal_ignore(SIGINT);
+        mpr_os_continue_with_parent();
         child.mask = *mask;
         mpr_child_ready(&child);
         mpr_os_on_child_end(&pool->to_nursery);

@@ -46,6 +46,7 @@ static void end_pools(void)
         if (mine->nursery_pid > 0) {
             mpr_os_child_signal(mine->nursery_pid, -1, SIGKILL);
         }
+        mpr_pool_end_orphans(mine->pool);
     }
     mpr_pool_unlock();
 }
@@ -330,6 +331,7 @@ static void end_nursery(mproc_pool *pool)
     mine->nursery_pid = 0;
     atomic_store(&pool->nursery, 0);
     while (!mpr_pool_workers_gone(pool)) {
+        mpr_pool_end_orphans(pool);
         mpr_os_child_wait(-1, MPROC_FOREVER);
     }
 }

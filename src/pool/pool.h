@@ -550,6 +550,9 @@ int64_t mpr_keeper_pass(struct mpr_keeper *k);
 void mpr_keeper_leave(mproc_pool *pool);
 enum { MPR_KEEPER_OVER = -1 };
 
+/* End all workers; threads are only told. */
+void mpr_keeper_end_all(struct mpr_keeper *k);
+
 /* Say what the start came to, unless that was said. */
 void mpr_keeper_report(mproc_pool *pool, int result);
 

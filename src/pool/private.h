@@ -488,6 +488,12 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);
  */
 bool mpr_pool_workers_gone(const mproc_pool *pool);
 
+/*
+ * The kernel ends workers with their nursery, but for those that have changed
+ * their user since: whom it spared.
+ */
+void mpr_pool_end_orphans(const mproc_pool *pool);
+
 /* One of what has been told, or may not have been. False: there is none. */
 bool mpr_collector_take_in(mproc_pool *pool, struct mpr_thread *self);
 
