@@ -261,6 +261,9 @@ struct mpr_os_parent {
  */
 void mpr_os_end_with_parent(const struct mpr_os_parent *parent);
 
+/* In the child: be let go on, if stopped, when a thread of the parent ends. */
+void mpr_os_continue_with_parent(void);
+
 /* ---- descriptors ------------------------------------------------------ */
 
 /*

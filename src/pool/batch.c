@@ -56,12 +56,10 @@ static void tell_items(mproc_pool *pool, struct mpr_batch_state *batch,
 static void count_items(mproc_pool *pool, const struct mpr_chunk *chunk,
                         size_t bad)
 {
-    mpr_pool_lock();
     mpr_pool_count(pool, MPROC_OK, bad);
     for (size_t i = bad; i < chunk->count; i++) {
         mpr_pool_count(pool, chunk->status[i], 1);
     }
-    mpr_pool_unlock();
 }
 
 static void take_in(mproc_pool *pool, struct mpr_thread *self,
@@ -159,19 +157,19 @@ static int attempt_forget(void *user)
 
 /*
  * In a callback nobody takes in what has ended: it waits for the workers alone.
- * When they are ended the nursery says so by `done`.
+ * When they are ended the nursery tells so.
  */
 static void forget(struct mproc_result *result)
 {
     mproc_pool *pool = (mproc_pool *)result->pool;
-    mpr_sleep_until(&pool->done.items, MPROC_FOREVER, MPROC_ETIMEDOUT,
+    mpr_sleep_until(&pool->to_collector, MPROC_FOREVER, MPROC_ETIMEDOUT,
                     attempt_forget, result);
     result->batch->forgotten = true;
 }
 
-void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self)
+void mpr_batch_abandon(struct mproc_result *result)
 {
-    mpr_result_cancel(result, self);
+    mpr_result_cancel(result);
     if (mpr_result_await(result, MPROC_FOREVER, true) == MPROC_EDEADLK) {
         forget(result);
     }

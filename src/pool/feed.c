@@ -119,10 +119,7 @@ static int submit_part(struct mpr_thread *self, struct mproc_result *result,
     struct mpr_chunk *chunk =
         mpr_chunk_new(self, batch, batch->sent, part->items);
     if (chunk == NULL) {
-        mpr_pool_lock();
-        pool->mine->pending -= part->items - 1;
-        pool->mine->left -= part->items - 1;
-        mpr_pool_unlock();
+        atomic_fetch_sub(&pool->mine->accepted, part->items - 1);
         mpr_pool_refuse_task(pool, self, &part->entry);
         return MPROC_ENOMEM;
     }
@@ -195,9 +192,7 @@ static void end_rest(mproc_pool *pool, struct mpr_thread *self,
                                  .data = mpr_no_reply,
                                  .error = mproc_strerror(status)};
         mpr_batch_note_bad(self, result, &outcome);
-        mpr_pool_lock();
         mpr_pool_count_unsent(pool, status, 1);
-        mpr_pool_unlock();
         if (batch->is.status != NULL) {
             batch->is.status[batch->sent] = status;
         }
@@ -323,7 +318,7 @@ int mpr_batch_begin(mproc_pool *pool, struct mpr_thread *self,
         if (batch->parts == 0) {
             atomic_store(&pool->mine->attend, true);
         }
-        mpr_bell_ring(&pool->done.items, INT_MAX);
+        mpr_bell_ring(&pool->to_collector, INT_MAX);
     }
     mpr_pool_unlock();
     return refused ? err : 0;

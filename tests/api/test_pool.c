@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Pools whose workers do what they should: tasks, results, batches. */
-#include "pool_support.h"
+#include "pool_kin.h"
 
 #include <errno.h>
 #include <math.h>
@@ -1064,20 +1064,6 @@ static int leaves_a_pool(const void *arg, size_t size, mproc_reply *reply)
     return err == 0 ? mproc_reply_set(reply, &pid, sizeof pid) : err;
 }
 
-static bool runs(pid_t pid)
-{
-    char path[32], text[256] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *f = fopen(path, "r");
-    bool zombie = false;
-    if (f != NULL) {
-        zombie = fgets(text, sizeof text, f) != NULL &&
-                 (strstr(text, ") Z") != NULL || strstr(text, ") X") != NULL);
-        fclose(f);
-    }
-    return f != NULL && !zombie;
-}
-
 static void a_pool_in_a_worker_ends_with_it(void **state)
 {
     (void)state;
@@ -1089,10 +1075,7 @@ static void a_pool_in_a_worker_ends_with_it(void **state)
                          &pid, sizeof pid, TEST_BOUND));
     assert_true(runs(pid));
     end_of(p);
-    for (int i = 0; i < 3000 && runs(pid); i++) {
-        usleep(10000);
-    }
-    assert_false(runs(pid));
+    expect_gone(pid);
     mproc_queue_free(gate);
 }
 

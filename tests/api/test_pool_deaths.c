@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Pools whose workers, nurseries and makers die, or cannot be had. */
-#include "pool_support.h"
+#include "pool_kin.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -15,57 +14,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-/* ---- the system's view ------------------------------------------------ */
-
-struct stat_line {
-    char state;
-    int ppid;
-};
-
-static struct stat_line stat_of(pid_t pid)
-{
-    struct stat_line line = {'X', 0};
-    char path[32], text[256] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *f = fopen(path, "r");
-    if (f != NULL) {
-        const char *end =
-            fgets(text, sizeof text, f) != NULL ? strrchr(text, ')') : NULL;
-        if (end != NULL) {
-            sscanf(end + 1, " %c %d", &line.state, &line.ppid);
-        }
-        fclose(f);
-    }
-    return line;
-}
-
-static bool runs(pid_t pid)
-{
-    return strchr("XZ", stat_of(pid).state) == NULL;
-}
-
-static void expect_gone(pid_t pid)
-{
-    for (int i = 0; i < 3000 && runs(pid); i++) {
-        usleep(10000);
-    }
-    assert_false(runs(pid));
-}
-
-/* The nursery is the parent of the workers. */
-static pid_t nursery_of(mproc_pool *p)
-{
-    pid_t worker[16];
-    size_t count = mproc_pool_worker_pids(p, worker, 16);
-    for (size_t i = 0; i < count && i < 16; i++) {
-        int parent = stat_of(worker[i]).ppid;
-        if (parent > 1 && stat_of(parent).ppid == getpid()) {
-            return parent;
-        }
-    }
-    return 0;
-}
 
 /* ---- tasks ------------------------------------------------------------ */
 
@@ -300,47 +248,6 @@ static void the_fork_of_a_worker_is_none(void **state)
         while (waitpid(-1, NULL, 0) > 0) {
         }
     }
-}
-
-/* Those that run nothing, while the others have much to do. */
-static void idle_workers_may_be_killed_under_load(void **state)
-{
-    (void)state;
-    enum { ITEMS = 3000 };
-    mproc_pool *p = pool_with((mproc_pool_opts){.workers = 3, .retries = 100});
-    int *in = calloc(ITEMS, sizeof(int)), *out = calloc(ITEMS, sizeof(int));
-    mproc_result *r;
-    for (int i = 0; i < ITEMS; i++) {
-        in[i] = i;
-    }
-    mproc_batch b = {.fn = squares,
-                     .in = in,
-                     .in_size = sizeof(int),
-                     .count = ITEMS,
-                     .out = out,
-                     .out_size = sizeof(int),
-                     .chunk = 1};
-    assert_ok(mproc_pool_map_async(p, &b, &r));
-    for (int i = 0; i < 200 && !mproc_result_ready(r); i++) {
-        mproc_worker_info worker[3] = {{.pid = 0}};
-        size_t count = mproc_pool_worker_stats(p, worker, 3);
-        for (size_t k = 0; k < count && k < 3; k++) {
-            /* one that never began would be taken for one that cannot */
-            bool began = worker[k].busy_s + worker[k].idle_s > 0;
-            if (began && (!worker[k].busy || i % 10 == 0)) {
-                kill(worker[k].pid, SIGKILL);
-            }
-        }
-        usleep(500);
-    }
-    assert_ok(mproc_result_get(r, NULL, 0, NULL, TEST_BOUND));
-    for (int i = 0; i < ITEMS; i++) {
-        assert_int_equal(out[i], i * i);
-    }
-    mproc_result_free(r);
-    end_of(p);
-    free(in);
-    free(out);
 }
 
 /* Closes what it may not close, leaves a child, and stops itself. */
@@ -858,7 +765,6 @@ int main(void)
         CLEAN(a_task_that_jumps_out_is_lost),
         CLEAN(the_child_of_a_task_is_none_of_the_pools),
         CLEAN(the_fork_of_a_worker_is_none),
-        CLEAN(idle_workers_may_be_killed_under_load),
         CLEAN(a_stopped_task_ends_at_the_deadline),
         CLEAN(cancelled_tasks_end_one_by_one),
         CLEAN(idle_workers_may_be_killed),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Pools whose callbacks run where the caller dispatches them. */
-#include "pool_support.h"
+#include "pool_kin.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -559,23 +559,6 @@ static void threads_may_share_the_work(void **state)
 
 /* ---- deaths ----------------------------------------------------------- */
 
-static pid_t parent_of(pid_t pid)
-{
-    char path[32], text[256] = "";
-    int parent = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *f = fopen(path, "r");
-    if (f != NULL) {
-        const char *end =
-            fgets(text, sizeof text, f) != NULL ? strrchr(text, ')') : NULL;
-        if (end != NULL) {
-            sscanf(end + 1, " %*c %d", &parent);
-        }
-        fclose(f);
-    }
-    return parent;
-}
-
 static void deaths_wake_an_event_loop(void **state)
 {
     (void)state;
@@ -605,8 +588,8 @@ static void deaths_wake_an_event_loop(void **state)
         }
         while (mproc_queue_qsize(gate) != 0) {
         }
-        pid_t nursery = parent_of(worker);
-        assert_true(nursery > 1 && parent_of(nursery) == getpid());
+        pid_t nursery = nursery_of(p);
+        assert_true(nursery > 1);
         usleep(20000); /* the first task runs, or all but always */
         kill(nursery, SIGKILL);
         while (seen.good == 0) {
@@ -641,7 +624,9 @@ static void waiting_for_many_looks_after_the_pool(void **state)
                    MPROC_ETIMEDOUT);
         assert_ok(
             mproc_queue_get(here, &worker, sizeof worker, NULL, TEST_BOUND));
-        kill(i ? worker : parent_of(worker), SIGKILL);
+        pid_t victim = i ? worker : nursery_of(p);
+        assert_true(victim > 1);
+        kill(victim, SIGKILL);
         assert_ok(mproc_wait(what, 1, &ready, TEST_BOUND));
         assert_ok(mproc_wait(what + 1, 1, &ready, TEST_BOUND));
         assert_err(mproc_result_outcome(r[0])->status, MPROC_EWORKERLOST);
