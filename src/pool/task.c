@@ -218,8 +218,11 @@ static void begin_task(struct mpr_task *task)
 
 size_t mpr_pool_room(const mproc_pool *pool)
 {
-    size_t pending = mpr_pool_pending(pool->mine);
     size_t most = pool->max_pending;
+    if (most == SIZE_MAX) {
+        return most;
+    }
+    size_t pending = mpr_pool_pending(pool->mine);
     return pending < most ? most - pending : 0;
 }
 
