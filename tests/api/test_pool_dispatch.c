@@ -298,6 +298,46 @@ static void items_of_a_batch_are_dispatched(void **state)
     end_of(p);
 }
 
+/* Most of it is not sent when it is cancelled, or its pool terminated. */
+static void items_that_never_ran_are_dispatched(void **state)
+{
+    (void)state;
+    enum { ITEMS = 200 };
+    for (int way = 0; way < 4; way++) {
+        mproc_pool *p = manual_pool(2);
+        mproc_queue *gate = queue(), *in[ITEMS];
+        struct seen seen = nothing_seen();
+        mproc_result *r;
+        for (int i = 0; i < ITEMS; i++) {
+            in[i] = gate;
+        }
+        mproc_batch b = {.fn = waits_for,
+                         .in = in,
+                         .in_size = sizeof *in,
+                         .count = ITEMS,
+                         .chunk = 3,
+                         .window = 9,
+                         .on_item = see,
+                         .user = &seen};
+        assert_ok(mproc_pool_map_async(p, &b, &r));
+        assert_ok(way % 2 ? mproc_pool_terminate(p) : mproc_result_cancel(r));
+        assert_err(mproc_result_wait(r, mproc_in_ms(100)), MPROC_ETIMEDOUT);
+        assert_int_equal(seen.bad, 0);
+        assert_ok(mproc_pool_close(p));
+        if (way < 2) {
+            assert_int_equal(dispatch_to_the_end(p), ITEMS);
+        } else {
+            assert_ok(mproc_pool_join(p, TEST_BOUND));
+        }
+        assert_int_equal(seen.bad, ITEMS);
+        assert_int_equal(seen.elsewhere, 0);
+        assert_ok(mproc_result_wait(r, MPROC_NOWAIT));
+        mproc_result_free(r);
+        mproc_pool_free(p);
+        mproc_queue_free(gate);
+    }
+}
+
 static void iterations_need_no_dispatch(void **state)
 {
     (void)state;
@@ -397,6 +437,15 @@ static void a_callback_may_do_all_but_wait(void **state)
     mproc_queue_free(gate);
 }
 
+/* Nobody waits for the end of a pool that its callback has freed. */
+static void expect_freed(mproc_pool *p)
+{
+    for (int i = 0; i < 3000 && mproc_pool_close(p) != MPROC_EINVAL; i++) {
+        usleep(10000);
+    }
+    assert_err(mproc_pool_close(p), MPROC_EINVAL);
+}
+
 /* Two pools; a callback of one runs one of the other inside. */
 struct nested {
     mproc_pool *outer, *inner;
@@ -453,12 +502,7 @@ static void a_callback_inside_another_is_of_both_pools(void **state)
     mproc_result_free(n.pending);
     end_of(n.inner);
     mproc_queue_free(gate);
-    /* nobody waits for the end of a pool that its callback has freed */
-    for (int i = 0; i < 3000 && mproc_pool_close(n.outer) != MPROC_EINVAL;
-         i++) {
-        usleep(10000);
-    }
-    assert_err(mproc_pool_close(n.outer), MPROC_EINVAL);
+    expect_freed(n.outer);
 }
 
 static void free_it(const mproc_outcome *o, void *user)
@@ -750,6 +794,7 @@ int main(void)
         CLEAN(the_maker_has_no_thread_of_ours),
         CLEAN(join_map_and_apply_dispatch_too),
         CLEAN(items_of_a_batch_are_dispatched),
+        CLEAN(items_that_never_ran_are_dispatched),
         CLEAN(iterations_need_no_dispatch),
         CLEAN(room_comes_by_dispatching),
         CLEAN(a_callback_may_do_all_but_wait),
