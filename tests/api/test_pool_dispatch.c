@@ -634,6 +634,85 @@ static void threads_may_share_the_work(void **state)
     mproc_pool_free(crowd.p);
 }
 
+enum { LARGE = 256 << 10, MANY = 40 };
+
+static int replies_much(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg;
+    (void)size;
+    char *bytes = mproc_reply_reserve(reply, LARGE);
+    return bytes != NULL ? (memset(bytes, 1, LARGE), 0) : -1;
+}
+
+struct large {
+    mproc_pool *p;
+    mproc_result *batch;
+    char *out;
+    _Atomic bool over;
+};
+
+/* Without its own callbacks. */
+static void *works_for_the_pool(void *user)
+{
+    struct large *large = user;
+    mproc_queue *gate = queue();
+    mproc_result *r =
+        sent(large->p, (mproc_call){.fn = waits_for, MPROC_ARG(gate)});
+    while (!large->over) {
+        mproc_result_wait(r, mproc_in_ms(1));
+    }
+    mproc_result_cancel(r);
+    mproc_result_free(r);
+    mproc_queue_free(gate);
+    return NULL;
+}
+
+/* In the midst of what the other thread writes to its array. */
+static void free_batch(const mproc_outcome *o, void *user)
+{
+    struct large *large = user;
+    (void)o;
+    while (*(volatile char *)large->out == 0) {
+    }
+    mproc_result_free(large->batch);
+    memset(large->out, 2, (size_t)LARGE * MANY);
+}
+
+static void a_freed_batch_is_touched_by_no_thread(void **state)
+{
+    (void)state;
+    struct large large = {.p = manual_pool(2), .out = calloc(LARGE, MANY)};
+    pthread_t thread;
+    int in[MANY] = {0};
+    mproc_call call = {.fn = squares,
+                       MPROC_ARG(in[0]),
+                       .callback = free_batch,
+                       .user = &large};
+    mproc_batch b = {.fn = replies_much,
+                     .in = in,
+                     .in_size = sizeof *in,
+                     .count = MANY,
+                     .out = large.out,
+                     .out_size = LARGE,
+                     .chunk = 1};
+    pthread_create(&thread, NULL, works_for_the_pool, &large);
+    for (int i = 0; i < 60; i++) {
+        mproc_result *r = sent(large.p, call);
+        assert_ok(mproc_result_wait(r, TEST_BOUND));
+        mproc_result_free(r);
+        memset(large.out, 0, (size_t)LARGE * MANY);
+        assert_ok(mproc_pool_map_async(large.p, &b, &large.batch));
+        assert_int_equal(mproc_pool_dispatch(large.p, TEST_BOUND), 1);
+        for (size_t k = 0; k < (size_t)LARGE * MANY; k++) {
+            assert_true(large.out[k] == 2);
+        }
+    }
+    large.over = true;
+    pthread_join(thread, NULL);
+    end_of(large.p);
+    free(large.out);
+}
+
 /* ---- deaths ----------------------------------------------------------- */
 
 static pid_t parent_of(pid_t pid)
@@ -801,6 +880,7 @@ int main(void)
         CLEAN(a_callback_inside_another_is_of_both_pools),
         CLEAN(a_callback_may_end_its_pool),
         CLEAN(what_is_not_dispatched_is_dropped),
+        CLEAN(a_freed_batch_is_touched_by_no_thread),
         CLEAN(threads_may_share_the_work),
         CLEAN(deaths_wake_an_event_loop),
         CLEAN(waiting_for_many_looks_after_the_pool),
