@@ -121,7 +121,7 @@ struct mpr_pool_private {
     struct mpr_os_thread collector;
     bool has_collector;
     bool free_at_end;                 /* freed by its own callback */
-    _Atomic bool silent;              /* the process ends: no more callbacks */
+    _Atomic bool silent;              /* no more callbacks */
     bool closed;                      /* the workers were told to go */
     void *initializer_arg;            /* a copy */
     sigset_t mask;                    /* of who made the pool: the workers' */

@@ -560,6 +560,40 @@ static void a_callback_may_end_its_pool(void **state)
     }
 }
 
+/* Of those that have ended, wait or run then. */
+static void after_a_callback_has_freed_its_pool_none_runs(void **state)
+{
+    (void)state;
+    enum { TASKS = 50 };
+    for (int manual = 0; manual < 2; manual++) {
+        mproc_pool *p = pool_with(
+            (mproc_pool_opts){.workers = 2, .manual_dispatch = manual});
+        struct seen seen = nothing_seen();
+        mproc_queue *gate = queue(), *never = queue();
+        mproc_call waits = {.fn = waits_for, MPROC_ARG(never)};
+        mproc_call frees = {
+            .fn = waits_for, MPROC_ARG(gate), .callback = free_it, .user = p};
+        mproc_result *r[TASKS];
+        assert_ok(mproc_pool_apply_async(p, &frees, NULL, TEST_BOUND));
+        assert_ok(mproc_pool_apply_async(p, &waits, NULL, TEST_BOUND));
+        for (int i = 0; i < TASKS; i++) {
+            r[i] = sent(p, seen_call(&i, &seen));
+        }
+        assert_ok(mproc_queue_put(gate, NULL, 0, MPROC_NOWAIT));
+        if (manual) {
+            mproc_pool_dispatch(p, TEST_BOUND);
+        }
+        for (int i = 0; i < TASKS; i++) {
+            assert_ok(mproc_result_wait(r[i], TEST_BOUND));
+            mproc_result_free(r[i]);
+        }
+        expect_freed(p);
+        assert_int_equal(seen.good + seen.bad, 0);
+        mproc_queue_free(gate);
+        mproc_queue_free(never);
+    }
+}
+
 static void what_is_not_dispatched_is_dropped(void **state)
 {
     (void)state;
@@ -879,6 +913,7 @@ int main(void)
         CLEAN(a_callback_may_do_all_but_wait),
         CLEAN(a_callback_inside_another_is_of_both_pools),
         CLEAN(a_callback_may_end_its_pool),
+        CLEAN(after_a_callback_has_freed_its_pool_none_runs),
         CLEAN(what_is_not_dispatched_is_dropped),
         CLEAN(a_freed_batch_is_touched_by_no_thread),
         CLEAN(threads_may_share_the_work),
