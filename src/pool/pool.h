@@ -116,6 +116,15 @@ struct mpr_task {
     _Atomic uint32_t bell;
 };
 
+/* It is going to be used: read it from memory meanwhile. */
+static inline void mpr_task_prefetch(const struct mpr_task *task)
+{
+    const char *p = (const char *)task;
+    __builtin_prefetch(p, 1);
+    __builtin_prefetch(p + MPR_LINE, 1);
+    __builtin_prefetch(p + sizeof *task - 1, 1);
+}
+
 /* Of a task that ends: who is told. */
 enum mpr_awaited {
     MPR_AWAITED_NOT, /* the collector */

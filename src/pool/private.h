@@ -34,8 +34,8 @@ struct mpr_staged {
  * ended when it is neither open nor has parts in flight. `feeding`: the thread
  * that made it sends the first ones; later ones are the collector's to send.
  * `stop`: why the rest is not to be sent. `untold`: that rest is told, with
- * `sent`, by who runs callbacks of a manual pool. `forgotten`: its callback has freed
- * it, and nothing of the caller's is to be touched any more.
+ * `sent`, by who runs callbacks of a manual pool. `forgotten`: its callback has
+ * freed it, and nothing of the caller's is to be touched any more.
  * `bad`: the first bad item so far, else count. `item_ns`, `largest`: how long
  * an item ran lately, and the largest chunk of which that is known.
  * `is`, `count`, `tells_items`, `spare` do not change. `sent` belongs

@@ -238,6 +238,7 @@ int mpr_pool_take_record(mproc_pool *pool, struct mpr_thread *self,
     }
     struct mpr_task *task = mine->free_tasks;
     mine->free_tasks = task->user;
+    mpr_task_prefetch(mine->free_tasks);
     entry->task = task;
     entry->serial = atomic_load(&task->word) >> 32;
     begin_task(task);
