@@ -131,7 +131,10 @@ bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
 
 /* ---- giving up -------------------------------------------------------- */
 
-/* Locked. May a worker, or the thread that sends, still touch the arrays? */
+/*
+ * Locked. May a worker, the thread that sends, or with manual dispatch who does
+ * the collector's work beside this callback still touch the arrays?
+ */
 static bool is_touched(const mproc_pool *pool,
                        const struct mpr_batch_state *batch)
 {
@@ -142,15 +145,18 @@ static bool is_touched(const mproc_pool *pool,
         runs |= word >> 32 == (uint32_t)part->entry.serial &&
                 (state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING);
     }
-    return batch->feeding ||
+    return batch->feeding || pool->mine->attended ||
            (runs && (pool->threads || !mpr_pool_workers_gone(pool)));
 }
 
 static int attempt_forget(void *user)
 {
     struct mproc_result *result = user;
+    struct mpr_pool_private *mine = result->pool->mine;
     mpr_pool_lock();
     bool touched = is_touched(result->pool, result->batch);
+    result->batch->forgotten = !touched;
+    mine->refused |= mine->attended; /* it rings when it is done */
     mpr_pool_unlock();
     return touched ? MPROC_ETIMEDOUT : 0;
 }
@@ -164,7 +170,6 @@ static void forget(struct mproc_result *result)
     mproc_pool *pool = (mproc_pool *)result->pool;
     mpr_sleep_until(&pool->to_collector, MPROC_FOREVER, MPROC_ETIMEDOUT,
                     attempt_forget, result);
-    result->batch->forgotten = true;
 }
 
 void mpr_batch_abandon(struct mproc_result *result)

@@ -246,8 +246,10 @@ static enum left what_is_left(const mproc_pool *pool)
     const struct mpr_pool_private *mine = pool->mine;
     mpr_pool_lock();
     bool nothing = mpr_pool_is_done(pool);
-    bool put_off =
-        mpr_pool_pending(mine) == mine->put_off_items && mine->open == NULL;
+    bool put_off = mpr_pool_pending(mine) == mine->put_off_items;
+    for (struct mproc_result *r = mine->open; r; r = r->batch->next_open) {
+        put_off &= r->batch->untold;
+    }
     mpr_pool_unlock();
     return nothing ? LEFT_NOTHING : put_off ? LEFT_CALLBACKS : LEFT_TASKS;
 }

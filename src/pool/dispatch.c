@@ -69,9 +69,9 @@ static bool begin_calls(const struct mpr_pool_wait *w,
     mpr_pool_lock();
     if (mpr_object_unchanged(w->pool, w->tag)) {
         struct mpr_pool_private *mine = w->pool->mine;
-        ours = !mine->calling && mine->put_off != NULL;
+        ours = !mine->calling && (mine->put_off != NULL || mine->untold > 0);
         mine->calling |= ours;
-        *last = mine->put_off_last;
+        *last = mine->put_off != NULL ? mine->put_off_last : NULL;
     }
     mpr_pool_unlock();
     return ours;
@@ -97,14 +97,17 @@ static void end_calls(const struct mpr_pool_wait *w)
 /* Those that are there now: more may come for ever. Returns how many. */
 static size_t call_all(const struct mpr_pool_wait *w)
 {
-    const struct mpr_task *last, *called;
+    const struct mpr_task *last, *called = NULL;
     size_t count = 0;
     if (!begin_calls(w, &last)) {
         return 0;
     }
-    do {
+    while (called != last && !w->pool->mine->free_at_end) {
         count += mpr_pool_call_one(w->pool, w->self, &called);
-    } while (called != last && !w->pool->mine->free_at_end);
+    }
+    if (!w->pool->mine->free_at_end) {
+        count += mpr_batch_tell_untold(w->pool, w->self);
+    }
     end_calls(w);
     return count;
 }
@@ -229,7 +232,8 @@ static bool is_to_be_shown(mproc_pool *pool)
 {
     struct mpr_pool_private *mine = pool->mine;
     mpr_pool_lock();
-    bool put_off = mine->put_off != NULL || mine->heard != NULL;
+    bool put_off =
+        mine->put_off != NULL || mine->heard != NULL || mine->untold > 0;
     bool unwatched = mpr_pool_watch_nursery(pool) < 0;
     bool between = !pool->threads && mine->nursery_pid == 0 && !mine->unserved;
     mpr_pool_unlock();

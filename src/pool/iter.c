@@ -93,11 +93,7 @@ void mpr_iter_look(mproc_pool *pool, struct mpr_thread *self,
 {
     struct mpr_batch_state *batch = result->batch;
     mpr_pool_lock();
-    if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
-        batch->stop = MPROC_ECANCELED;
-    } else if (atomic_load(&pool->broken)) {
-        batch->stop = MPROC_EBROKEN;
-    }
+    batch->stop = mpr_batch_stop(pool, batch);
     bool stop = batch->stop != 0;
     batch->iter->short_of = false;
     mpr_bell_ring(&result->bell, INT_MAX);

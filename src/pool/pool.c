@@ -554,6 +554,7 @@ void mproc_pool_free(mproc_pool *p)
         return;
     }
     if (mpr_pool_in_callback(p)) {
+        p->mine->silent = true;
         p->mine->free_at_end = true;
         mproc_pool_terminate(p);
         return;

@@ -33,7 +33,8 @@ struct mpr_staged {
  * `open`: items are still to come, and the pool has it in its list; it has
  * ended when it is neither open nor has parts in flight. `feeding`: the thread
  * that made it sends the first ones; later ones are the collector's to send.
- * `stop`: why the rest is not to be sent. `forgotten`: its callback has freed
+ * `stop`: why the rest is not to be sent. `untold`: that rest is told, with
+ * `sent`, by who runs callbacks of a manual pool. `forgotten`: its callback has freed
  * it, and nothing of the caller's is to be touched any more.
  * `bad`: the first bad item so far, else count. `item_ns`, `largest`: how long
  * an item ran lately, and the largest chunk of which that is known.
@@ -47,6 +48,7 @@ struct mpr_batch_state {
     bool forgotten;
     bool open;
     bool feeding;
+    bool untold;
     int stop;
     size_t sent;
     size_t bad;
@@ -121,7 +123,7 @@ struct mpr_pool_private {
     struct mpr_os_thread collector;
     bool has_collector;
     bool free_at_end;                 /* freed by its own callback */
-    _Atomic bool silent;              /* the process ends: no more callbacks */
+    _Atomic bool silent;              /* no more callbacks */
     bool closed;                      /* the workers were told to go */
     void *initializer_arg;            /* a copy */
     sigset_t mask;                    /* of who made the pool: the workers' */
@@ -143,6 +145,7 @@ struct mpr_pool_private {
     struct mpr_task *put_off; /* those to come, up to put_off_last */
     struct mpr_task *put_off_last;
     size_t put_off_items;
+    size_t untold;  /* batches of which the rest is */
     int watch;      /* a descriptor, readable with the flag or that */
     int nursery_fd; /* of the nursery, -1: none */
     int timer;      /* of threads: when the keeper looks next */
@@ -383,6 +386,12 @@ bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
 void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
                     struct mproc_result *result);
 void mpr_batch_feed_all(mproc_pool *pool, struct mpr_thread *self);
+
+/* Locked. Why the rest of a batch is not to be sent; 0: it may be. */
+int mpr_batch_stop(const mproc_pool *pool, const struct mpr_batch_state *batch);
+
+/* Manual: end the rests that were left to who runs callbacks. How many items */
+size_t mpr_batch_tell_untold(mproc_pool *pool, struct mpr_thread *self);
 
 /*
  * Cancel what has not ended, of one task or of a batch: false if nothing is

@@ -218,8 +218,11 @@ static void begin_task(struct mpr_task *task)
 
 size_t mpr_pool_room(const mproc_pool *pool)
 {
-    size_t pending = mpr_pool_pending(pool->mine);
     size_t most = pool->max_pending;
+    if (most == SIZE_MAX) {
+        return most;
+    }
+    size_t pending = mpr_pool_pending(pool->mine);
     return pending < most ? most - pending : 0;
 }
 
@@ -275,13 +278,10 @@ int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
     mproc_pool *pool = (mproc_pool *)result->pool;
     mpr_pool_lock();
     struct mpr_batch_state *batch = result->batch;
-    int err = batch->stop;
-    if (err == 0 &&
-        (!batch->open || atomic_load(&pool->phase) == MPR_POOL_TERMINATED)) {
-        err = MPROC_ECANCELED;
-    } else if (err == 0 && atomic_load(&pool->broken)) {
-        err = MPROC_EBROKEN;
-    } else if (err == 0 && mpr_pool_room(pool) < part->items) {
+    bool stopped = batch->stop != 0;
+    int err =
+        batch->open || stopped ? mpr_batch_stop(pool, batch) : MPROC_ECANCELED;
+    if (err == 0 && mpr_pool_room(pool) < part->items) {
         err = MPROC_EFULL;
     }
     if (err == 0) {
