@@ -32,6 +32,9 @@ int64_t mpr_os_boot_now(void);
 
 /* ---- this process and this thread ------------------------------------- */
 
+/* Let another run that can, on this CPU. */
+void mpr_os_yield(void);
+
 pid_t mpr_os_pid(void);
 pid_t mpr_os_tid(void);
 pid_t mpr_os_parent_pid(void); /* 0: it is of another pid namespace */
@@ -260,6 +263,9 @@ struct mpr_os_parent {
  * ends, however that ends, and if it has ended already. Takes the pidfd over.
  */
 void mpr_os_end_with_parent(const struct mpr_os_parent *parent);
+
+/* In the child: be let go on, if stopped, when a thread of the parent ends. */
+void mpr_os_continue_with_parent(void);
 
 /* ---- descriptors ------------------------------------------------------ */
 

@@ -119,6 +119,11 @@ void mpr_os_end_with_parent(const struct mpr_os_parent *parent)
     }
 }
 
+void mpr_os_continue_with_parent(void)
+{
+    prctl(PR_SET_PDEATHSIG, SIGCONT);
+}
+
 /* ---- children --------------------------------------------------------- */
 
 int mpr_os_pidfd(pid_t pid)

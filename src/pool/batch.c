@@ -56,12 +56,10 @@ static void tell_items(mproc_pool *pool, struct mpr_batch_state *batch,
 static void count_items(mproc_pool *pool, const struct mpr_chunk *chunk,
                         size_t bad)
 {
-    mpr_pool_lock();
     mpr_pool_count(pool, MPROC_OK, bad);
     for (size_t i = bad; i < chunk->count; i++) {
         mpr_pool_count(pool, chunk->status[i], 1);
     }
-    mpr_pool_unlock();
 }
 
 static void take_in(mproc_pool *pool, struct mpr_thread *self,
@@ -133,7 +131,10 @@ bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
 
 /* ---- giving up -------------------------------------------------------- */
 
-/* Locked. May a worker, or the thread that sends, still touch the arrays? */
+/*
+ * Locked. May a worker, the thread that sends, or with manual dispatch who does
+ * the collector's work beside this callback still touch the arrays?
+ */
 static bool is_touched(const mproc_pool *pool,
                        const struct mpr_batch_state *batch)
 {
@@ -144,34 +145,36 @@ static bool is_touched(const mproc_pool *pool,
         runs |= word >> 32 == (uint32_t)part->entry.serial &&
                 (state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING);
     }
-    return batch->feeding ||
+    return batch->feeding || pool->mine->attended ||
            (runs && (pool->threads || !mpr_pool_workers_gone(pool)));
 }
 
 static int attempt_forget(void *user)
 {
     struct mproc_result *result = user;
+    struct mpr_pool_private *mine = result->pool->mine;
     mpr_pool_lock();
     bool touched = is_touched(result->pool, result->batch);
+    result->batch->forgotten = !touched;
+    mine->refused |= mine->attended; /* it rings when it is done */
     mpr_pool_unlock();
     return touched ? MPROC_ETIMEDOUT : 0;
 }
 
 /*
  * In a callback nobody takes in what has ended: it waits for the workers alone.
- * When they are ended the nursery says so by `done`.
+ * When they are ended the nursery tells so.
  */
 static void forget(struct mproc_result *result)
 {
     mproc_pool *pool = (mproc_pool *)result->pool;
-    mpr_sleep_until(&pool->done.items, MPROC_FOREVER, MPROC_ETIMEDOUT,
+    mpr_sleep_until(&pool->to_collector, MPROC_FOREVER, MPROC_ETIMEDOUT,
                     attempt_forget, result);
-    result->batch->forgotten = true;
 }
 
-void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self)
+void mpr_batch_abandon(struct mproc_result *result)
 {
-    mpr_result_cancel(result, self);
+    mpr_result_cancel(result);
     if (mpr_result_await(result, MPROC_FOREVER, true) == MPROC_EDEADLK) {
         forget(result);
     }

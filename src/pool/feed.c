@@ -119,10 +119,7 @@ static int submit_part(struct mpr_thread *self, struct mproc_result *result,
     struct mpr_chunk *chunk =
         mpr_chunk_new(self, batch, batch->sent, part->items);
     if (chunk == NULL) {
-        mpr_pool_lock();
-        pool->mine->pending -= part->items - 1;
-        pool->mine->left -= part->items - 1;
-        mpr_pool_unlock();
+        atomic_fetch_sub(&pool->mine->accepted, part->items - 1);
         mpr_pool_refuse_task(pool, self, &part->entry);
         return MPROC_ENOMEM;
     }
@@ -184,26 +181,36 @@ static int send_some(mproc_pool *pool, struct mpr_thread *self,
 
 /* ---- going on --------------------------------------------------------- */
 
-/* The items that are not sent end as well. */
-static void end_rest(mproc_pool *pool, struct mpr_thread *self,
-                     struct mproc_result *result, int status)
+int mpr_batch_stop(const mproc_pool *pool, const struct mpr_batch_state *batch)
+{
+    mproc_pool *p = (mproc_pool *)pool;
+    return batch->stop != 0                                ? batch->stop
+           : atomic_load(&p->phase) == MPR_POOL_TERMINATED ? MPROC_ECANCELED
+           : atomic_load(&p->broken)                       ? MPROC_EBROKEN
+                                                           : 0;
+}
+
+/* The items that are not sent end as well. Returns how many. */
+static size_t end_rest(mproc_pool *pool, struct mpr_thread *self,
+                       struct mproc_result *result, int status)
 {
     struct mpr_batch_state *batch = result->batch;
+    size_t first = batch->sent;
     for (; batch->sent < batch->count && !batch->forgotten; batch->sent++) {
         mproc_outcome outcome = {.status = status,
                                  .index = batch->sent,
                                  .data = mpr_no_reply,
                                  .error = mproc_strerror(status)};
         mpr_batch_note_bad(self, result, &outcome);
-        mpr_pool_lock();
         mpr_pool_count_unsent(pool, status, 1);
-        mpr_pool_unlock();
         if (batch->is.status != NULL) {
             batch->is.status[batch->sent] = status;
         }
         mpr_batch_tell(pool, batch, &outcome);
     }
+    size_t ended = batch->sent - first;
     batch->sent = batch->count;
+    return ended;
 }
 
 /* Locked. */
@@ -215,6 +222,7 @@ static void remove_open(mproc_pool *pool, struct mproc_result *result)
     }
     *at = result->batch->next_open;
     result->batch->open = false;
+    pool->mine->untold -= result->batch->untold;
 }
 
 void mpr_batch_close(struct mpr_thread *self, struct mproc_result *result)
@@ -233,28 +241,51 @@ void mpr_batch_close(struct mpr_thread *self, struct mproc_result *result)
     }
 }
 
+/*
+ * Callbacks are not for who feeds a pool that is manual: false, unless the rest
+ * of the batch has none.
+ */
+static bool may_end_rest(mproc_pool *pool, struct mpr_batch_state *batch,
+                         int stop)
+{
+    mpr_pool_lock();
+    bool calls = mpr_pool_is_manual(pool) && batch->is.on_item != NULL &&
+                 batch->sent < batch->count && !batch->forgotten;
+    if (calls) {
+        batch->stop = stop;
+        batch->untold = true;
+        pool->mine->untold++;
+    }
+    mpr_pool_unlock();
+    if (calls) {
+        mpr_pool_show(pool);
+    }
+    return !calls;
+}
+
 /* For lack of room it waits; for lack of memory, if that may come back. */
 void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
                     struct mproc_result *result)
 {
     struct mpr_batch_state *batch = result->batch;
     mpr_pool_lock();
-    bool feeding = batch->feeding;
+    bool others = batch->feeding || batch->untold;
     mpr_pool_unlock();
     if (batch->iter != NULL) {
         mpr_iter_look(pool, self, result);
         return;
     }
-    if (feeding) {
+    if (others) {
         return;
     }
     int err = send_some(pool, self, result);
     mpr_pool_lock();
     bool waits =
         err == MPROC_EFULL || (err == MPROC_ENOMEM && batch->parts > 0);
-    int stop = batch->stop != 0 ? batch->stop : waits ? 0 : err;
+    int stop = mpr_batch_stop(pool, batch);
+    stop = stop != 0 ? stop : waits ? 0 : err;
     mpr_pool_unlock();
-    if (stop != 0) {
+    if (stop != 0 && may_end_rest(pool, batch, stop)) {
         end_rest(pool, self, result, stop);
     }
     if (batch->sent == batch->count) {
@@ -285,6 +316,28 @@ void mpr_batch_feed_all(mproc_pool *pool, struct mpr_thread *self)
     while ((result = next_open(pool->mine)) != NULL) {
         mpr_batch_feed(pool, self, result);
     }
+}
+
+static struct mproc_result *next_untold(const struct mpr_pool_private *mine)
+{
+    mpr_pool_lock();
+    struct mproc_result *result = mine->untold > 0 ? mine->open : NULL;
+    while (result != NULL && !result->batch->untold) {
+        result = result->batch->next_open;
+    }
+    mpr_pool_unlock();
+    return result;
+}
+
+size_t mpr_batch_tell_untold(mproc_pool *pool, struct mpr_thread *self)
+{
+    size_t ended = 0;
+    struct mproc_result *result;
+    while ((result = next_untold(pool->mine)) != NULL) {
+        ended += end_rest(pool, self, result, result->batch->stop);
+        mpr_batch_close(self, result);
+    }
+    return ended;
 }
 
 /* ---- beginning ----------------------------------------------------------- */
@@ -323,7 +376,7 @@ int mpr_batch_begin(mproc_pool *pool, struct mpr_thread *self,
         if (batch->parts == 0) {
             atomic_store(&pool->mine->attend, true);
         }
-        mpr_bell_ring(&pool->done.items, INT_MAX);
+        mpr_bell_ring(&pool->to_collector, INT_MAX);
     }
     mpr_pool_unlock();
     return refused ? err : 0;

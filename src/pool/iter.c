@@ -70,7 +70,7 @@ void mpr_iter_keep(struct mproc_result *result, struct mpr_task *task)
     struct mpr_iteration *iter = result->batch->iter;
     struct mpr_part *part = task->chunk->part;
     mproc_pool *pool = (mproc_pool *)result->pool;
-    pool->mine->pending -= part->items - 1; /* the record's is left */
+    atomic_fetch_add(&pool->mine->collected, part->items - 1); /* one is left */
     mpr_bell_ring(&pool->room, INT_MAX);
     part->chunk = task->chunk;
     part->replies = task->reply;
@@ -93,11 +93,7 @@ void mpr_iter_look(mproc_pool *pool, struct mpr_thread *self,
 {
     struct mpr_batch_state *batch = result->batch;
     mpr_pool_lock();
-    if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
-        batch->stop = MPROC_ECANCELED;
-    } else if (atomic_load(&pool->broken)) {
-        batch->stop = MPROC_EBROKEN;
-    }
+    batch->stop = mpr_batch_stop(pool, batch);
     bool stop = batch->stop != 0;
     batch->iter->short_of = false;
     mpr_bell_ring(&result->bell, INT_MAX);
@@ -113,11 +109,12 @@ bool mpr_iter_blocks_join(mproc_pool *pool, const struct mpr_thread *self)
     mpr_pool_lock();
     for (struct mproc_result *r = pool->mine->open; r != NULL;
          r = r->batch->next_open) {
-        blocks |= r->batch->iter != NULL && r->batch->stop == 0 &&
-                  r->batch->iter->thread == self->serial;
+        blocks |=
+            r->batch->iter != NULL && r->batch->iter->thread == self->serial;
     }
     mpr_pool_unlock();
-    return blocks && atomic_load(&pool->phase) == MPR_POOL_CLOSED;
+    return blocks && atomic_load(&pool->phase) == MPR_POOL_CLOSED &&
+           !atomic_load(&pool->broken);
 }
 
 /* ---- sending ---------------------------------------------------------- */
@@ -177,34 +174,33 @@ static void stage(struct mpr_batch_state *batch, size_t count)
     }
 }
 
-/* What keeps it from sending ends it, unless that may be otherwise later. */
-static void note_refusal(struct mproc_result *result, int err)
+/* Whether what keeps it from sending may be otherwise later. */
+static bool may_send_later(const struct mpr_batch_state *batch, int err)
 {
-    struct mpr_batch_state *batch = result->batch;
     mpr_pool_lock();
-    bool alone = batch->parts == 0 && batch->iter->ended == NULL;
+    bool alone = batch->parts == 0 && batch->iter->ended == NULL &&
+                 batch->iter->now == NULL;
     mpr_pool_unlock();
-    if (err != MPROC_EFULL && (err != MPROC_ENOMEM || alone)) {
-        batch->iter->over = err;
-        batch->sent = batch->count;
-    }
+    return err == MPROC_EFULL || (err == MPROC_ENOMEM && !alone);
 }
 
+/* What was staged and may be sent later stays so. */
 static int send_count(struct mpr_thread *self, struct mproc_result *result,
                       size_t count)
 {
     struct mpr_batch_state *batch = result->batch;
+    struct mpr_iteration *iter = batch->iter;
     if (batch->is.next != NULL) {
         stage(batch, count);
-        count = batch->iter->staged.count;
+        count = iter->staged.count;
     }
     int err = count > 0 ? mpr_batch_send(self, result, count) : 0;
-    if (err == 0) {
-        batch->iter->staged.count = 0;
-        batch->iter->staged.size = 0;
-    } else {
-        note_refusal(result, err);
+    if (err < 0 && may_send_later(batch, err)) {
+        return err;
     }
+    iter->staged.count = 0;
+    iter->staged.size = 0;
+    iter->over = err < 0 ? err : iter->over;
     return err;
 }
 
@@ -226,7 +222,7 @@ static void send(struct mpr_thread *self, struct mproc_result *result)
         if (batch->sent == batch->count && iter->over == 0) {
             iter->over = MPROC_EOF;
         }
-        if (iter->over != 0) {
+        if (iter->over != 0 && iter->staged.count == 0) {
             mpr_batch_close(self, result);
         }
     }
@@ -289,17 +285,18 @@ static void hand_out(struct mpr_iteration *iter, const mproc_outcome **out)
     }
 }
 
-/* Nothing is in flight, and nothing will be. */
+/* 0: there may be something to hand out, or to send; EOF: there will not. */
 static int attempt(void *user)
 {
     struct mproc_result *result = user;
     struct mpr_batch_state *batch = result->batch;
     mpr_pool_lock();
-    bool over = !batch->open && batch->parts == 0;
-    bool again = batch->open && batch->parts == 0 && !batch->iter->short_of;
+    bool rests = batch->parts == 0;
+    bool over = rests && !batch->open;
+    bool again = rests && batch->open && !batch->iter->short_of;
     bool there = next_ended(batch->iter) != NULL;
     mpr_pool_unlock();
-    return there || again || over ? 0 : MPROC_ETIMEDOUT;
+    return there || again ? 0 : over ? MPROC_EOF : MPROC_ETIMEDOUT;
 }
 
 static int await(struct mpr_thread *self, struct mproc_result *result,
@@ -331,22 +328,15 @@ static int next(struct mpr_thread *self, struct mproc_result *result,
             hand_out(batch->iter, out);
             return 0;
         }
-        mpr_pool_lock();
-        bool over =
-            !batch->open && batch->parts == 0 && batch->iter->ended == NULL;
-        mpr_pool_unlock();
-        if (over) {
-            return why_over(batch);
-        }
-        if (attempt(result) == 0) {
-            continue;
-        }
-        if (mpr_pool_in_callback(result->pool)) {
+        int err = attempt(result);
+        if (err == MPROC_ETIMEDOUT && mpr_pool_in_callback(result->pool)) {
             return MPROC_EDEADLK;
         }
-        int err = await(self, result, until);
+        if (err == MPROC_ETIMEDOUT) {
+            err = await(self, result, until);
+        }
         if (err < 0) {
-            return err;
+            return err == MPROC_EOF ? why_over(batch) : err;
         }
     }
 }
@@ -404,7 +394,7 @@ static void end(struct mpr_thread *self, struct mproc_result *result)
 {
     struct mpr_iteration *iter = result->batch->iter;
     mpr_batch_close(self, result);
-    mpr_batch_abandon(result, self);
+    mpr_batch_abandon(result);
     mpr_pool_lock();
     struct mpr_part *part = iter->ended;
     iter->ended = NULL;

@@ -63,11 +63,12 @@ static void kill_worker(const struct mpr_worker *worker)
 static void cancel(const struct mpr_entry *entry, void *user)
 {
     struct mpr_keeper *k = user;
-    mpr_pool_cancel(k->pool, k->self, entry);
+    mpr_pool_lock();
+    mpr_pool_cancel(k->pool, entry);
+    mpr_pool_unlock();
 }
 
-/* Threads can only be told. */
-static void end_all(struct mpr_keeper *k)
+void mpr_keeper_end_all(struct mpr_keeper *k)
 {
     struct mpr_worker *worker;
     if (k->pool->threads) {
@@ -197,9 +198,13 @@ void mpr_keeper_report(mproc_pool *pool, int result)
     }
 }
 
-static void bury(struct mpr_keeper *k, struct mpr_worker *worker, int code)
+/* False: there is no memory to tell of its task now. */
+static bool bury(struct mpr_keeper *k, struct mpr_worker *worker, int code)
 {
     int err = start_error(worker);
+    if (mpr_worker_settle(k->pool, k->self, worker, code) < 0) {
+        return false;
+    }
     uint32_t begun = atomic_load(&k->pool->begun);
     if (begun != k->begun) {
         k->begun = begun;
@@ -209,11 +214,13 @@ static void bury(struct mpr_keeper *k, struct mpr_worker *worker, int code)
         k->failed_starts++;
         mpr_keeper_report(k->pool, err);
     }
-    mpr_worker_settle(k->pool, k->self, worker, code);
+    mpr_pool_end_lookout(k->pool, worker->index);
+    mpr_bell_ring(&k->pool->to_workers, 1); /* which it may have owed */
     k->owed += !atomic_load(&worker->leave);
     atomic_store(&worker->state, MPR_WORKER_NONE);
     atomic_store(&worker->pid, 0);
     mpr_slots_reap(k->self);
+    return true;
 }
 
 static bool has_ended(const struct mpr_keeper *k,
@@ -226,15 +233,18 @@ static bool has_ended(const struct mpr_keeper *k,
            MPROC_EAGAIN;
 }
 
-static void bury_the_dead(struct mpr_keeper *k)
+/* False: not all of them. */
+static bool bury_the_dead(struct mpr_keeper *k)
 {
     struct mpr_worker *worker;
+    bool all = true;
     for (uint32_t i = 0; (worker = mpr_worker_at(k->table, i)) != NULL; i++) {
         int code = 0;
         if (mpr_worker_pid(worker) != 0 && has_ended(k, worker, &code)) {
-            bury(k, worker, code);
+            all &= bury(k, worker, code);
         }
     }
+    return all;
 }
 
 /* ---- as many as are wanted -------------------------------------------- */
@@ -321,7 +331,7 @@ static void let_go(struct mpr_keeper *k, uint32_t count)
             count -= tell_to_leave(worker, round == 0);
         }
     }
-    mpr_bell_ring(&k->pool->todo.items, INT_MAX);
+    mpr_bell_ring(&k->pool->to_workers, INT_MAX);
 }
 
 static void keep_number(struct mpr_keeper *k)
@@ -342,11 +352,11 @@ static void keep_number(struct mpr_keeper *k)
 int64_t mpr_keeper_pass(struct mpr_keeper *k)
 {
     mproc_pool *pool = k->pool;
-    bury_the_dead(k);
+    bool buried = bury_the_dead(k);
     int64_t next = end_what_must(k);
     if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||
         atomic_load(&pool->report) < 0) {
-        end_all(k);
+        mpr_keeper_end_all(k);
     }
     keep_number(k);
     struct census now = census(k);
@@ -355,10 +365,10 @@ int64_t mpr_keeper_pass(struct mpr_keeper *k)
         (pool->initializer == NULL ? now.staying : now.ready) == wanted) {
         mpr_keeper_report(pool, 1);
     }
-    if (!wants_workers(k)) {
-        return now.alive == 0 ? MPR_KEEPER_OVER : next;
+    if (!wants_workers(k) && now.alive == 0) {
+        return MPR_KEEPER_OVER;
     }
-    if (now.staying < wanted) {
+    if (!buried || (now.staying < wanted && wants_workers(k))) {
         int64_t retry = mproc_in_ms(FORK_RETRY_MS).at_ns;
         next = retry < next ? retry : next;
     }

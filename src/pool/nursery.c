@@ -31,13 +31,10 @@ int mpr_nursery_fork(struct mpr_keeper *k, struct mpr_worker *worker)
     return 0;
 }
 
-static bool has_news(const mproc_pool *pool)
-{
-    return mpr_log_count(&pool->done) > 0 ||
-           atomic_load(&((mproc_pool *)pool)->sweep);
-}
-
-/* Its maker's death ends it at once, and the kernel then ends the workers. */
+/*
+ * Its maker's death ends it at once, and the workers: the kernel would do that,
+ * but not where one has changed its user since.
+ */
 static void keep(struct mpr_keeper *k)
 {
     mproc_pool *pool = k->pool;
@@ -45,10 +42,11 @@ static void keep(struct mpr_keeper *k)
         struct mpr_sleep sleep;
         uint32_t seen = mpr_bell_watch(&pool->to_nursery);
         if (mpr_id_is_dead(pool->maker)) {
+            mpr_keeper_end_all(k);
             mpr_os_end(0);
         }
         int64_t next = mpr_keeper_pass(k);
-        if (mpr_pool_is_manual(pool) && has_news(pool)) {
+        if (mpr_pool_is_manual(pool) && mpr_pool_has_told(pool)) {
             mpr_pool_show(pool);
         }
         if (next == MPR_KEEPER_OVER) {
@@ -64,7 +62,7 @@ static void leave(mproc_pool *pool)
 {
     mpr_keeper_leave(pool);
     atomic_store(&pool->idle, 1);
-    mpr_bell_ring(&pool->done.items, INT_MAX);
+    mpr_bell_ring(&pool->to_collector, INT_MAX);
     if (mpr_pool_is_manual(pool)) {
         mpr_pool_show(pool);
     }
@@ -109,6 +107,7 @@ pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask)
     if (child.pid == 0) {
         mpr_who_become_named("PoolNursery");
         mpr_os_signal_ignore(SIGINT);
+        mpr_os_continue_with_parent();
         child.mask = *mask;
         mpr_child_ready(&child);
         mpr_os_on_child_end(&pool->to_nursery);

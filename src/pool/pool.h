@@ -9,9 +9,16 @@
  *
  * A task has one word of ownership; all of death, cancel and success are
  * compare-and-swaps on it, so each task ends exactly once. What travels through
- * the logs `todo` and `done` names a task with a serial: an entry that is there
- * twice, or came too late, is told by it and skipped, so whoever is in doubt
- * whether an entry was written writes it again.
+ * the logs `todo` and `doubts` names a task with a serial: an entry that is
+ * there twice, or came too late, is told by it and skipped, so whoever is in
+ * doubt whether an entry was written writes it again.
+ *
+ * Who ended a task tells so exactly once. One that somebody awaits (apply) has
+ * a bell of its own, and who waits takes it in. All others go into the list
+ * `told`, which the collector takes as a whole. Whether a worker that died had
+ * told is not known: the nursery writes its last task into `doubts`. The
+ * collector empties the list first; what has ended then and is not in it, the
+ * dead did not tell.
  */
 #ifndef MPR_POOL_POOL_H
 #define MPR_POOL_POOL_H
@@ -64,12 +71,14 @@ enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
  *   these three→COLLECTED  collector, where callbacks wait to be dispatched
- *   these four→FREE        collector; the serial goes up
+ *   these four→FREE        collector, or who awaits it; the serial goes up
  *   RUNNING, CANCELLING→ABANDONED  the keeper of threads
  *   ABANDONED→FREE         the thread
  * `status`, `code`, `worker`, `losses`, `reply`, `error` belong to the worker
  * while it is RUNNING and to who ends it, or has it run again, in its place
  * once the worker is dead; of a chunk, `losses` counts for the item at `at`.
+ * `awaited` changes under mpr_pool_lock once the task is QUEUED; `bell` is what
+ * its maker sleeps on, and counts on when the record serves another.
  * The rest is the maker's. `reply` and `error` are heap blocks of the task's
  * own unless they point into it. So is an argument that has no room in
  * `inline_arg`, where its address is then: mpr_task_arg. `arg_size`
@@ -101,13 +110,31 @@ struct mpr_task {
     alignas(16) char inline_reply[MPR_TASK_REPLY];
     union {
         int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
-        struct mpr_task *next; /* COLLECTED: the callback after this one */
+        struct mpr_task *next; /* ended: the one told before it, or after */
     };
+    _Atomic uint32_t awaited;
+    _Atomic uint32_t bell;
+};
+
+/* It is going to be used: read it from memory meanwhile. */
+static inline void mpr_task_prefetch(const struct mpr_task *task)
+{
+    const char *p = (const char *)task;
+    __builtin_prefetch(p, 1);
+    __builtin_prefetch(p + MPR_LINE, 1);
+    __builtin_prefetch(p + sizeof *task - 1, 1);
+}
+
+/* Of a task that ends: who is told. */
+enum mpr_awaited {
+    MPR_AWAITED_NOT, /* the collector */
+    MPR_AWAITED,     /* a thread of the maker, which takes it in */
+    MPR_AWAITED_LEFT /* that has left it, cancelled, to the collector */
 };
 
 #define MPR_ARG_OF_CHUNK SIZE_MAX
 
-static_assert(sizeof(struct mpr_task) <= 160, "a pending task is small");
+static_assert(sizeof(struct mpr_task) <= 176, "a pending task is small");
 
 /*
  * What is told of one item of a batch. Where it lies is the maker's, the rest
@@ -334,17 +361,22 @@ struct mpr_pool_private;
  * left.
  * `wanted` is {number of the request:32 | workers:32}, the maker's; `resized`
  * is {request:32 | minus the error:32}, what the nursery says of the last one.
- * `sweep` is set when a task ended whose entry could not be put into `done` for
- * lack of memory: the collector then looks at all tasks.
+ * `told` are tasks that have ended, the last one first, linked by their `next`:
+ * anybody adds one by compare-and-swap, the collector takes all by an exchange.
+ * `doubts` are of the dead.
  * Tasks of priority 0 wait in `todo`, those of a lower or higher one in `ahead`
- * and `behind`, in order. `items` of `todo` is rung for all three, and its
- * being closed means all.
+ * and `behind`, in order. `to_workers` is rung for all three, and that `todo`
+ * is closed means all.
+ * `lookout` is 1 + the row of a worker that has nothing to do and looks for
+ * tasks without sleeping, 0: none does. It sees the first one that comes, so
+ * nobody is woken for that; once it does something else it has put 0 there and
+ * then looks whether there are more. Of a dead one its keeper puts 0 there.
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
- * `to_nursery`, `to_maker` and `room` are bells: `room` for who waits to
- * submit; the collector sleeps on the bell of `done`. `looks_at` is when the
- * nursery looks at limits next, whether the bell rings or not: who sets an
- * earlier limit rings.
+ * `to_nursery`, `to_maker`, `to_workers`, `to_collector` and `room` are bells:
+ * `to_collector` for who does its work, `room` for who waits to submit.
+ * `looks_at` is when the nursery looks at limits next, whether the bell rings
+ * or not: who sets an earlier limit rings.
  * Locks: `replies`, and the logs' own. Publishes: each word for itself.
  * Survives: workers hold nothing but a guard for some instructions; a nursery's
  * work is taken up by the next one, from the workers' `current`. `slabs` and
@@ -375,7 +407,6 @@ struct mproc_pool {
     _Atomic uint32_t started;
     _Atomic uint32_t idle;
     struct mpr_slab *slabs;
-    _Atomic uint32_t sweep;
     _Atomic mpr_id nursery;
     struct mpr_table *_Atomic table;
     _Atomic uint32_t begun; /* workers that ever became READY */
@@ -387,11 +418,16 @@ struct mproc_pool {
     _Atomic uint32_t room;
     _Atomic int64_t looks_at;
 
+    alignas(MPR_LINE) _Atomic uint32_t lookout;
+    _Atomic uint32_t to_workers;
+    alignas(MPR_LINE) struct mpr_task *_Atomic told;
+    alignas(MPR_LINE) _Atomic uint32_t to_collector;
+
     alignas(MPR_LINE) struct mpr_guard replies;
     struct mpr_task *_Atomic adopting;
 
     struct mpr_log todo;
-    struct mpr_log done;
+    struct mpr_log doubts;
     struct mpr_log ahead;
     struct mpr_log behind;
 };
@@ -420,13 +456,32 @@ struct mpr_slab {
 int mpr_pool_queue(mproc_pool *pool, struct mpr_thread *self,
                    const struct mpr_entry *entry);
 
+/* Tasks that wait to be taken. */
+size_t mpr_pool_queued(const mproc_pool *pool);
+
+/* The worker of that row looks out no more. */
+void mpr_pool_end_lookout(mproc_pool *pool, uint32_t row);
+
 /* Take the next one, into `data`. EEMPTY. */
 int mpr_pool_next(mproc_pool *pool, struct mpr_thread *self,
                   struct mpr_entry *data);
 
-/* Tell the collector of a task that has ended, in whatever way it takes. */
-void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
-                         const struct mpr_entry *entry);
+/*
+ * Tell of a task that the caller has ended, once. `awaited` as it was before
+ * that: the record may be another's by now if it was.
+ */
+void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_task *task,
+                         enum mpr_awaited awaited);
+
+/*
+ * The same for one that a dead worker may have ended, and told of, or that was
+ * ended in its place; may be repeated. ENOMEM.
+ */
+int mpr_pool_tell_doubt(mproc_pool *pool, struct mpr_thread *self,
+                        const struct mpr_entry *entry);
+
+/* Has anything ended that the collector has not taken? */
+bool mpr_pool_has_told(const mproc_pool *pool);
 
 /* Maker, nursery: raise the flag, which must be one. */
 void mpr_pool_show(mproc_pool *pool);
@@ -476,10 +531,10 @@ void mpr_task_free_all(mproc_pool *pool, struct mpr_thread *self,
 
 /*
  * A worker is dead, by `code` (exit code, or minus the signal): say how its
- * task ended. Everything may be repeated.
+ * task ended. Everything may be repeated, and must be after ENOMEM.
  */
-void mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_worker *worker, int code);
+int mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
+                      struct mpr_worker *worker, int code);
 
 /* Who keeps the workers. */
 struct mpr_keeper {
@@ -503,6 +558,9 @@ void mpr_keeper_begin(struct mpr_keeper *k, mproc_pool *pool);
 int64_t mpr_keeper_pass(struct mpr_keeper *k);
 void mpr_keeper_leave(mproc_pool *pool);
 enum { MPR_KEEPER_OVER = -1 };
+
+/* End all workers; threads are only told. */
+void mpr_keeper_end_all(struct mpr_keeper *k);
 
 /* Say what the start came to, unless that was said. */
 void mpr_keeper_report(mproc_pool *pool, int result);

@@ -33,8 +33,9 @@ struct mpr_staged {
  * `open`: items are still to come, and the pool has it in its list; it has
  * ended when it is neither open nor has parts in flight. `feeding`: the thread
  * that made it sends the first ones; later ones are the collector's to send.
- * `stop`: why the rest is not to be sent. `forgotten`: its callback has freed
- * it, and nothing of the caller's is to be touched any more.
+ * `stop`: why the rest is not to be sent. `untold`: that rest is told, with
+ * `sent`, by who runs callbacks of a manual pool. `forgotten`: its callback has
+ * freed it, and nothing of the caller's is to be touched any more.
  * `bad`: the first bad item so far, else count. `item_ns`, `largest`: how long
  * an item ran lately, and the largest chunk of which that is known.
  * `is`, `count`, `tells_items`, `spare` do not change. `sent` belongs
@@ -47,6 +48,7 @@ struct mpr_batch_state {
     bool forgotten;
     bool open;
     bool feeding;
+    bool untold;
     int stop;
     size_t sent;
     size_t bad;
@@ -86,8 +88,8 @@ struct mpr_iteration {
 /*
  * A handle, so it lies in the shared region, but all of it is the maker's.
  * `users`: the holder of the handle, and the pool while the task has not ended
- * or its callback runs; under mpr_pool_lock. `ended` is set once, when all else
- * is filled in; `bell` tells of it.
+ * or its callback runs. `ended` is set once, when all else is filled in; `bell`
+ * tells of it.
  */
 struct mproc_result {
     struct mpr_object object;
@@ -95,7 +97,7 @@ struct mproc_result {
     const mproc_pool *pool; /* may be gone once it has ended */
     uint64_t pool_tag;
     bool manual;
-    uint32_t users;
+    _Atomic uint32_t users;
     _Atomic uint32_t freed;
     _Atomic uint32_t ended;
     _Atomic uint32_t bell;
@@ -108,10 +110,12 @@ struct mproc_result {
 };
 
 /*
- * `pending`: tasks, and items of chunks, accepted and not yet collected;
- * `left`: those of them that `ended` does not count yet.
- * `free_tasks`: records to be used again. `open`, `round`: for pool/batch.c.
- * Under mpr_pool_lock.
+ * `free_tasks`: records to be used again, to which those `given_back` come once
+ * there are no others. `accepted`: tasks, and items of chunks, there ever were.
+ * `collected`: those of them that are gone; the others are pending. `done`,
+ * `failed` and `lost`: how those of them ended that have. `heard`: of the
+ * pool's `told`, what the collector has taken, the first one first. `open`,
+ * `round`: for pool/batch.c. Under mpr_pool_lock, but for what only grows.
  */
 struct mpr_pool_private {
     mproc_pool *pool;
@@ -119,18 +123,14 @@ struct mpr_pool_private {
     struct mpr_os_thread collector;
     bool has_collector;
     bool free_at_end;                 /* freed by its own callback */
-    _Atomic bool silent;              /* the process ends: no more callbacks */
+    _Atomic bool silent;              /* no more callbacks */
     bool closed;                      /* the workers were told to go */
     void *initializer_arg;            /* a copy */
     sigset_t mask;                    /* of who made the pool: the workers' */
     pid_t nursery_pid;                /* 0: reaped. Under mpr_pool_lock */
     _Atomic int32_t collector_report; /* 1: it runs; or why it cannot */
-    size_t pending;
-    size_t left;
-    mproc_pool_info ended; /* those collected: done, failed, lost */
-    struct mpr_task *free_tasks;
-    struct mproc_result *open; /* batches that have items to come */
-    _Atomic bool attend;       /* one of them wants the collector */
+    struct mproc_result *open;        /* batches that have items to come */
+    _Atomic bool attend;              /* one of them wants the collector */
     unsigned round;
     _Atomic bool unserved;    /* no nursery, and none will be */
     struct mpr_keeper keeper; /* of threads */
@@ -145,10 +145,26 @@ struct mpr_pool_private {
     struct mpr_task *put_off; /* those to come, up to put_off_last */
     struct mpr_task *put_off_last;
     size_t put_off_items;
+    size_t untold;  /* batches of which the rest is */
     int watch;      /* a descriptor, readable with the flag or that */
     int nursery_fd; /* of the nursery, -1: none */
     int timer;      /* of threads: when the keeper looks next */
+
+    /* each task's: who submits has one line, who collects the other */
+    alignas(MPR_LINE) struct mpr_task *free_tasks;
+    _Atomic size_t accepted;
+    alignas(MPR_LINE) _Atomic size_t collected;
+    _Atomic size_t done, failed, lost;
+    struct mpr_task *_Atomic given_back;
+    struct mpr_task *_Atomic heard;
 };
+
+/* Tasks and items of which the collector is not done. */
+static inline size_t mpr_pool_pending(const struct mpr_pool_private *mine)
+{
+    size_t collected = atomic_load(&mine->collected);
+    return atomic_load(&mine->accepted) - collected;
+}
 
 /* In nanoseconds; too many are INT64_MAX. */
 int64_t mpr_pool_duration(double seconds);
@@ -200,7 +216,7 @@ int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
 int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
                        struct mpr_part *part);
 
-/* Locked: a record that is not counted; and back. ENOMEM. */
+/* A record that is not counted, locked; and back. ENOMEM. */
 int mpr_pool_take_record(mproc_pool *pool, struct mpr_thread *self,
                          struct mpr_entry *entry);
 void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
@@ -209,7 +225,7 @@ void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
 /* Locked. So many more tasks may be accepted. */
 size_t mpr_pool_room(const mproc_pool *pool);
 
-/* Locked. So many more tasks or items have ended so. */
+/* So many more tasks or items have ended so. */
 void mpr_pool_count(mproc_pool *pool, int status, size_t items);
 
 /* The same for items of a batch that were never accepted. */
@@ -229,6 +245,10 @@ void mpr_iter_end_dead(struct mpr_thread *self);
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry);
 
+/* The same by the collector, beside which the pool cannot end. */
+void mpr_collector_drop_task(mproc_pool *pool, struct mpr_thread *self,
+                             const struct mpr_entry *entry);
+
 /* The same for one that was not accepted after all. */
 void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
                           const struct mpr_entry *entry);
@@ -241,11 +261,10 @@ int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry);
 
 /*
- * Cancel one task, wherever it is: it ends with MPROC_ECANCELED. False: it has
- * ended, or will, otherwise.
+ * Locked. Cancel one task, wherever it is: it ends with MPROC_ECANCELED. False:
+ * it has ended, or will, otherwise.
  */
-bool mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
-                     const struct mpr_entry *entry);
+bool mpr_pool_cancel(mproc_pool *pool, const struct mpr_entry *entry);
 
 /* 0, ESHUTDOWN, EBROKEN. */
 int mpr_pool_may_submit(const mproc_pool *pool);
@@ -368,17 +387,23 @@ void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
                     struct mproc_result *result);
 void mpr_batch_feed_all(mproc_pool *pool, struct mpr_thread *self);
 
+/* Locked. Why the rest of a batch is not to be sent; 0: it may be. */
+int mpr_batch_stop(const mproc_pool *pool, const struct mpr_batch_state *batch);
+
+/* Manual: end the rests that were left to who runs callbacks. How many items */
+size_t mpr_batch_tell_untold(mproc_pool *pool, struct mpr_thread *self);
+
 /*
  * Cancel what has not ended, of one task or of a batch: false if nothing is
  * cancelled by it. Its pool may be gone if it all has ended.
  */
-bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
+bool mpr_result_cancel(struct mproc_result *result);
 
 /*
  * Cancel a batch; returns once nothing of the caller's is touched any more,
  * also in a callback.
  */
-void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
+void mpr_batch_abandon(struct mproc_result *result);
 
 /* As many as the family has room for processes, or threads. */
 size_t mpr_pool_most_workers(bool threads);
@@ -472,9 +497,25 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self);
  */
 bool mpr_pool_workers_gone(const mproc_pool *pool);
 
-/* An entry of `done`: if its task has ended, that is told and dropped. */
+/*
+ * The kernel ends workers with their nursery, but for those that have changed
+ * their user since: whom it spared.
+ */
+void mpr_pool_end_orphans(const mproc_pool *pool);
+
+/* One of what has been told, or may not have been. False: there is none. */
+bool mpr_collector_take_in(mproc_pool *pool, struct mpr_thread *self);
+
+/* A task that has ended, and is nobody else's: tell that, and drop it. */
 void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
-                           const struct mpr_entry *entry);
+                           struct mpr_task *task);
+
+/* Who awaits a task does so: its outcome, until it is dropped. */
+mproc_outcome mpr_pool_take_in(mproc_pool *pool, const struct mpr_entry *entry);
+
+/* The reply of a task that ended well, by the rules of mproc_queue_get. */
+int mpr_outcome_hand_out(const mproc_outcome *outcome, void *buf,
+                         size_t capacity, size_t *size);
 
 /* The last act of the collector. */
 void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self);

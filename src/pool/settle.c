@@ -106,13 +106,12 @@ static void end_single(mproc_pool *pool, struct mpr_thread *self,
     }
 }
 
-static void requeue(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry)
+static int requeue(mproc_pool *pool, struct mpr_thread *self,
+                   const struct mpr_entry *entry)
 {
-    if (mpr_pool_queue(pool, self, entry) < 0 &&
-        mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_UNSERVED)) {
-        mpr_pool_tell_ended(pool, self, entry);
-    }
+    bool unserved = mpr_pool_queue(pool, self, entry) < 0 &&
+                    mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_UNSERVED);
+    return unserved ? mpr_pool_tell_doubt(pool, self, entry) : 0;
 }
 
 /* What the running task of a dead worker is to be now. */
@@ -147,17 +146,17 @@ static void settle_hands(mproc_pool *pool, struct mpr_thread *self)
     mpr_guard_unlock(&pool->replies, self);
 }
 
-void mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_worker *worker, int code)
+int mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
+                      struct mpr_worker *worker, int code)
 {
     struct mpr_entry entry = worker->current;
     if (entry.task == NULL) {
-        return;
+        return 0;
     }
     settle_hands(pool, self);
     uint64_t word = atomic_load(&entry.task->word);
     if (word >> 32 != (uint32_t)entry.serial) {
-        return;
+        return 0;
     }
     if (word == mpr_task_word_by(&entry, worker->index, MPR_TASK_RUNNING)) {
         mpr_task_move(&entry, worker->index, MPR_TASK_RUNNING,
@@ -168,14 +167,12 @@ void mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
                   MPR_TASK_CANCELED);
     switch (mpr_task_state(atomic_load(&entry.task->word))) {
     case MPR_TASK_QUEUED: /* taken, perhaps, but not begun; or to be gone on */
-        requeue(pool, self, &entry);
-        break;
+        return requeue(pool, self, &entry);
     case MPR_TASK_ENDED: /* told, perhaps */
     case MPR_TASK_CANCELED:
     case MPR_TASK_UNSERVED:
-        mpr_pool_tell_ended(pool, self, &entry);
-        break;
+        return mpr_pool_tell_doubt(pool, self, &entry);
     default:
-        break;
+        return 0;
     }
 }

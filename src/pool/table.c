@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The rows of workers, as the maker has them: made, added to, looked at. */
+#include <signal.h>
 #include <string.h>
 
 #include "base/options.h"
@@ -86,6 +87,29 @@ bool mpr_pool_workers_gone(const mproc_pool *pool)
         }
     }
     return true;
+}
+
+/* The pidfd first: then the life that is looked at is that of its process. */
+static void end_orphan(mpr_id id)
+{
+    pid_t pid = mpr_id_pid(id);
+    int fd = pid != 0 ? mpr_os_pidfd(pid) : -1;
+    if (pid != 0 && !mpr_id_is_dead(id)) {
+        mpr_os_child_signal(pid, fd, SIGKILL);
+    }
+    mpr_os_close(fd);
+}
+
+void mpr_pool_end_orphans(const mproc_pool *pool)
+{
+    struct mpr_table *table = atomic_load(&pool->table);
+    struct mpr_worker *worker;
+    for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
+        mpr_id id = atomic_load(&worker->id);
+        if (id != 0 && !mpr_is_birth(id)) {
+            end_orphan(id);
+        }
+    }
 }
 
 static void tell_of_orphans(struct mpr_object *object, void *unused)
@@ -268,10 +292,12 @@ int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out, size_t out_size)
     if (err < 0 || out == NULL) {
         return err < 0 ? err : MPROC_EINVAL;
     }
-    mpr_pool_lock();
-    mproc_pool_info info = p->mine->ended;
-    size_t left = p->mine->left;
-    mpr_pool_unlock();
+    const struct mpr_pool_private *mine = p->mine;
+    mproc_pool_info info = {.done = atomic_load(&mine->done),
+                            .failed = atomic_load(&mine->failed),
+                            .lost = atomic_load(&mine->lost)};
+    size_t ended = info.done + info.failed + info.lost;
+    size_t left = atomic_load(&mine->accepted) - ended;
     struct mpr_table *table = atomic_load(&p->table);
     for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
         mproc_worker_info one = info_of(worker, 0);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Pools whose workers, nurseries and makers die, or cannot be had. */
-#include "pool_support.h"
+/* Pools whose workers, nurseries and makers die. */
+#include "pool_kin.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -11,71 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- the system's view ------------------------------------------------ */
-
-struct stat_line {
-    char state;
-    int ppid;
-};
-
-static struct stat_line stat_of(pid_t pid)
-{
-    struct stat_line line = {'X', 0};
-    char path[32], text[256] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *f = fopen(path, "r");
-    if (f != NULL) {
-        const char *end =
-            fgets(text, sizeof text, f) != NULL ? strrchr(text, ')') : NULL;
-        if (end != NULL) {
-            sscanf(end + 1, " %c %d", &line.state, &line.ppid);
-        }
-        fclose(f);
-    }
-    return line;
-}
-
-static bool runs(pid_t pid)
-{
-    return strchr("XZ", stat_of(pid).state) == NULL;
-}
-
-static void expect_gone(pid_t pid)
-{
-    for (int i = 0; i < 3000 && runs(pid); i++) {
-        usleep(10000);
-    }
-    assert_false(runs(pid));
-}
-
-/* The nursery is the parent of the workers. */
-static pid_t nursery_of(mproc_pool *p)
-{
-    pid_t worker[16];
-    size_t count = mproc_pool_worker_pids(p, worker, 16);
-    for (size_t i = 0; i < count && i < 16; i++) {
-        int parent = stat_of(worker[i]).ppid;
-        if (parent > 1 && stat_of(parent).ppid == getpid()) {
-            return parent;
-        }
-    }
-    return 0;
-}
+#include "pool_tasks.h"
 
 /* ---- tasks ------------------------------------------------------------ */
-
-static int tells_pid(const void *arg, size_t size, mproc_reply *reply)
-{
-    pid_t pid = getpid();
-    (void)arg;
-    (void)size;
-    return mproc_reply_set(reply, &pid, sizeof pid);
-}
 
 static int dies(const void *arg, size_t size, mproc_reply *reply)
 {
@@ -300,47 +241,6 @@ static void the_fork_of_a_worker_is_none(void **state)
         while (waitpid(-1, NULL, 0) > 0) {
         }
     }
-}
-
-/* Those that run nothing, while the others have much to do. */
-static void idle_workers_may_be_killed_under_load(void **state)
-{
-    (void)state;
-    enum { ITEMS = 3000 };
-    mproc_pool *p = pool_with((mproc_pool_opts){.workers = 3, .retries = 100});
-    int *in = calloc(ITEMS, sizeof(int)), *out = calloc(ITEMS, sizeof(int));
-    mproc_result *r;
-    for (int i = 0; i < ITEMS; i++) {
-        in[i] = i;
-    }
-    mproc_batch b = {.fn = squares,
-                     .in = in,
-                     .in_size = sizeof(int),
-                     .count = ITEMS,
-                     .out = out,
-                     .out_size = sizeof(int),
-                     .chunk = 1};
-    assert_ok(mproc_pool_map_async(p, &b, &r));
-    for (int i = 0; i < 200 && !mproc_result_ready(r); i++) {
-        mproc_worker_info worker[3] = {{.pid = 0}};
-        size_t count = mproc_pool_worker_stats(p, worker, 3);
-        for (size_t k = 0; k < count && k < 3; k++) {
-            /* one that never began would be taken for one that cannot */
-            bool began = worker[k].busy_s + worker[k].idle_s > 0;
-            if (began && (!worker[k].busy || i % 10 == 0)) {
-                kill(worker[k].pid, SIGKILL);
-            }
-        }
-        usleep(500);
-    }
-    assert_ok(mproc_result_get(r, NULL, 0, NULL, TEST_BOUND));
-    for (int i = 0; i < ITEMS; i++) {
-        assert_int_equal(out[i], i * i);
-    }
-    mproc_result_free(r);
-    end_of(p);
-    free(in);
-    free(out);
 }
 
 /* Closes what it may not close, leaves a child, and stops itself. */
@@ -642,151 +542,6 @@ static void a_maker_that_exits_leaves_no_process(void **state)
     expect_maker_gone(&left, 3);
 }
 
-/* ---- what cannot be had ----------------------------------------------- */
-
-static int makes_no_pool(void *arg)
-{
-    mproc_pool *p = NULL;
-    struct rlimit none = {1, 1};
-    (void)arg;
-    if (setresgid(65534, 65534, 65534) != 0 ||
-        setresuid(65534, 65534, 65534) != 0) {
-        return 77;
-    }
-    int fds = test_open_fds();
-    mproc_heap_info before, now;
-    assert_ok(mproc_heap_stats(&before));
-    assert_int_equal(setrlimit(RLIMIT_NPROC, &none), 0);
-    for (int i = 0; i < 3; i++) {
-        assert_err(mproc_pool_new(&p, &(mproc_pool_opts){.workers = 2}),
-                   MPROC_EAGAIN);
-    }
-    assert_null(p);
-    assert_ok(mproc_heap_stats(&now));
-    assert_int_equal(now.blocks, before.blocks);
-    assert_int_equal(test_open_fds(), fds);
-    assert_int_equal(waitpid(-1, NULL, 0), -1);
-    return 17;
-}
-
-static void as_nobody(int (*fn)(void *arg))
-{
-    if (getuid() != 0) {
-        skip(); /* the limit must be another user's */
-    }
-    int code = test_wait_exit(test_fork(fn, NULL));
-    if (code == 77) {
-        skip();
-    }
-    assert_int_equal(code, 17);
-}
-
-static void without_processes_there_is_no_pool(void **state)
-{
-    (void)state;
-    as_nobody(makes_no_pool);
-}
-
-/* How many processes and threads this user may have, from one more on. */
-static int makes_a_pool_bit_by_bit(void *arg)
-{
-    enum { MOST = 20 }; /* under a sanitizer each process has two threads */
-    int made = 0;
-    (void)arg;
-    if (setresgid(65533, 65533, 65533) != 0 ||
-        setresuid(65533, 65533, 65533) != 0) {
-        return 77;
-    }
-    int fds = test_open_fds();
-    for (rlim_t limit = 2; limit < MOST && made < 2; limit++) {
-        mproc_pool *p;
-        struct rlimit some = {limit, MOST};
-        assert_int_equal(setrlimit(RLIMIT_NPROC, &some), 0);
-        int err = mproc_pool_new(&p, &(mproc_pool_opts){.workers = 3});
-        assert_true(err == 0 || err == MPROC_EAGAIN);
-        made += err == 0;
-        if (err == 0) {
-            expect_squares(p, 3);
-            end_of(p);
-        }
-        assert_int_equal(test_open_fds(), fds);
-        assert_int_equal(waitpid(-1, NULL, 0), -1);
-    }
-    return made == 2 ? 17 : 1;
-}
-
-static void a_pool_is_whole_or_not_there(void **state)
-{
-    (void)state;
-    as_nobody(makes_a_pool_bit_by_bit);
-}
-
-/*
- * The workers of a pool can be had no more: its tasks end, and it is broken.
- * The limit is the nursery's as well, which is told from outside.
- */
-static int loses_its_workers(void *arg)
-{
-    struct meeting m = meeting();
-    (void)arg;
-    if (setresgid(65532, 65532, 65532) != 0 ||
-        setresuid(65532, 65532, 65532) != 0) {
-        return 77;
-    }
-    mproc_pool *p = pool_of(2);
-    mproc_call call = {.fn = comes_and_waits, MPROC_ARG(m)};
-    mproc_result *r[6];
-    for (int i = 0; i < 6; i++) {
-        r[i] = sent(p, call);
-    }
-    pid_t worker[2] = {met(&m), met(&m)};
-    struct rlimit none = {1, 1};
-    pid_t nursery = nursery_of(p);
-    if (prlimit(nursery, RLIMIT_NPROC, &none, NULL) != 0) {
-        return 77;
-    }
-    kill(worker[0], SIGKILL);
-    kill(worker[1], SIGKILL);
-    int lost = 0, broken = 0;
-    for (int i = 0; i < 6; i++) {
-        int err = mproc_result_get(r[i], NULL, 0, NULL, TEST_BOUND);
-        lost += err == MPROC_EWORKERLOST;
-        broken += err == MPROC_EBROKEN;
-        mproc_result_free(r[i]);
-    }
-    assert_int_equal(lost, 2);
-    assert_int_equal(broken, 4);
-    assert_err(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND), MPROC_EBROKEN);
-    assert_err(mproc_pool_apply_async(p, &call, NULL, TEST_BOUND),
-               MPROC_EBROKEN);
-    end_of(p);
-    free_meeting(&m);
-    return 17;
-}
-
-static void a_pool_without_workers_is_broken(void **state)
-{
-    (void)state;
-    as_nobody(loses_its_workers);
-}
-
-static void without_descriptors_there_is_no_pool(void **state)
-{
-    (void)state;
-    struct rlimit before, low;
-    mproc_pool *p = NULL;
-    int lowest = dup(0);
-    close(lowest);
-    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
-    low = before;
-    low.rlim_cur = (rlim_t)lowest;
-    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
-    int err = mproc_pool_new(&p, &(mproc_pool_opts){.workers = 2});
-    setrlimit(RLIMIT_NOFILE, &before);
-    assert_err(err, MPROC_EMFILE);
-    assert_null(p);
-}
-
 /* ---- initializers that fail later ------------------------------------- */
 
 struct limit {
@@ -858,7 +613,6 @@ int main(void)
         CLEAN(a_task_that_jumps_out_is_lost),
         CLEAN(the_child_of_a_task_is_none_of_the_pools),
         CLEAN(the_fork_of_a_worker_is_none),
-        CLEAN(idle_workers_may_be_killed_under_load),
         CLEAN(a_stopped_task_ends_at_the_deadline),
         CLEAN(cancelled_tasks_end_one_by_one),
         CLEAN(idle_workers_may_be_killed),
@@ -867,10 +621,6 @@ int main(void)
         CLEAN(the_nursery_may_be_killed_at_any_time),
         CLEAN(a_killed_maker_leaves_no_process),
         CLEAN(a_maker_that_exits_leaves_no_process),
-        CLEAN(without_processes_there_is_no_pool),
-        CLEAN(a_pool_is_whole_or_not_there),
-        CLEAN(a_pool_without_workers_is_broken),
-        CLEAN(without_descriptors_there_is_no_pool),
         CLEAN(an_initializer_that_fails_later_breaks_the_pool),
     };
     return cmocka_run_group_tests_name("pool_deaths", tests, NULL, NULL);

@@ -873,59 +873,6 @@ static void next_may_use_the_library(void **state)
     end_of(p);
 }
 
-/* ---- deaths ----------------------------------------------------------- */
-
-static int squares_slowly(const void *arg, size_t size, mproc_reply *reply)
-{
-    usleep(200);
-    return squares(arg, size, reply);
-}
-
-/* The one whose turn it is, wherever it is in its work. */
-static void kill_a_worker(mproc_pool *p, int turn)
-{
-    pid_t pids[3];
-    size_t count = mproc_pool_worker_pids(p, pids, 3);
-    if (count > 0) {
-        kill(pids[(size_t)turn % (count < 3 ? count : 3)], SIGKILL);
-    }
-}
-
-static void each_item_comes_once_though_workers_are_killed(void **state)
-{
-    (void)state;
-    mproc_pool *p = pool_of(3);
-    for (int i = 0; i < 6; i++) {
-        int given = 0, good = 0;
-        bool seen[MANY] = {false};
-        mproc_iter *it = iterate(p, i % 2,
-                                 (mproc_batch){.fn = squares_slowly,
-                                               .next = next_number,
-                                               .user = &given,
-                                               .count = MANY,
-                                               .chunk = (size_t)(i / 2) * 5});
-        for (int k = 0; k < MANY; k++) {
-            if (k % 29 == 0) {
-                kill_a_worker(p, k);
-            }
-            const mproc_outcome *o = next_of(it);
-            assert_true(o->index < MANY && !seen[o->index]);
-            assert_true(i % 2 == 0 || o->index == (size_t)k);
-            seen[o->index] = true;
-            assert_true(o->status == MPROC_OK ||
-                        o->status == MPROC_EWORKERLOST);
-            int n = (int)o->index + 1;
-            assert_true(o->status != MPROC_OK ||
-                        *(const int *)o->data == n * n);
-            good += o->status == MPROC_OK;
-        }
-        expect_end(it, MPROC_EOF);
-        assert_true(good > 0);
-        mproc_iter_free(it);
-    }
-    end_of(p);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -954,7 +901,6 @@ int main(void)
         CLEAN(next_may_free_its_iterator),
         CLEAN(a_callback_may_not_wait_for_an_item),
         CLEAN(next_may_use_the_library),
-        CLEAN(each_item_comes_once_though_workers_are_killed),
     };
     return cmocka_run_group_tests_name("pool_iter", tests, NULL, NULL);
 }

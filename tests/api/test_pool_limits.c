@@ -10,28 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pool_tasks.h"
+
 /* ---- tasks ------------------------------------------------------------ */
-
-static int tells_pid(const void *arg, size_t size, mproc_reply *reply)
-{
-    pid_t pid = getpid();
-    (void)arg;
-    (void)size;
-    return mproc_reply_set(reply, &pid, sizeof pid);
-}
-
-/* Says its pid and waits for ever. */
-static int stays(const void *arg, size_t size, mproc_reply *reply)
-{
-    mproc_queue *here = *(mproc_queue *const *)arg;
-    pid_t pid = getpid();
-    (void)size;
-    (void)reply;
-    mproc_queue_put(here, &pid, sizeof pid, MPROC_FOREVER);
-    while (pause() != 0) {
-    }
-    return 0;
-}
 
 /* As stays, until it is told to stop, which it says. */
 static int stays_until_told(const void *arg, size_t size, mproc_reply *reply)
@@ -45,21 +26,6 @@ static int stays_until_told(const void *arg, size_t size, mproc_reply *reply)
     }
     mproc_queue_put(here, &pid, sizeof pid, MPROC_FOREVER);
     return mproc_reply_set(reply, "never seen", 10);
-}
-
-static int waits_for(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)size;
-    (void)reply;
-    return mproc_queue_get(*(mproc_queue *const *)arg, NULL, 0, NULL,
-                           MPROC_FOREVER);
-}
-
-static void open_gate(mproc_queue *gate, int times)
-{
-    for (int i = 0; i < times; i++) {
-        assert_ok(mproc_queue_put(gate, NULL, 0, MPROC_FOREVER));
-    }
 }
 
 static pid_t heard(mproc_queue *here)
@@ -250,77 +216,6 @@ static void a_callback_may_cancel(void **state)
     expect_ends(c.victim, MPROC_ECANCELED);
     mproc_result_free(c.victim);
     mproc_queue_free(here);
-}
-
-/* ---- the storm -------------------------------------------------------- */
-
-struct mark {
-    _Atomic int *ran;
-    int number;
-};
-
-static int marks(const void *arg, size_t size, mproc_reply *reply)
-{
-    const struct mark *mark = arg;
-    (void)size;
-    atomic_fetch_add(&mark->ran[mark->number], 1);
-    if (mark->number % 16 == 0) {
-        usleep(300);
-    }
-    return mproc_reply_set(reply, &mark->number, sizeof(int));
-}
-
-static void expect_account(mproc_result *r, _Atomic int *ran, int number,
-                           bool cancelled)
-{
-    int out = -1;
-    int err = mproc_result_get(r, &out, sizeof out, NULL, TEST_BOUND);
-    const mproc_outcome *o = mproc_result_outcome(r);
-    assert_err(err, cancelled ? MPROC_ECANCELED : MPROC_OK);
-    assert_int_equal(out, cancelled ? -1 : number);
-    assert_true(ran[number] <= 1);
-    assert_true(cancelled || ran[number] == 1);
-    assert_true(o->worker != 0 || ran[number] == 0);
-}
-
-/* Each is cancelled when the one `behind` places later has been sent. */
-static void cancel_a_storm(int tasks, int behind)
-{
-    mproc_pool *p = pool_of(2);
-    _Atomic int *ran = mproc_calloc((size_t)tasks, sizeof *ran);
-    mproc_result **r = calloc((size_t)tasks, sizeof(mproc_result *));
-    bool *cancelled = calloc((size_t)tasks, 1);
-    unsigned seed = 1;
-    int before_start = 0, count = 0;
-    for (int i = 0; i < tasks + behind; i++) {
-        struct mark mark = {ran, i};
-        int victim = i - (int)((unsigned)rand_r(&seed) % (unsigned)behind);
-        if (i < tasks) {
-            r[i] = sent(p, (mproc_call){.fn = marks, MPROC_ARG(mark)});
-        }
-        if (victim >= 0 && victim < tasks && !cancelled[victim]) {
-            cancelled[victim] = mproc_result_cancel(r[victim]) == 0;
-        }
-    }
-    for (int i = 0; i < tasks; i++) {
-        expect_account(r[i], ran, i, cancelled[i]);
-        before_start += mproc_result_outcome(r[i])->worker == 0;
-        count += cancelled[i];
-        mproc_result_free(r[i]);
-    }
-    end_of(p);
-    assert_true(count > 0 && count < tasks && before_start > 0);
-    mproc_free((void *)ran);
-    free(r);
-    free(cancelled);
-}
-
-static void a_storm_of_cancels_loses_nothing(void **state)
-{
-    (void)state;
-    cancel_a_storm(4000, 3);
-    cancel_a_storm(4000, 40);
-    cancel_a_storm(4000, 800);
 }
 
 /* ---- time ------------------------------------------------------------- */
@@ -1189,20 +1084,6 @@ static void workers_know_their_time(void **state)
 
 /* ---- priorities ------------------------------------------------------- */
 
-struct turn {
-    mproc_queue *order;
-    int number;
-};
-
-static int takes_its_turn(const void *arg, size_t size, mproc_reply *reply)
-{
-    const struct turn *turn = arg;
-    (void)size;
-    (void)reply;
-    return mproc_queue_put(turn->order, &turn->number, sizeof(int),
-                           MPROC_FOREVER);
-}
-
 static int dies_once(const void *arg, size_t size, mproc_reply *reply)
 {
     const struct turn *turn = arg;
@@ -1292,7 +1173,6 @@ int main(void)
         CLEAN(the_grace_ends),
         CLEAN(a_batch_is_cancelled_as_a_whole),
         CLEAN(a_callback_may_cancel),
-        CLEAN(a_storm_of_cancels_loses_nothing),
         CLEAN(a_task_over_its_time_is_ended),
         CLEAN(only_running_time_counts),
         CLEAN(an_early_limit_comes_first),

@@ -172,14 +172,7 @@ static bool submit(const int *arg)
 
 static void collect(void)
 {
-    struct mpr_entry entry;
-    struct mpr_log_get get = {.log = &pool->done,
-                              .self = self,
-                              .data = &entry,
-                              .capacity = sizeof entry,
-                              .until = MPROC_FOREVER};
-    while (mpr_log_get(&get) == 0) {
-        mpr_collector_collect(pool, self, &entry);
+    while (mpr_collector_take_in(pool, self)) {
     }
 }
 
@@ -333,7 +326,7 @@ static int cancel(void *ctx)
     (void)ctx;
     mpr_self(&self);
     atomic_store(&journal->cancelled, 1);
-    mpr_result_cancel(result, self);
+    mpr_result_cancel(result);
     mpr_log_close(&pool->todo, self);
     return 0;
 }
@@ -509,7 +502,7 @@ static const char *check_all(void *ctx, const struct sweep_point *at)
     if (!mproc_result_ready(result)) {
         return "the task has not ended";
     }
-    if (pool->mine->pending != 0) {
+    if (mpr_pool_pending(pool->mine) != 0) {
         return "tasks are counted wrong";
     }
     const char *wrong = check_runs();
