@@ -198,7 +198,9 @@ void mpr_pool_count(mproc_pool *pool, int status, size_t items)
 
 void mpr_pool_count_unsent(mproc_pool *pool, int status, size_t items)
 {
-    atomic_fetch_add(&pool->mine->accepted, items);
+    mpr_pool_lock();
+    mpr_pool_accept(pool, items);
+    mpr_pool_unlock();
     mpr_pool_count(pool, status, items);
     atomic_fetch_add(&pool->mine->collected, items);
 }

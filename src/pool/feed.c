@@ -119,7 +119,9 @@ static int submit_part(struct mpr_thread *self, struct mproc_result *result,
     struct mpr_chunk *chunk =
         mpr_chunk_new(self, batch, batch->sent, part->items);
     if (chunk == NULL) {
-        atomic_fetch_sub(&pool->mine->accepted, part->items - 1);
+        mpr_pool_lock();
+        mpr_pool_accept(pool, 1 - part->items);
+        mpr_pool_unlock();
         mpr_pool_refuse_task(pool, self, &part->entry);
         return MPROC_ENOMEM;
     }

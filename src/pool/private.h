@@ -225,6 +225,9 @@ void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
 /* Locked. So many more tasks may be accepted. */
 size_t mpr_pool_room(const mproc_pool *pool);
 
+/* Locked. So many more tasks or items are accepted, or fewer. */
+void mpr_pool_accept(mproc_pool *pool, size_t items);
+
 /* So many more tasks or items have ended so. */
 void mpr_pool_count(mproc_pool *pool, int status, size_t items);
 

@@ -243,13 +243,21 @@ int mpr_pool_take_record(mproc_pool *pool, struct mpr_thread *self,
     return 0;
 }
 
+/* No more than a load and a store, since who writes it has the lock. */
+void mpr_pool_accept(mproc_pool *pool, size_t items)
+{
+    _Atomic size_t *accepted = &pool->mine->accepted;
+    size_t before = atomic_load_explicit(accepted, memory_order_relaxed);
+    atomic_store_explicit(accepted, before + items, memory_order_release);
+}
+
 /* Locked. */
 static int take(mproc_pool *pool, struct mpr_thread *self,
                 struct mpr_entry *entry, size_t items)
 {
     int err = mpr_pool_take_record(pool, self, entry);
     if (err == 0) {
-        atomic_fetch_add(&pool->mine->accepted, items);
+        mpr_pool_accept(pool, items);
     }
     return err;
 }
@@ -295,8 +303,10 @@ void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
 {
     struct mpr_task *task = entry->task;
     mpr_task_free_all(pool, self, self, task);
-    atomic_store(&task->word,
-                 mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE));
+    atomic_store_explicit(
+        &task->word,
+        mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE),
+        memory_order_release);
     struct mpr_task *before = atomic_load(&pool->mine->given_back);
     do {
         task->user = before;
@@ -359,7 +369,7 @@ void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
     size_t items = items_of(entry->task);
     mpr_pool_give_back(pool, self, entry);
     mpr_pool_lock();
-    atomic_fetch_sub(&pool->mine->accepted, items);
+    mpr_pool_accept(pool, 0 - items);
     make_room(pool, self, items);
     mpr_pool_unlock();
 }
@@ -367,7 +377,9 @@ void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
 int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
                     const struct mpr_entry *entry)
 {
-    mpr_task_move(entry, 0, MPR_TASK_FREE, MPR_TASK_QUEUED);
+    atomic_store_explicit(&entry->task->word,
+                          mpr_task_word_by(entry, 0, MPR_TASK_QUEUED),
+                          memory_order_release);
     int err = mpr_pool_queue(pool, self, entry);
     if (err < 0) {
         if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
