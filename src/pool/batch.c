@@ -102,16 +102,13 @@ bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
     struct mproc_result *result = task->result;
     struct mpr_batch_state *batch = result->batch;
     struct mpr_part *part = task->chunk->part;
-    mpr_pool_lock();
-    measure(batch, task->chunk);
     if (batch->forgotten) {
         mpr_pool_count(pool, MPROC_ECANCELED, part->items);
-    }
-    mpr_pool_unlock();
-    if (!batch->forgotten) {
+    } else {
         take_in(pool, self, task, status);
     }
     mpr_pool_lock();
+    measure(batch, task->chunk);
     mpr_batch_unlink(batch, part);
     bool kept = batch->iter != NULL && !batch->forgotten;
     if (kept) {
@@ -120,7 +117,7 @@ bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
     bool more = batch->open && batch->iter == NULL;
     bool over = !batch->open && batch->parts == 0;
     mpr_pool_unlock();
-    if (!kept) {
+    if (!kept && !more) {
         free(part);
     }
     if (over) {

@@ -113,20 +113,13 @@ static void end_single(mproc_pool *pool, struct mpr_thread *self,
     mpr_collector_drop_task(pool, self, entry);
 }
 
-/*
- * Once its record is given back there may be room for more of the batch. Only
- * who collects sends it.
- */
 static void end_chunk(mproc_pool *pool, struct mpr_thread *self,
                       const struct mpr_entry *entry, int status)
 {
-    struct mproc_result *result = entry->task->result;
-    bool more = mpr_batch_collect(pool, self, entry->task, status);
-    mpr_collector_drop_task(pool, self, entry);
-    if (more && !mpr_pool_is_manual(pool)) {
-        mpr_batch_feed(pool, self, result);
-    } else if (more) {
-        atomic_store(&pool->mine->attend, true);
+    if (mpr_batch_collect(pool, self, entry->task, status)) {
+        mpr_batch_go_on(pool, self, entry);
+    } else {
+        mpr_collector_drop_task(pool, self, entry);
     }
 }
 

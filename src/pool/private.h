@@ -260,8 +260,14 @@ void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
  * FREE→QUEUED and into the log. On failure the record is dropped, else the task
  * ends once.
  */
-int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry);
+static inline void mpr_task_set_queued(const struct mpr_entry *entry)
+{
+    atomic_store_explicit(&entry->task->word,
+                          mpr_task_word_by(entry, 0, MPR_TASK_QUEUED),
+                          memory_order_release);
+}
+int mpr_pool_send(mproc_pool *pool, struct mpr_thread *self,
+                  const struct mpr_entry *entry);
 
 /*
  * Locked. Cancel one task, wherever it is: it ends with MPROC_ECANCELED. False:
@@ -365,6 +371,11 @@ struct mpr_chunk *mpr_chunk_new(struct mpr_thread *self,
                                 const struct mpr_batch_state *batch,
                                 size_t first, size_t count);
 
+/* The same block for others, not more, which do not come from `next`. */
+void mpr_chunk_again(struct mpr_chunk *chunk,
+                     const struct mpr_batch_state *batch, size_t first,
+                     size_t count);
+
 /*
  * Items that never ended have the status of the task that carried them. Returns
  * the first bad item, or their count.
@@ -381,9 +392,16 @@ mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
 /* To the caller's arrays, where it has not been written there. */
 void mpr_chunk_copy_out(const struct mpr_chunk *chunk, const mproc_batch *to);
 
-/* A chunk has ended. True when its batch has more to send: feed it. */
+/*
+ * A chunk has ended. True when its batch has more to send: then its part is
+ * left to mpr_batch_go_on.
+ */
 bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
                        struct mpr_task *task, int status);
+
+/* Drop what has ended, and send more of its batch. */
+void mpr_batch_go_on(mproc_pool *pool, struct mpr_thread *self,
+                     const struct mpr_entry *entry);
 
 /* Send what there is room for, of one batch or of all that are open. */
 void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,

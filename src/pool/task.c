@@ -374,12 +374,9 @@ void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
     mpr_pool_unlock();
 }
 
-int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry)
+int mpr_pool_send(mproc_pool *pool, struct mpr_thread *self,
+                  const struct mpr_entry *entry)
 {
-    atomic_store_explicit(&entry->task->word,
-                          mpr_task_word_by(entry, 0, MPR_TASK_QUEUED),
-                          memory_order_release);
     int err = mpr_pool_queue(pool, self, entry);
     if (err < 0) {
         if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
