@@ -152,7 +152,9 @@ static int attempt_forget(void *user)
     struct mpr_pool_private *mine = result->pool->mine;
     mpr_pool_lock();
     bool touched = is_touched(result->pool, result->batch);
-    result->batch->forgotten = !touched;
+    if (!touched) {
+        result->batch->forgotten = true;
+    }
     mine->refused |= mine->attended; /* it rings when it is done */
     mpr_pool_unlock();
     return touched ? MPROC_ETIMEDOUT : 0;

@@ -30,13 +30,23 @@ enum work {
 
 /* ---- what has been told ----------------------------------------------- */
 
+/*
+ * What was told before this one: once it has ended, as its word publishes, and
+ * so no longer what its maker wrote there.
+ */
+static struct mpr_task *told_before(const struct mpr_task *task)
+{
+    (void)atomic_load_explicit(&task->word, memory_order_acquire);
+    return task->next;
+}
+
 /* What was told goes behind what was heard before, the first one first. */
 static void hear(mproc_pool *pool)
 {
     struct mpr_task *told = atomic_exchange(&pool->told, NULL);
     struct mpr_task *first = NULL, *last = pool->mine->heard;
     while (told != NULL) {
-        struct mpr_task *before = told->next;
+        struct mpr_task *before = told_before(told);
         told->next = first;
         first = told;
         told = before;

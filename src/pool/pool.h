@@ -385,7 +385,7 @@ struct mpr_pool_private;
  */
 struct mproc_pool {
     struct mpr_object object;
-    mpr_id maker;
+    _Atomic mpr_id maker;
     pid_t maker_pid;
     int flag;
     bool threads; /* the workers are threads of the maker */

@@ -86,14 +86,15 @@ struct mpr_iteration {
 };
 
 /*
- * A handle, so it lies in the shared region, but all of it is the maker's.
+ * A handle, so it lies in the shared region, but all of it is the maker's. Who
+ * reaps asks for `maker`, perhaps while the memory becomes another's.
  * `users`: the holder of the handle, and the pool while the task has not ended
  * or its callback runs. `ended` is set once, when all else is filled in; `bell`
  * tells of it.
  */
 struct mproc_result {
     struct mpr_object object;
-    mpr_id maker;
+    _Atomic mpr_id maker;
     const mproc_pool *pool; /* may be gone once it has ended */
     uint64_t pool_tag;
     bool manual;

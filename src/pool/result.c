@@ -37,7 +37,7 @@ int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
     if (result == NULL) {
         return MPROC_ENOMEM;
     }
-    result->maker = mpr_self_id();
+    atomic_store_explicit(&result->maker, mpr_self_id(), memory_order_relaxed);
     result->pool = pool;
     result->pool_tag = mpr_object_tag(pool, MPR_POOL);
     result->manual = mpr_pool_is_manual(pool);
