@@ -548,67 +548,6 @@ static void a_maker_that_exits_leaves_no_process(void **state)
     expect_maker_gone(&left, 3);
 }
 
-/* ---- initializers that fail later ------------------------------------- */
-
-struct limit {
-    _Atomic int calls;
-    int good;
-};
-
-static int works_for_some(void *arg)
-{
-    struct limit *limit = *(struct limit **)arg;
-    return atomic_fetch_add(&limit->calls, 1) < limit->good ? 0 : 6;
-}
-
-static int dies_for_some(void *arg)
-{
-    if (works_for_some(arg) != 0) {
-        raise(SIGKILL);
-    }
-    return 0;
-}
-
-static void expect_breaks(mproc_main_fn *initializer, int workers)
-{
-    struct limit *limit = mproc_calloc(1, sizeof *limit);
-    struct meeting m = meeting();
-    limit->good = workers;
-    mproc_pool *p = pool_with((mproc_pool_opts){.workers = (size_t)workers,
-                                                .initializer = initializer,
-                                                .initializer_arg = &limit});
-    mproc_call call = {.fn = comes_and_waits, MPROC_ARG(m)};
-    mproc_result *r[9];
-    for (int i = 0; i < 9; i++) {
-        r[i] = sent(p, call);
-    }
-    for (int i = 0; i < workers; i++) {
-        kill(met(&m), SIGKILL);
-    }
-    int lost = 0, broken = 0;
-    for (int i = 0; i < 9; i++) {
-        int err = mproc_result_get(r[i], NULL, 0, NULL, TEST_BOUND);
-        lost += err == MPROC_EWORKERLOST;
-        broken += err == MPROC_EBROKEN;
-        mproc_result_free(r[i]);
-    }
-    assert_int_equal(lost, workers);
-    assert_int_equal(broken, 9 - workers);
-    assert_err(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND), MPROC_EBROKEN);
-    assert_in_range(limit->calls, workers + 1, workers + 4 * workers);
-    end_of(p);
-    mproc_free(limit);
-    free_meeting(&m);
-}
-
-static void an_initializer_that_fails_later_breaks_the_pool(void **state)
-{
-    (void)state;
-    expect_breaks(works_for_some, 1);
-    expect_breaks(works_for_some, 3);
-    expect_breaks(dies_for_some, 2);
-}
-
 /* ---- main ------------------------------------------------------------- */
 
 int main(void)
@@ -627,7 +566,6 @@ int main(void)
         CLEAN(the_nursery_may_be_killed_at_any_time),
         CLEAN(a_killed_maker_leaves_no_process),
         CLEAN(a_maker_that_exits_leaves_no_process),
-        CLEAN(an_initializer_that_fails_later_breaks_the_pool),
     };
     return cmocka_run_group_tests_name("pool_deaths", tests, NULL, NULL);
 }
