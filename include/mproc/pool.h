@@ -73,7 +73,8 @@ typedef int mproc_task_fn(const void *arg, size_t size, mproc_reply *reply);
  *
  * 0             set
  * MPROC_ENOMEM  the shared heap is full
- * MPROC_EINVAL  reply is NULL, or data is NULL with a size
+ * MPROC_EINVAL  reply is NULL or another process's, as in one that the task has
+ *               forked; or data is NULL with a size
  */
 MPROC_API int mproc_reply_set(mproc_reply *reply, const void *data,
                               size_t size);
@@ -81,7 +82,8 @@ MPROC_API int mproc_reply_set(mproc_reply *reply, const void *data,
 /*
  * Memory of `size` bytes for the reply, to be written in place before the task
  * returns; called again with less it shrinks the reply. Aligned for any type,
- * owned by the library. NULL: the shared heap is full.
+ * owned by the library. NULL: the shared heap is full, or the reply is another
+ * process's.
  */
 MPROC_API void *mproc_reply_reserve(mproc_reply *reply, size_t size);
 

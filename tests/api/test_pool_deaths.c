@@ -3,7 +3,6 @@
 #include "pool_kin.h"
 
 #include <errno.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -151,36 +150,6 @@ static void only_the_task_of_a_dead_worker_fails(void **state)
         assert_err(err, i % 10 == 3 ? MPROC_EWORKERLOST : MPROC_OK);
         assert_true(err < 0 || n == i * i);
         mproc_result_free(r[i]);
-    }
-    end_of(p);
-}
-
-/* Workers are forks of the process whose stack this is about. */
-static jmp_buf out_of_here;
-
-static int jumps(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)arg;
-    (void)size;
-    (void)reply;
-    longjmp(out_of_here, 1);
-}
-
-static void a_task_that_jumps_out_is_lost(void **state)
-{
-    (void)state;
-    if (setjmp(out_of_here) != 0) {
-        exit(33); /* a worker, run away */
-    }
-    mproc_pool *p = pool_of(2);
-    mproc_call call = {.fn = jumps};
-    for (int i = 0; i < 3; i++) {
-        mproc_result *r = sent(p, call);
-        assert_err(mproc_result_get(r, NULL, 0, NULL, TEST_BOUND),
-                   MPROC_EWORKERLOST);
-        assert_int_equal(mproc_result_outcome(r)->code, 33);
-        mproc_result_free(r);
-        expect_squares(p, 5);
     }
     end_of(p);
 }
@@ -555,7 +524,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CLEAN(a_dead_worker_is_told_and_replaced),
         CLEAN(only_the_task_of_a_dead_worker_fails),
-        CLEAN(a_task_that_jumps_out_is_lost),
         CLEAN(the_child_of_a_task_is_none_of_the_pools),
         CLEAN(the_fork_of_a_worker_is_none),
         CLEAN(a_stopped_task_ends_at_the_deadline),
