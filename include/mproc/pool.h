@@ -17,8 +17,9 @@
  * results, which outlive their pool. Workers ignore SIGINT and may make pools.
  * Daemonic processes may make pools too: workers are not daemonic, yet end with
  * their maker.
- * A function handed to a pool must be in the program when the pool starts. One
- * function serves apply and map alike.
+ * A function handed to a pool must be in the program when the pool starts: in
+ * the place of one that is loaded later the workers have nothing, and crash
+ * (MPROC_EWORKERLOST). One function serves apply and map alike.
  *
  * Callbacks run one at a time, in the process that made the pool, in a thread
  * of the pool or, with manual_dispatch, where the caller lets them. A result is
