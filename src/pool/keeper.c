@@ -334,9 +334,20 @@ static void let_go(struct mpr_keeper *k, uint32_t count)
     mpr_bell_ring(&k->pool->to_workers, INT_MAX);
 }
 
+/* Who asks for workers once more, has it tried once more. */
+static void read_request(struct mpr_keeper *k)
+{
+    uint64_t wanted = atomic_load(&k->pool->wanted);
+    if (wanted != k->wanted) {
+        k->wanted = wanted;
+        k->failed_starts = 0;
+        k->failed_forks = 0;
+    }
+}
+
 static void keep_number(struct mpr_keeper *k)
 {
-    k->wanted = atomic_load(&k->pool->wanted);
+    read_request(k);
     uint32_t wanted = (uint32_t)k->wanted, staying = census(k).staying;
     if (staying < wanted && wants_workers(k)) {
         staying += let_stay(k, wanted - staying);
