@@ -112,7 +112,8 @@ static void end_single(mproc_pool *pool, struct mpr_thread *self,
     if (task->result != NULL) {
         mpr_result_release(self, task->result);
     }
-    mpr_collector_drop_task(pool, self, entry);
+    mpr_pool_give_back(pool, self, entry);
+    mpr_collector_end_items(pool, self, 1);
 }
 
 /*
@@ -123,8 +124,7 @@ static void end_chunk(mproc_pool *pool, struct mpr_thread *self,
                       const struct mpr_entry *entry, int status)
 {
     struct mproc_result *result = entry->task->result;
-    bool more = mpr_batch_collect(pool, self, entry->task, status);
-    mpr_collector_drop_task(pool, self, entry);
+    bool more = mpr_batch_collect(pool, self, entry, status);
     if (more && !mpr_pool_is_manual(pool)) {
         mpr_batch_feed(pool, self, result);
     } else if (more) {

@@ -191,8 +191,8 @@ int mpr_batch_stop(const mproc_pool *pool, const struct mpr_batch_state *batch)
 }
 
 /* The items that are not sent end as well. Returns how many. */
-static size_t end_rest(mproc_pool *pool, struct mpr_thread *self,
-                       struct mproc_result *result, int status)
+static size_t end_rest(mproc_pool *pool, struct mproc_result *result,
+                       int status)
 {
     struct mpr_batch_state *batch = result->batch;
     size_t first = batch->sent;
@@ -201,7 +201,7 @@ static size_t end_rest(mproc_pool *pool, struct mpr_thread *self,
                                  .index = batch->sent,
                                  .data = mpr_no_reply,
                                  .error = mproc_strerror(status)};
-        mpr_batch_note_bad(self, result, &outcome);
+        mpr_batch_note_bad(result, &outcome);
         mpr_pool_count_unsent(pool, status, 1);
         if (batch->is.status != NULL) {
             batch->is.status[batch->sent] = status;
@@ -286,7 +286,7 @@ void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
     stop = stop != 0 ? stop : waits ? 0 : err;
     mpr_pool_unlock();
     if (stop != 0 && may_end_rest(pool, batch, stop)) {
-        end_rest(pool, self, result, stop);
+        end_rest(pool, result, stop);
     }
     if (batch->sent == batch->count) {
         mpr_batch_close(self, result);
@@ -334,7 +334,7 @@ size_t mpr_batch_tell_untold(mproc_pool *pool, struct mpr_thread *self)
     size_t ended = 0;
     struct mproc_result *result;
     while ((result = next_untold(pool->mine)) != NULL) {
-        ended += end_rest(pool, self, result, result->batch->stop);
+        ended += end_rest(pool, result, result->batch->stop);
         mpr_batch_close(self, result);
     }
     return ended;
