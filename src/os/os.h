@@ -32,6 +32,9 @@ int64_t mpr_os_boot_now(void);
 
 /* ---- this process and this thread ------------------------------------- */
 
+/* Let another run that can, on this CPU. */
+void mpr_os_yield(void);
+
 pid_t mpr_os_pid(void);
 pid_t mpr_os_tid(void);
 pid_t mpr_os_parent_pid(void); /* 0: it is of another pid namespace */

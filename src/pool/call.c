@@ -195,11 +195,11 @@ static int attempt_end(void *user)
     return pending ? MPROC_ETIMEDOUT : 0;
 }
 
-/* A worker that looks out should have seen it; it may be stopped. */
+/* Nobody was woken for it, and who looks out has not seen it: it is stopped. */
 static void ask_another(void *user)
 {
     const struct submission *s = user;
-    if (state_of(s) == MPR_TASK_QUEUED) {
+    if (state_of(s) == MPR_TASK_QUEUED && atomic_load(&s->pool->lookout) != 0) {
         mpr_bell_ring(&s->pool->to_workers, 1);
     }
 }

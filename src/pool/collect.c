@@ -36,7 +36,7 @@ static mproc_outcome outcome_of(const struct mpr_task *task,
         .status = task->status,
         .code = task->code,
         .data = mpr_no_reply,
-        .error = task->error != NULL ? task->error : "",
+        .error = task->reply_size == MPR_REPLY_TEXT ? task->reply : "",
         .worker = task->worker,
     };
     if (state == MPR_TASK_CANCELED) {
@@ -68,10 +68,8 @@ static void move_to_result(mproc_pool *pool, struct mpr_thread *self,
             result->outcome.data = result->inline_reply;
         }
     } else {
-        mpr_task_hand_over(pool, self, task, &task->reply, &result->reply);
+        mpr_task_hand_over(pool, self, task);
     }
-    mpr_task_hand_over(pool, self, task, (void **)&task->error,
-                       (void **)&result->error);
 }
 
 void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,

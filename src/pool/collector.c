@@ -64,6 +64,7 @@ static void collect_first(mproc_pool *pool, struct mpr_thread *self)
 {
     struct mpr_task *task = pool->mine->heard;
     pool->mine->heard = task->next;
+    mpr_task_prefetch(task->next);
     mpr_collector_collect(pool, self, task);
 }
 

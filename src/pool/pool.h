@@ -74,18 +74,18 @@ enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
  *   these four→FREE        collector, or who awaits it; the serial goes up
  *   RUNNING, CANCELLING→ABANDONED  the keeper of threads
  *   ABANDONED→FREE         the thread
- * `status`, `code`, `worker`, `losses`, `reply`, `error` belong to the worker
- * while it is RUNNING and to who ends it, or has it run again, in its place
- * once the worker is dead; of a chunk, `losses` counts for the item at `at`.
- * `awaited` changes under mpr_pool_lock once the task is QUEUED; `bell` is what
- * its maker sleeps on, and counts on when the record serves another.
- * The rest is the maker's. `reply` and `error` are heap blocks of the task's
- * own unless they point into it. So is an argument that has no room in
- * `inline_arg`, where its address is then: mpr_task_arg. `arg_size`
- * MPR_ARG_OF_CHUNK: the task is a batch's and has `chunk`, but neither argument
- * nor callbacks: mpr_task_chunk.
+ * `status`, `code`, `worker`, `losses`, `reply` belong to the worker while it is
+ * RUNNING and to who ends it, or has it run again, in its place once the worker
+ * is dead; of a chunk, `losses` counts for the item at `at`. `awaited` changes
+ * under mpr_pool_lock once the task is QUEUED; `bell` is what its maker sleeps
+ * on, and counts on when the record serves another. The rest is the maker's.
+ * `reply` is a heap block of the task's own unless it points into the record;
+ * with the size MPR_REPLY_TEXT it is the text of an error. An argument that has
+ * no room in `inline_arg` is such a block too, whose address is there then.
+ * `arg_size` MPR_ARG_OF_CHUNK: the task is a batch's and has `chunk`, but
+ * neither argument nor callbacks: mpr_task_chunk.
  * Locks: none. Publishes: `word`. Survives: a worker killed with a block in
- * hand for `reply` or `error`: see mproc_pool.adopting.
+ * hand for `reply`: see mproc_pool.adopting.
  */
 struct mpr_task {
     _Atomic uint64_t word;
@@ -93,11 +93,14 @@ struct mpr_task {
     size_t arg_size;
     void *reply;
     size_t reply_size;
-    char *error;
     int status;
     int code;
     pid_t worker;
     uint32_t losses; /* workers lost in it << 1 | the last run is counted */
+    union {
+        int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
+        struct mpr_task *next; /* ended: the one told before it, or after */
+    };
     struct mproc_result *result;
     union {
         mproc_done_fn *callback;
@@ -108,13 +111,18 @@ struct mpr_task {
     alignas(16) char inline_arg[MPR_TASK_ARG];
     _Atomic int64_t priority; /* lower first */
     alignas(16) char inline_reply[MPR_TASK_REPLY];
-    union {
-        int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
-        struct mpr_task *next; /* ended: the one told before it, or after */
-    };
     _Atomic uint32_t awaited;
     _Atomic uint32_t bell;
 };
+
+/* It is going to be used: read it from memory meanwhile. */
+static inline void mpr_task_prefetch(const struct mpr_task *task)
+{
+    const char *p = (const char *)task;
+    __builtin_prefetch(p, 1);
+    __builtin_prefetch(p + MPR_LINE, 1);
+    __builtin_prefetch(p + sizeof *task - 1, 1);
+}
 
 /* Of a task that ends: who is told. */
 enum mpr_awaited {
@@ -125,7 +133,9 @@ enum mpr_awaited {
 
 #define MPR_ARG_OF_CHUNK SIZE_MAX
 
-static_assert(sizeof(struct mpr_task) <= 176, "a pending task is small");
+#define MPR_REPLY_TEXT SIZE_MAX
+
+static_assert(sizeof(struct mpr_task) <= 160, "a pending task is small");
 
 /*
  * What is told of one item of a batch. Where it lies is the maker's, the rest
@@ -492,19 +502,18 @@ void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
                      struct mpr_worker *worker);
 
 /*
- * Worker, and the maker before and after: move the block in MPR_HAND_BLOCK, or
- * NULL, to where `*place` in the task is, whose old one, if it is a block, is
- * freed.
+ * Worker, and the maker before and after: the block in MPR_HAND_BLOCK, or NULL,
+ * is the task's reply, and what that was, if it was a block, is freed.
  */
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
-                      struct mpr_task *task, void **place);
+                      struct mpr_task *task);
 
 /* It begins to work. */
 void mpr_worker_begin(mproc_pool *pool, struct mpr_worker *worker);
 
-/* Collector: a block goes from a name of the task to one of its result. */
+/* Collector: the reply goes from the task to its result. */
 void mpr_task_hand_over(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_task *task, void **from, void **to);
+                        struct mpr_task *task);
 
 /*
  * The block in MPR_HAND_BLOCK, whose address the task has already, is its

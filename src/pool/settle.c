@@ -100,9 +100,11 @@ static void end_single(mproc_pool *pool, struct mpr_thread *self,
     mpr_loss_text(text, death->pid, death->status, death->code);
     size_t size = strlen(text) + 1;
     char *block = mpr_heap_alloc(self, size, MPR_HAND_BLOCK);
+    task->reply_size = 0;
     if (block != NULL) {
         memcpy(block, text, size);
-        mpr_worker_adopt(pool, self, task, (void **)&task->error);
+        mpr_worker_adopt(pool, self, task);
+        task->reply_size = MPR_REPLY_TEXT;
     }
 }
 

@@ -173,7 +173,6 @@ static bool add_slab(mproc_pool *pool, struct mpr_thread *self)
         struct mpr_task *task = &slab->tasks[i];
         task->arg_size = 0;
         task->reply = NULL;
-        task->error = NULL;
         atomic_store(&task->bell, 0);
         atomic_store(&task->word, mpr_task_word(1, 0, MPR_TASK_FREE));
         task->user = pool->mine->free_tasks;
@@ -201,7 +200,6 @@ static void begin_task(struct mpr_task *task)
     task->arg_size = 0;
     task->reply = NULL;
     task->reply_size = 0;
-    task->error = NULL;
     task->status = MPROC_OK;
     task->code = 0;
     task->worker = 0;
@@ -238,6 +236,7 @@ int mpr_pool_take_record(mproc_pool *pool, struct mpr_thread *self,
     }
     struct mpr_task *task = mine->free_tasks;
     mine->free_tasks = task->user;
+    mpr_task_prefetch(mine->free_tasks);
     entry->task = task;
     entry->serial = atomic_load(&task->word) >> 32;
     begin_task(task);

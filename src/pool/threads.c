@@ -154,7 +154,7 @@ static bool copy_replies(mproc_pool *pool, struct mpr_thread *self,
     mpr_guard_lock(&pool->replies, self, self);
     memcpy(block, from->reply, used);
     mpr_guard_unlock(&pool->replies, self);
-    mpr_worker_adopt(pool, self, to, &to->reply);
+    mpr_worker_adopt(pool, self, to);
     return true;
 }
 

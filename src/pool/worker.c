@@ -66,11 +66,8 @@ static void begin_again(mproc_reply *reply)
     if (mpr_task_chunk(task) != NULL) {
         return;
     }
-    if (task->error != NULL) {
-        mpr_worker_adopt(reply->pool, reply->self, task, (void **)&task->error);
-    }
     if (task->reply != NULL) {
-        mpr_worker_adopt(reply->pool, reply->self, task, &task->reply);
+        mpr_worker_adopt(reply->pool, reply->self, task);
     }
 }
 
@@ -128,7 +125,8 @@ static void give_text(mproc_reply *reply)
     char *block = mpr_heap_alloc(reply->self, size, MPR_HAND_BLOCK);
     if (block != NULL) {
         memcpy(block, reply->text, size);
-        mpr_worker_adopt(reply->pool, reply->self, task, (void **)&task->error);
+        mpr_worker_adopt(reply->pool, reply->self, task);
+        task->reply_size = MPR_REPLY_TEXT;
     }
 }
 

@@ -30,6 +30,10 @@ void mpr_sleep_begin(struct mpr_sleep *sleep, mproc_deadline until)
     };
 }
 
+/*
+ * Where there are more who can run than CPUs, one that only looks keeps what it
+ * looks for from being done: now and then it lets another run.
+ */
 bool mpr_sleep_spin(struct mpr_sleep *sleep)
 {
     if (sleep->expired || last_sleep_ns > SHORT_SLEEP_US * 1000) {
@@ -39,8 +43,12 @@ bool mpr_sleep_spin(struct mpr_sleep *sleep)
     if (sleep->spin_end_ns == 0) {
         sleep->spin_end_ns = mpr_family->cpus > 1 ? now + SPIN_US * 1000 : now;
     }
-    for (int i = 0; i < 8; i++) {
-        mpr_pause();
+    if (sleep->looks++ % 2 != 0) {
+        mpr_os_yield();
+    } else {
+        for (int i = 0; i < 8; i++) {
+            mpr_pause();
+        }
     }
     return now < sleep->spin_end_ns && now < sleep->until.at_ns;
 }
