@@ -27,9 +27,7 @@ void mpr_batch_tell(const mproc_pool *pool, struct mpr_batch_state *batch,
 {
     const mproc_batch *b = &batch->is;
     if (batch->spare != NULL && outcome->status == MPROC_OK) {
-        memcpy(batch->spare, outcome->data, outcome->size);
-        batch->spare[outcome->size] = '\0';
-        outcome->data = batch->spare;
+        outcome->data = memcpy(batch->spare, outcome->data, outcome->size);
     }
     mpr_pool_call_back(pool, b->on_item, outcome, b->user);
 }
@@ -217,8 +215,12 @@ int mpr_batch_read(mproc_batch *b, const mproc_batch *theirs, size_t size)
 
 char *mpr_batch_spare(const mproc_batch *b)
 {
-    return aligned_alloc(MPR_LINE,
-                         b->out_size / MPR_LINE * MPR_LINE + MPR_LINE);
+    size_t size = b->out_size / MPR_LINE * MPR_LINE + MPR_LINE;
+    char *spare = aligned_alloc(MPR_LINE, size);
+    if (spare != NULL) {
+        spare[b->out_size] = '\0';
+    }
+    return spare;
 }
 
 static struct mpr_batch_state *new_state(const mproc_batch *b)

@@ -77,7 +77,7 @@ static size_t next_count(const mproc_pool *pool,
             return 0;
         }
     }
-    return batch->parts < parts && batch->stop == 0 ? chunk : 0;
+    return batch->parts < parts ? chunk : 0;
 }
 
 /* ---- sending ---------------------------------------------------------- */

@@ -273,9 +273,7 @@ static void hand_out(struct mpr_iteration *iter, const mproc_outcome **out)
     *outcome =
         mpr_chunk_outcome(task->chunk, task->reply, iter->at, iter->text);
     if (iter->spare != NULL && outcome->status == MPROC_OK) {
-        memcpy(iter->spare, outcome->data, outcome->size);
-        iter->spare[outcome->size] = '\0';
-        outcome->data = iter->spare;
+        outcome->data = memcpy(iter->spare, outcome->data, outcome->size);
     }
     iter->given++;
     if (out != NULL) {
@@ -391,7 +389,6 @@ static int begin(mproc_pool *pool, struct mpr_thread *self,
 static void end(struct mpr_thread *self, struct mproc_result *result)
 {
     struct mpr_iteration *iter = result->batch->iter;
-    mpr_batch_close(self, result);
     mpr_batch_abandon(result);
     mpr_pool_lock();
     struct mpr_part *part = iter->ended;
