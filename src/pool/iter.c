@@ -270,15 +270,16 @@ static void hand_out(struct mpr_iteration *iter, const mproc_outcome **out)
 {
     const struct mpr_task *task = iter->now->entry.task;
     mproc_outcome *outcome = &iter->outcome;
+    iter->given++;
+    if (out == NULL) {
+        return;
+    }
     *outcome =
         mpr_chunk_outcome(task->chunk, task->reply, iter->at, iter->text);
     if (iter->spare != NULL && outcome->status == MPROC_OK) {
         outcome->data = memcpy(iter->spare, outcome->data, outcome->size);
     }
-    iter->given++;
-    if (out != NULL) {
-        *out = outcome;
-    }
+    *out = outcome;
 }
 
 /* 0: there may be something to hand out, or to send; EOF: there will not. */
@@ -514,10 +515,9 @@ int mproc_iter_next(mproc_iter *it, const mproc_outcome **out,
 static int map_all(struct mpr_thread *self, struct mproc_result *result,
                    mproc_deadline until)
 {
-    const mproc_outcome *outcome;
     int err;
     do {
-        err = next(self, result, &outcome, until);
+        err = next(self, result, NULL, until);
     } while (err == 0);
     if (err == MPROC_EOF || (err < 0 && err != MPROC_ETIMEDOUT &&
                              result->outcome.status != MPROC_OK)) {
