@@ -181,7 +181,7 @@ size_t mpr_chunk_end(struct mpr_chunk *chunk, int status)
     size_t first = chunk->bad;
     for (size_t i = atomic_load(&chunk->at); i < chunk->count; i++) {
         if (chunk->status[i] == MPR_ITEM_PENDING) {
-            chunk->status[i] = status != MPROC_OK ? status : MPROC_EWORKERLOST;
+            chunk->status[i] = status;
             first = first < i ? first : i;
         }
     }

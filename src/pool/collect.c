@@ -110,16 +110,15 @@ static void end_single(mproc_pool *pool, struct mpr_thread *self,
     if (task->result != NULL) {
         mpr_result_release(self, task->result);
     }
-    mpr_collector_drop_task(pool, self, entry);
+    mpr_pool_give_back(pool, self, entry);
+    mpr_collector_end_items(pool, self, 1);
 }
 
 static void end_chunk(mproc_pool *pool, struct mpr_thread *self,
                       const struct mpr_entry *entry, int status)
 {
-    if (mpr_batch_collect(pool, self, entry->task, status)) {
+    if (mpr_batch_collect(pool, self, entry, status)) {
         mpr_batch_go_on(pool, self, entry);
-    } else {
-        mpr_collector_drop_task(pool, self, entry);
     }
 }
 

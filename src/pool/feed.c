@@ -82,8 +82,7 @@ static size_t next_count(const mproc_pool *pool,
             return 0;
         }
     }
-    bool more = batch->parts < most_parts(pool, batch) && batch->stop == 0;
-    return more ? chunk : 0;
+    return batch->parts < most_parts(pool, batch) ? chunk : 0;
 }
 
 /* ---- sending ---------------------------------------------------------- */
@@ -217,8 +216,8 @@ int mpr_batch_stop(const mproc_pool *pool, const struct mpr_batch_state *batch)
 }
 
 /* The items that are not sent end as well. Returns how many. */
-static size_t end_rest(mproc_pool *pool, struct mpr_thread *self,
-                       struct mproc_result *result, int status)
+static size_t end_rest(mproc_pool *pool, struct mproc_result *result,
+                       int status)
 {
     struct mpr_batch_state *batch = result->batch;
     size_t first = batch->sent;
@@ -227,7 +226,7 @@ static size_t end_rest(mproc_pool *pool, struct mpr_thread *self,
                                  .index = batch->sent,
                                  .data = mpr_no_reply,
                                  .error = mproc_strerror(status)};
-        mpr_batch_note_bad(self, result, &outcome);
+        mpr_batch_note_bad(result, &outcome);
         mpr_pool_count_unsent(pool, status, 1);
         if (batch->is.status != NULL) {
             batch->is.status[batch->sent] = status;
@@ -312,7 +311,7 @@ void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
     stop = stop != 0 ? stop : waits ? 0 : err;
     mpr_pool_unlock();
     if (stop != 0 && may_end_rest(pool, batch, stop)) {
-        end_rest(pool, self, result, stop);
+        end_rest(pool, result, stop);
     }
     if (batch->sent == batch->count) {
         mpr_batch_close(self, result);
@@ -351,7 +350,7 @@ static bool send_again(mproc_pool *pool, struct mpr_thread *self,
     if (count == 0) {
         return false;
     }
-    atomic_fetch_add(&pool->mine->collected, part->items);
+    mpr_collector_end_items(pool, self, part->items);
     part->items = count;
     part->entry = (struct mpr_entry){task, (uint32_t)entry->serial + 1};
     if (task->reply != NULL) {
@@ -375,8 +374,10 @@ void mpr_batch_go_on(mproc_pool *pool, struct mpr_thread *self,
     struct mpr_part *part = entry->task->chunk->part;
     bool manual = mpr_pool_is_manual(pool), feed = true;
     if (manual || !send_again(pool, self, entry, &feed)) {
+        size_t items = part->items;
+        mpr_pool_give_back(pool, self, entry);
         free(part);
-        mpr_collector_drop_task(pool, self, entry);
+        mpr_collector_end_items(pool, self, items);
     }
     if (manual) { /* only who collects sends */
         atomic_store(&pool->mine->attend, true);
@@ -426,7 +427,7 @@ size_t mpr_batch_tell_untold(mproc_pool *pool, struct mpr_thread *self)
     size_t ended = 0;
     struct mproc_result *result;
     while ((result = next_untold(pool->mine)) != NULL) {
-        ended += end_rest(pool, self, result, result->batch->stop);
+        ended += end_rest(pool, result, result->batch->stop);
         mpr_batch_close(self, result);
     }
     return ended;

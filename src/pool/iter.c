@@ -65,17 +65,13 @@ __attribute__((constructor)) static void register_class(void)
 
 /* ---- the collector's side --------------------------------------------- */
 
-void mpr_iter_keep(struct mproc_result *result, struct mpr_task *task)
+void mpr_iter_keep(struct mproc_result *result, struct mpr_part *part)
 {
     struct mpr_iteration *iter = result->batch->iter;
-    struct mpr_part *part = task->chunk->part;
-    mproc_pool *pool = (mproc_pool *)result->pool;
-    atomic_fetch_add(&pool->mine->collected, part->items - 1); /* one is left */
-    mpr_bell_ring(&pool->room, INT_MAX);
-    part->chunk = task->chunk;
-    part->replies = task->reply;
-    task->arg_size = 0; /* it carries none any more */
-    task->reply = NULL;
+    uint32_t serial = (uint32_t)part->entry.serial;
+    atomic_store(&part->entry.task->word,
+                 mpr_task_word(serial, 0, MPR_TASK_COLLECTED));
+    result->pool->mine->held++;
     struct mpr_part *before = iter->ended_last;
     while (iter->ordered && before != NULL && before->first > part->first) {
         before = before->older;
@@ -230,12 +226,13 @@ static void send(struct mpr_thread *self, struct mproc_result *result)
 
 /* ---- handing out ------------------------------------------------------ */
 
-static void free_part(struct mpr_thread *self, struct mpr_part *part)
+/* Its pool has waited for it, perhaps. */
+static void free_part(struct mpr_thread *self, struct mproc_result *result,
+                      struct mpr_part *part)
 {
-    mpr_heap_free(self, part->chunk);
-    if (part->replies != NULL) {
-        mpr_heap_free(self, part->replies);
-    }
+    mproc_pool *pool = (mproc_pool *)result->pool;
+    mpr_pool_give_back(pool, self, &part->entry);
+    mpr_pool_let_go(pool, self);
     free(part);
 }
 
@@ -249,13 +246,14 @@ static struct mpr_part *next_ended(const struct mpr_iteration *iter)
 }
 
 /* True when there is an item, after the one handed out last. */
-static bool advance(struct mpr_thread *self, struct mpr_iteration *iter)
+static bool advance(struct mpr_thread *self, struct mproc_result *result)
 {
+    struct mpr_iteration *iter = result->batch->iter;
     if (iter->now != NULL && ++iter->at < iter->now->items) {
         return true;
     }
     if (iter->now != NULL) {
-        free_part(self, iter->now);
+        free_part(self, result, iter->now);
     }
     mpr_pool_lock();
     iter->now = next_ended(iter);
@@ -270,19 +268,18 @@ static bool advance(struct mpr_thread *self, struct mpr_iteration *iter)
 
 static void hand_out(struct mpr_iteration *iter, const mproc_outcome **out)
 {
-    const struct mpr_part *part = iter->now;
+    const struct mpr_task *task = iter->now->entry.task;
     mproc_outcome *outcome = &iter->outcome;
-    *outcome =
-        mpr_chunk_outcome(part->chunk, part->replies, iter->at, iter->text);
-    if (iter->spare != NULL && outcome->status == MPROC_OK) {
-        memcpy(iter->spare, outcome->data, outcome->size);
-        iter->spare[outcome->size] = '\0';
-        outcome->data = iter->spare;
-    }
     iter->given++;
-    if (out != NULL) {
-        *out = outcome;
+    if (out == NULL) {
+        return;
     }
+    *outcome =
+        mpr_chunk_outcome(task->chunk, task->reply, iter->at, iter->text);
+    if (iter->spare != NULL && outcome->status == MPROC_OK) {
+        outcome->data = memcpy(iter->spare, outcome->data, outcome->size);
+    }
+    *out = outcome;
 }
 
 /* 0: there may be something to hand out, or to send; EOF: there will not. */
@@ -324,7 +321,7 @@ static int next(struct mpr_thread *self, struct mproc_result *result,
     struct mpr_batch_state *batch = result->batch;
     for (;;) {
         send(self, result);
-        if (advance(self, batch->iter)) {
+        if (advance(self, result)) {
             hand_out(batch->iter, out);
             return 0;
         }
@@ -393,7 +390,6 @@ static int begin(mproc_pool *pool, struct mpr_thread *self,
 static void end(struct mpr_thread *self, struct mproc_result *result)
 {
     struct mpr_iteration *iter = result->batch->iter;
-    mpr_batch_close(self, result);
     mpr_batch_abandon(result);
     mpr_pool_lock();
     struct mpr_part *part = iter->ended;
@@ -401,11 +397,11 @@ static void end(struct mpr_thread *self, struct mproc_result *result)
     mpr_pool_unlock();
     while (part != NULL) {
         struct mpr_part *after = part->newer;
-        free_part(self, part);
+        free_part(self, result, part);
         part = after;
     }
     if (iter->now != NULL) {
-        free_part(self, iter->now);
+        free_part(self, result, iter->now);
     }
     mpr_result_release(self, result);
 }
@@ -519,10 +515,9 @@ int mproc_iter_next(mproc_iter *it, const mproc_outcome **out,
 static int map_all(struct mpr_thread *self, struct mproc_result *result,
                    mproc_deadline until)
 {
-    const mproc_outcome *outcome;
     int err;
     do {
-        err = next(self, result, &outcome, until);
+        err = next(self, result, NULL, until);
     } while (err == 0);
     if (err == MPROC_EOF || (err < 0 && err != MPROC_ETIMEDOUT &&
                              result->outcome.status != MPROC_OK)) {

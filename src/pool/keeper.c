@@ -26,6 +26,10 @@ void mpr_keeper_begin(struct mpr_keeper *k, mproc_pool *pool)
 
 /* ---- starting --------------------------------------------------------- */
 
+/*
+ * Nobody has a task there: it would be asked for one that the worker before was
+ * lost in, and another runs by now.
+ */
 static int start(struct mpr_keeper *k, struct mpr_worker *worker)
 {
     worker->current = (struct mpr_entry){0};
@@ -40,10 +44,7 @@ static int start(struct mpr_keeper *k, struct mpr_worker *worker)
     atomic_store(&worker->state, MPR_WORKER_STARTING);
     int err = k->pool->threads ? mpr_threads_start(k->pool, worker)
                                : mpr_nursery_fork(k, worker);
-    if (err < 0) {
-        atomic_store(&worker->id, 0);
-        atomic_store(&worker->state, MPR_WORKER_NONE);
-    } else if (k->owed > 0) {
+    if (err == 0 && k->owed > 0) {
         k->owed--;
         atomic_fetch_add(&k->pool->respawned, 1);
     }
@@ -389,8 +390,7 @@ int64_t mpr_keeper_pass(struct mpr_keeper *k)
 /* No worker is left, and none will be. */
 void mpr_keeper_leave(mproc_pool *pool)
 {
-    if (atomic_load(&pool->phase) == MPR_POOL_OPEN ||
-        !mpr_log_closed(&pool->todo)) {
+    if (!mpr_log_closed(&pool->todo)) {
         atomic_store(&pool->broken, 1);
     }
 }

@@ -309,7 +309,7 @@ void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self)
     struct mpr_pool_private *mine = pool->mine;
     int flag = pool->flag;
     mpr_pool_lock();
-    bool later = mine->abandoned > 0;
+    bool later = mine->held > 0;
     atomic_store(&pool->gone, later);
     mpr_pool_unlock();
     if (later) {
@@ -317,6 +317,16 @@ void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self)
     }
     mpr_object_end(self, pool, MPR_POOL);
     remove_private(mine, flag);
+}
+
+void mpr_pool_let_go(mproc_pool *pool, struct mpr_thread *self)
+{
+    mpr_pool_lock();
+    bool last = --pool->mine->held == 0 && atomic_load(&pool->gone);
+    mpr_pool_unlock();
+    if (last) {
+        mpr_pool_end(pool, self);
+    }
 }
 
 /* There was no collector to wait for it and for its workers. */

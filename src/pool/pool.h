@@ -400,7 +400,7 @@ struct mproc_pool {
 
     _Atomic uint32_t ended;
     _Atomic uint32_t shown;
-    _Atomic uint32_t gone; /* freed, but threads are to come back */
+    _Atomic uint32_t gone; /* freed, but held: mpr_pool_let_go */
     _Atomic uint32_t keep; /* of threads: their keeper is called */
     _Atomic uint32_t phase;
     _Atomic uint32_t broken;

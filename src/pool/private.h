@@ -6,16 +6,13 @@
 #include "pool/pool.h"
 
 /*
- * A chunk under way. Of an iteration: it is kept when it has ended, with the
- * reply of its task, until its items were handed out; `newer` is then the next
- * of these.
+ * A chunk under way. Of an iteration: it is kept when it has ended, with its
+ * task, until its items were handed out; `newer` is then the next of these.
  */
 struct mpr_part {
     struct mpr_part *older, *newer;
     struct mpr_entry entry;
     size_t first, items;
-    struct mpr_chunk *chunk;
-    char *replies;
 };
 
 /* Items that do not lie in an array, side by side as a chunk has them. */
@@ -53,6 +50,7 @@ struct mpr_batch_state {
     size_t sent;
     size_t bad;
     char *spare; /* room for one reply and its NUL */
+    char *text;  /* of the first bad item */
     struct mpr_part *newest;
     size_t parts;
     size_t ahead; /* items in flight */
@@ -136,7 +134,7 @@ struct mpr_pool_private {
     _Atomic bool unserved;    /* no nursery, and none will be */
     struct mpr_keeper keeper; /* of threads */
     _Atomic int64_t keep_at;  /* when it looks next */
-    size_t abandoned;         /* threads, under mpr_pool_lock */
+    size_t held;              /* under mpr_pool_lock: see mpr_pool_let_go */
     _Atomic bool leaving;     /* it is about to end: to be looked at soon */
 
     /* for manual dispatch */
@@ -187,8 +185,14 @@ void mpr_pool_unlock(void);
  */
 int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
                    const mproc_pool_opts *opts);
-/* Not before the last abandoned thread has come back, which does it then. */
+/* Later, while it is held. */
 void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self);
+
+/*
+ * An abandoned thread has come back, or an iterator has handed out a part that
+ * it kept: the last to let go ends the pool, if that has been freed.
+ */
+void mpr_pool_let_go(mproc_pool *pool, struct mpr_thread *self);
 
 /* Of a reply without bytes: its NUL, where any type may lie. */
 extern const char mpr_no_reply[];
@@ -245,15 +249,18 @@ void mpr_orphans_end(struct mpr_thread *self, mpr_id dead);
 /* Of that, the iterations. */
 void mpr_iter_end_dead(struct mpr_thread *self);
 
-/* Give a record back, with all blocks it owns; no longer pending. */
+/* Give the record of one task back, which is no longer pending. */
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry);
 
-/* The same by the collector, beside which the pool cannot end. */
-void mpr_collector_drop_task(mproc_pool *pool, struct mpr_thread *self,
-                             const struct mpr_entry *entry);
+/*
+ * By the collector, beside which the pool cannot end: so many are no longer
+ * pending, whose record is given back, or kept.
+ */
+void mpr_collector_end_items(mproc_pool *pool, struct mpr_thread *self,
+                             size_t items);
 
-/* The same for one that was not accepted after all. */
+/* As mpr_pool_drop_task, for one that was not accepted after all. */
 void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
                           const struct mpr_entry *entry);
 
@@ -394,11 +401,12 @@ mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
 void mpr_chunk_copy_out(const struct mpr_chunk *chunk, const mproc_batch *to);
 
 /*
- * A chunk has ended. True when its batch has more to send: then its part is
- * left to mpr_batch_go_on.
+ * A chunk has ended; its record is given back or kept. But when its batch has
+ * more to send, which is true then, both it and its part are left to
+ * mpr_batch_go_on.
  */
 bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_task *task, int status);
+                       const struct mpr_entry *entry, int status);
 
 /* Drop what has ended, and send more of its batch. */
 void mpr_batch_go_on(mproc_pool *pool, struct mpr_thread *self,
@@ -432,8 +440,7 @@ size_t mpr_pool_most_workers(bool threads);
 void mpr_batch_free(struct mpr_batch_state *batch);
 
 /* An item ended badly: if it is the first one so far, the result says so. */
-void mpr_batch_note_bad(struct mpr_thread *self, struct mproc_result *result,
-                        const mproc_outcome *bad);
+void mpr_batch_note_bad(struct mproc_result *result, const mproc_outcome *bad);
 
 /* on_item, with a reply that lies as replies do. */
 void mpr_batch_tell(const mproc_pool *pool, struct mpr_batch_state *batch,
@@ -475,8 +482,8 @@ void mpr_batch_close(struct mpr_thread *self, struct mproc_result *result);
  */
 bool mpr_iter_blocks_join(mproc_pool *pool, const struct mpr_thread *self);
 
-/* A chunk of an iteration has ended: it is taken from its task. Locked. */
-void mpr_iter_keep(struct mproc_result *result, struct mpr_task *task);
+/* Locked. A chunk of an iteration has ended. */
+void mpr_iter_keep(struct mproc_result *result, struct mpr_part *part);
 
 /* The pool has room again, or never will: who iterates looks. */
 void mpr_iter_look(mproc_pool *pool, struct mpr_thread *self,

@@ -5,12 +5,29 @@
 
 /* ---- life ------------------------------------------------------------- */
 
+/*
+ * In hand before it is no longer named: who was killed between has both, which
+ * is one block.
+ */
+static void free_named(struct mpr_thread *self, struct mpr_thread *whose,
+                       void **name)
+{
+    if (mpr_hand(whose, MPR_HAND_BLOCK) != *name) {
+        mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
+        mpr_hand_set(whose, MPR_HAND_BLOCK, *name);
+    }
+    atomic_signal_fence(memory_order_seq_cst);
+    *(void *volatile *)name = NULL;
+    mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
+}
+
 static void end_result(struct mpr_thread *self, struct mpr_thread *whose,
                        struct mpr_object *object)
 {
-    (void)self;
-    (void)whose;
-    mpr_bell_ring(&((struct mproc_result *)object)->bell, INT_MAX);
+    struct mproc_result *result = (struct mproc_result *)object;
+    free_named(self, whose, &result->reply);
+    free_named(self, whose, (void **)&result->error);
+    mpr_bell_ring(&result->bell, INT_MAX);
 }
 
 static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
@@ -57,16 +74,8 @@ int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
 void mpr_result_release(struct mpr_thread *self, struct mproc_result *result)
 {
     if (atomic_fetch_sub(&result->users, 1) == 1) {
-        void *reply = result->reply;
-        char *error = result->error;
         struct mpr_batch_state *batch = result->batch;
         mpr_object_end(self, result, MPR_RESULT);
-        if (reply != NULL) {
-            mpr_heap_free(self, reply);
-        }
-        if (error != NULL) {
-            mpr_heap_free(self, error);
-        }
         mpr_batch_free(batch);
     }
 }

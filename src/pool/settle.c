@@ -58,7 +58,6 @@ static void end_item(struct mpr_chunk *chunk, size_t at,
     if (item != NULL) {
         item->code = death->code;
         item->worker = death->pid;
-        item->text = 0;
     }
     chunk->bad = chunk->bad < at ? chunk->bad : at;
     chunk->status[at] = death->status;

@@ -24,7 +24,8 @@ static struct mpr_table *new_rows(struct mpr_thread *self, uint32_t first,
     return table;
 }
 
-int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
+/* Locked: a resize is either seen here, or sees this table. */
+static int new_table(mproc_pool *pool, struct mpr_thread *self)
 {
     uint32_t count = mpr_pool_wanted(pool);
     struct mpr_table *older = atomic_load(&pool->table);
@@ -38,6 +39,14 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     mpr_guard_unlock(&pool->replies, self);
     return 0;
+}
+
+int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
+{
+    mpr_pool_lock();
+    int err = new_table(pool, self);
+    mpr_pool_unlock();
+    return err;
 }
 
 /* Locked. At least as many again, so that there are few parts. */

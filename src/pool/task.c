@@ -336,20 +336,17 @@ static void make_room(mproc_pool *pool, struct mpr_thread *self, size_t items)
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry)
 {
-    size_t items = items_of(entry->task);
     mpr_pool_give_back(pool, self, entry);
     mpr_pool_lock();
-    atomic_fetch_add(&pool->mine->collected, items);
-    make_room(pool, self, items);
+    atomic_fetch_add(&pool->mine->collected, 1);
+    make_room(pool, self, 1);
     mpr_pool_unlock();
 }
 
 /* Who closes the pool does so first, and then looks at what is pending. */
-void mpr_collector_drop_task(mproc_pool *pool, struct mpr_thread *self,
-                             const struct mpr_entry *entry)
+void mpr_collector_end_items(mproc_pool *pool, struct mpr_thread *self,
+                             size_t items)
 {
-    size_t items = items_of(entry->task);
-    mpr_pool_give_back(pool, self, entry);
     atomic_fetch_add(&pool->mine->collected, items);
     if (pool->max_pending != SIZE_MAX ||
         atomic_load(&pool->phase) != MPR_POOL_OPEN) {

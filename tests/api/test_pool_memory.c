@@ -183,7 +183,7 @@ static void *hoard[MOST];
 static int take_all(void)
 {
     int count = 0;
-    for (size_t size = 64 << 10; size >= 64; size /= 2) {
+    for (size_t size = 64 << 10; size >= 64; size -= size > 2048 ? 1024 : 64) {
         while (count < MOST && (hoard[count] = mproc_alloc(size)) != NULL) {
             count++;
         }
@@ -244,6 +244,51 @@ static void a_full_heap_breaks_nothing(void **state)
     end_of(p);
 }
 
+static _Atomic int come, leave;
+
+static int waits(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg;
+    (void)size;
+    (void)reply;
+    come++;
+    while (!leave) {
+        usleep(1000);
+    }
+    come--;
+    return 0;
+}
+
+/* A thread is abandoned once there is memory for it. */
+static void a_thread_over_its_time_is_abandoned_later(void **state)
+{
+    (void)state;
+    mproc_pool *p =
+        pool_with((mproc_pool_opts){.workers = 1, .start = MPROC_START_THREAD});
+    char in = 0;
+    mproc_batch b = {
+        .fn = waits, .in = &in, .in_size = 1, .count = 1, .timeout_s = 0.5};
+    mproc_result *r;
+    assert_ok(mproc_pool_map_async(p, &b, &r));
+    for (int i = 0; i < 30000 && come == 0; i++) {
+        usleep(1000);
+    }
+    int count = take_all();
+    assert_err(mproc_result_wait(r, mproc_in_ms(800)), MPROC_ETIMEDOUT);
+    for (int i = 0; i < count; i++) {
+        mproc_free(hoard[i]);
+    }
+    assert_err(mproc_result_get(r, NULL, 0, NULL, TEST_BOUND), MPROC_EOVERTIME);
+    mproc_result_free(r);
+    leave = 1;
+    for (int i = 0; i < 30000 && come > 0; i++) {
+        usleep(1000);
+    }
+    expect_works(p);
+    end_of(p);
+    usleep(20000); /* they give back what they had */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +297,7 @@ int main(void)
         CLEAN(an_iteration_waits_for_memory),
         CLEAN(the_outcome_before_gives_its_memory_to_the_next),
         CLEAN(what_never_fits_is_refused),
+        CLEAN(a_thread_over_its_time_is_abandoned_later),
     };
     mproc_configure(&(mproc_config){.heap_max = HEAP});
     return cmocka_run_group_tests_name("pool_memory", tests, NULL, NULL);
