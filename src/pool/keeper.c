@@ -234,17 +234,21 @@ static bool has_ended(const struct mpr_keeper *k,
            MPROC_EAGAIN;
 }
 
-/* False: not all of them. */
+/* The nursery has no children but the workers. False: not all of them. */
 static bool bury_the_dead(struct mpr_keeper *k)
 {
     struct mpr_worker *worker;
     bool all = true;
+    if (!k->pool->threads && !k->unburied && !mpr_os_child_has_ended()) {
+        return true;
+    }
     for (uint32_t i = 0; (worker = mpr_worker_at(k->table, i)) != NULL; i++) {
         int code = 0;
         if (mpr_worker_pid(worker) != 0 && has_ended(k, worker, &code)) {
             all &= bury(k, worker, code);
         }
     }
+    k->unburied = !all;
     return all;
 }
 

@@ -545,6 +545,7 @@ struct mpr_keeper {
     uint64_t wanted;        /* as the pool told it last */
     uint32_t begun;         /* as the pool told it last */
     uint32_t owed;          /* workers that ended and were not replaced */
+    bool unburied;          /* a worker that was reaped has its row yet */
     unsigned failed_starts; /* since a worker became ready */
     unsigned failed_forks;  /* since one went through */
 };
