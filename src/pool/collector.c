@@ -63,8 +63,8 @@ static void hear(mproc_pool *pool)
 
 static bool has_heard(mproc_pool *pool)
 {
-    if (pool->mine->heard == NULL &&
-        atomic_load_explicit(&pool->told, memory_order_relaxed) != NULL) {
+    /* it comes after the watch of the bell, which no weaker load must pass */
+    if (pool->mine->heard == NULL && atomic_load(&pool->told) != NULL) {
         hear(pool);
     }
     return pool->mine->heard != NULL;
@@ -83,9 +83,10 @@ static void collect_first(mproc_pool *pool, struct mpr_thread *self)
 static bool has_ended(const struct mpr_entry *entry)
 {
     uint64_t word = atomic_load(&entry->task->word);
-    return word == mpr_task_word_by(entry, 0, MPR_TASK_ENDED) ||
-           word == mpr_task_word_by(entry, 0, MPR_TASK_CANCELED) ||
-           word == mpr_task_word_by(entry, 0, MPR_TASK_UNSERVED);
+    enum mpr_task_state state = mpr_task_state(word);
+    return word >> 32 == (uint32_t)entry->serial &&
+           (state == MPR_TASK_ENDED || state == MPR_TASK_CANCELED ||
+            state == MPR_TASK_UNSERVED);
 }
 
 /* Locked. It has ended: true if that is for the collector to take in. */
@@ -99,7 +100,7 @@ static bool is_ours(struct mpr_task *task)
 }
 
 /*
- * The worker that ran it is dead, and a thread of ours that cancels a task has
+ * The worker that ended it is dead, and a thread of ours that cancels a task has
  * told of it before it unlocks: what has ended and is not heard of by then was
  * not told, and is not going to be.
  */

@@ -40,7 +40,7 @@ enum mpr_task_state {
     MPR_TASK_QUEUED,
     MPR_TASK_RUNNING,    /* by the worker in the word */
     MPR_TASK_CANCELLING, /* was running; its worker will be ended */
-    MPR_TASK_ENDED,      /* `status` says how; the collector takes it */
+    MPR_TASK_ENDED,      /* so by the worker in the word; `status` says how */
     MPR_TASK_CANCELED,   /* ended, with MPROC_ECANCELED */
     MPR_TASK_UNSERVED,   /* ended, with MPROC_EBROKEN */
     MPR_TASK_COLLECTED,  /* ended, with `status`; its callback is to come */
@@ -63,7 +63,9 @@ enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
  *   QUEUED→CANCELED        maker
  *   QUEUED→UNSERVED        collector, nursery: no worker can be had for it
  *   RUNNING→ENDED          the worker, after status, code and reply; or, when
- *                          the worker is dead, the nursery
+ *                          the worker is dead, the nursery. The word keeps the
+ *                          worker: only of a dead one's it is in doubt whether
+ *                          it was told
  *   RUNNING→QUEUED         the nursery, or the worker at its last task: to be
  *                          run again, or the rest of a batch's chunk
  *   RUNNING→CANCELLING     maker; the worker leaves when the task returns, or
@@ -235,11 +237,12 @@ static inline uint64_t mpr_task_word_by(const struct mpr_entry *entry,
                                         uint32_t worker,
                                         enum mpr_task_state state)
 {
-    bool has = state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING;
+    bool has = state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING ||
+               state == MPR_TASK_ENDED;
     return mpr_task_word((uint32_t)entry->serial, has ? worker : 0, state);
 }
 
-/* `worker` counts where one of the two states has a worker. */
+/* `worker` counts where one of the two states has it. */
 static inline bool mpr_task_move(const struct mpr_entry *entry, uint32_t worker,
                                  enum mpr_task_state from,
                                  enum mpr_task_state to)

@@ -86,10 +86,10 @@ void mpr_result_set_ended(struct mproc_result *result)
     mpr_bell_ring(&result->bell, INT_MAX);
 }
 
+/* Not weaker: who waits has watched its bell before. */
 static bool has_ended(const struct mproc_result *result)
 {
-    return atomic_load_explicit(&((struct mproc_result *)result)->ended,
-                                memory_order_acquire) != 0;
+    return atomic_load(&((struct mproc_result *)result)->ended) != 0;
 }
 
 /* ---- waiting ---------------------------------------------------------- */

@@ -87,10 +87,15 @@ int mpr_pool_next(mproc_pool *pool, struct mpr_thread *self,
     return err;
 }
 
+/*
+ * Where others do the collector's work all of them are woken: one may sleep in
+ * a callback, for the sake of its batch, and cannot do that work.
+ */
 static void call_collector(mproc_pool *pool)
 {
-    mpr_bell_ring(&pool->to_collector, 1);
-    if (!mpr_pool_is_manual(pool) || (atomic_load(&pool->shown) & 1) != 0) {
+    bool manual = mpr_pool_is_manual(pool);
+    mpr_bell_ring(&pool->to_collector, manual ? INT_MAX : 1);
+    if (!manual || (atomic_load(&pool->shown) & 1) != 0) {
         return;
     }
     if (pool->threads) {
@@ -384,11 +389,12 @@ int mpr_pool_send(mproc_pool *pool, struct mpr_thread *self,
     return err;
 }
 
+/* `awaited` is what it is to be once the word says that it is QUEUED. */
 bool mpr_pool_cancel(mproc_pool *pool, const struct mpr_entry *entry)
 {
     for (;;) {
-        enum mpr_awaited awaited = atomic_load(&entry->task->awaited);
         uint64_t word = atomic_load(&entry->task->word);
+        enum mpr_awaited awaited = atomic_load(&entry->task->awaited);
         uint32_t worker = (uint32_t)word >> 8;
         if (word != mpr_task_word_by(entry, 0, MPR_TASK_QUEUED) &&
             word != mpr_task_word_by(entry, worker, MPR_TASK_RUNNING)) {
