@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Workers of a pool that are replaced: which, how often, in what state. */
+#include "pool_kin.h"
 #include "pool_tasks.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -185,7 +187,136 @@ static void a_new_worker_has_done_nothing_yet(void **state)
     mproc_queue_free(here);
 }
 
+static mproc_event *gate;
+
+/* The second one waits at the gate. */
+static int begins_late(void *arg)
+{
+    (void)arg;
+    return atomic_fetch_add(calls, 1) == 0
+               ? 0
+               : mproc_event_wait(gate, MPROC_FOREVER);
+}
+
+/* It has no task, nor a time, while it is being initialized. */
+static void a_worker_that_begins_is_not_busy(void **state)
+{
+    (void)state;
+    calls = mproc_calloc(1, sizeof *calls);
+    assert_ok(mproc_event_new(&gate));
+    mproc_pool *p =
+        pool_with((mproc_pool_opts){.workers = 1, .initializer = begins_late});
+    mproc_worker_info info;
+    usleep(100000);
+    assert_err(
+        mproc_pool_apply(p, &(mproc_call){.fn = dies}, NULL, 0, TEST_BOUND),
+        MPROC_EWORKERLOST);
+    for (int i = 0; i < 3000 && *calls < 2; i++) {
+        usleep(10000);
+    }
+    assert_int_equal(mproc_pool_worker_stats(p, &info, 1), 1);
+    assert_int_equal(info.busy, 0);
+    assert_true(info.busy_s == 0 && info.idle_s == 0);
+    assert_ok(mproc_event_set(gate));
+    end_of(p);
+    mproc_free((void *)calls);
+    mproc_event_free(gate);
+}
+
+static int open_fds_of(pid_t pid)
+{
+    char path[32];
+    int count = 0;
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+    DIR *dir = opendir(path);
+    while (dir != NULL && readdir(dir) != NULL) {
+        count++;
+    }
+    if (dir != NULL) {
+        closedir(dir);
+    }
+    return count;
+}
+
+static void replacing_workers_uses_nothing_up(void **state)
+{
+    (void)state;
+    mproc_pool *p =
+        pool_with((mproc_pool_opts){.workers = 1, .max_tasks_per_child = 1});
+    mproc_call call = {.fn = does_nothing};
+    assert_ok(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND));
+    pid_t nursery = nursery_of(p);
+    int before = open_fds_of(nursery);
+    for (int i = 0; i < 50; i++) {
+        assert_ok(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND));
+    }
+    assert_true(before > 0);
+    assert_int_equal(nursery_of(p), nursery);
+    assert_in_range(open_fds_of(nursery), 1, before + 2);
+    end_of(p);
+}
+
+static int has_no_handler(const void *arg, size_t size, mproc_reply *reply)
+{
+    struct sigaction action;
+    (void)arg;
+    (void)size;
+    (void)reply;
+    return sigaction(SIGCHLD, NULL, &action) != 0 ||
+           action.sa_handler != SIG_DFL;
+}
+
+/* Who keeps the workers hears of their ends; they are not to of others'. */
+static void a_worker_has_no_handler_for_children(void **state)
+{
+    (void)state;
+    mproc_pool *p = pool_of(1);
+    mproc_call call = {.fn = has_no_handler};
+    assert_ok(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND));
+    end_of(p);
+}
+
+/* Neither its workers nor who keeps them. */
+static void a_pool_holds_no_pipe_open(void **state)
+{
+    (void)state;
+    mproc_connection *a, *b;
+    assert_ok(mproc_pipe_new(&a, &b, NULL));
+    mproc_pool *p = pool_of(2);
+    assert_ok(mproc_connection_close(b));
+    assert_err(mproc_connection_recv(a, NULL, 0, NULL, TEST_BOUND), MPROC_EOF);
+    assert_ok(mproc_connection_close(a));
+    end_of(p);
+}
+
 /* ---- when they are ended ---------------------------------------------- */
+
+/* As a terminal sends it to all of them. */
+static void interrupts_end_nobody(void **state)
+{
+    (void)state;
+    enum { WORKERS = 3 };
+    mproc_pool *p = pool_of(WORKERS);
+    pid_t before[WORKERS], now[WORKERS];
+    assert_ok(mproc_pool_apply(p, &(mproc_call){.fn = does_nothing}, NULL, 0,
+                               TEST_BOUND));
+    assert_int_equal(mproc_pool_worker_pids(p, before, WORKERS), WORKERS);
+    pid_t nursery = nursery_of(p);
+    assert_true(nursery > 1);
+    for (int i = 0; i < WORKERS; i++) {
+        kill(before[i], SIGINT);
+    }
+    kill(nursery, SIGINT);
+    for (int i = 0; i < 100; i++) {
+        assert_ok(mproc_pool_apply(p, &(mproc_call){.fn = does_nothing}, NULL,
+                                   0, TEST_BOUND));
+    }
+    assert_int_equal(nursery_of(p), nursery);
+    assert_int_equal(mproc_pool_worker_pids(p, now, WORKERS), WORKERS);
+    assert_memory_equal(before, now, sizeof now);
+    assert_int_equal(stats_of(p).respawned, 0);
+    end_of(p);
+}
 
 struct meeting {
     mproc_queue *here, *gate;
@@ -233,6 +364,11 @@ int main(void)
         CLEAN(a_thread_that_is_abandoned_is_replaced_once),
         CLEAN(starts_may_fail_now_and_then),
         CLEAN(a_new_worker_has_done_nothing_yet),
+        CLEAN(a_worker_that_begins_is_not_busy),
+        CLEAN(replacing_workers_uses_nothing_up),
+        CLEAN(a_worker_has_no_handler_for_children),
+        CLEAN(a_pool_holds_no_pipe_open),
+        CLEAN(interrupts_end_nobody),
         CLEAN(the_grace_may_be_for_ever),
     };
     return cmocka_run_group_tests_name("pool_workers", tests, NULL, NULL);
