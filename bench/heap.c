@@ -23,7 +23,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { PLACES = 20000, WORKERS = 4, QUARTERS = 4 };
+enum { PLACES = 20000, PROCESSES = 4, QUARTERS = 4 };
 
 #define MIB 1048576.0
 
@@ -121,16 +121,16 @@ static void by_one(long operations)
 
 static void by_many(long operations)
 {
-    mproc_process *process[WORKERS];
+    mproc_process *process[PROCESSES];
     double begin = now_ns();
-    for (unsigned i = 0; i < WORKERS; i++) {
-        struct work part = {operations / WORKERS, 2 + i};
+    for (unsigned i = 0; i < PROCESSES; i++) {
+        struct work part = {operations / PROCESSES, 2 + i};
         mproc_process_opts opts = {.arg_size = sizeof part};
         must(mproc_process_new(&process[i], work, &part, &opts) == 0 &&
                  mproc_process_start(process[i]) == 0,
              "a process");
     }
-    for (unsigned i = 0; i < WORKERS; i++) {
+    for (unsigned i = 0; i < PROCESSES; i++) {
         int code = -1;
         must(mproc_process_join(process[i], MPROC_FOREVER) == 0 &&
                  mproc_process_exitcode(process[i], &code) == 0 && code == 0,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A lock that two processes want again and again, each for an addition. By the
- * clock from when both are there until both are done.
+ * Locks that nobody else wants; and one that two processes want again and
+ * again, each for an addition, by the clock from when both are there until both
+ * are done.
  */
 #include "bench.h"
 
@@ -10,6 +11,54 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+
+double bench_lock(const struct row *row, long n)
+{
+    mproc_lock *lock;
+    (void)row;
+    must(mproc_lock_new(&lock) == 0, "mproc_lock_new");
+    double begin = now_ns();
+    for (long i = 0; i < n; i++) {
+        must(mproc_lock_acquire(lock, MPROC_FOREVER) == 0, "acquire");
+        must(mproc_lock_release(lock) == 0, "release");
+    }
+    double ns = (now_ns() - begin) / (double)n;
+    mproc_lock_free(lock);
+    return ns;
+}
+
+static double mutex_ns(int robust, long n)
+{
+    pthread_mutexattr_t attr;
+    pthread_mutex_t *mutex = mmap(NULL, sizeof *mutex, PROT_READ | PROT_WRITE,
+                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    must(mutex != MAP_FAILED, "mmap");
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attr, robust);
+    must(pthread_mutex_init(mutex, &attr) == 0, "pthread_mutex_init");
+    double begin = now_ns();
+    for (long i = 0; i < n; i++) {
+        must(pthread_mutex_lock(mutex) == 0, "lock");
+        must(pthread_mutex_unlock(mutex) == 0, "unlock");
+    }
+    double ns = (now_ns() - begin) / (double)n;
+    pthread_mutex_destroy(mutex);
+    munmap(mutex, sizeof *mutex);
+    return ns;
+}
+
+double bench_robust_mutex(const struct row *row, long n)
+{
+    (void)row;
+    return mutex_ns(PTHREAD_MUTEX_ROBUST, n);
+}
+
+double bench_plain_mutex(const struct row *row, long n)
+{
+    (void)row;
+    return mutex_ns(PTHREAD_MUTEX_STALLED, n);
+}
 
 struct contest {
     pthread_mutex_t mutex;
@@ -61,7 +110,7 @@ static double contest_ns(mproc_lock *lock, long n)
     return ns;
 }
 
-double bench_contended_lock_ns(const struct row *row, long n)
+double bench_contended_lock(const struct row *row, long n)
 {
     mproc_lock *lock;
     (void)row;
@@ -71,7 +120,7 @@ double bench_contended_lock_ns(const struct row *row, long n)
     return ns;
 }
 
-double bench_contended_mutex_ns(const struct row *row, long n)
+double bench_contended_mutex(const struct row *row, long n)
 {
     (void)row;
     return contest_ns(NULL, n);

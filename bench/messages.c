@@ -28,54 +28,53 @@ static void pin(int nth)
     }
 }
 
-struct channel {
-    mproc_queue *queue; /* or NULL, and a pipe */
-    int fds[2];
-};
-
-static void transfer(const struct channel *c, int sends, size_t size, long n)
+static char *new_buffer(size_t size)
 {
     char *buf = malloc(size);
     must(buf != NULL, "malloc");
     memset(buf, 'x', size);
+    return buf;
+}
+
+static void queue_side(void *q, bool sends, const struct row *row, long n)
+{
+    char *buf = new_buffer(row->size);
     for (long i = 0; i < n; i++) {
-        ssize_t done = (ssize_t)size;
-        int err = 0;
-        if (c->queue && sends) {
-            err = mproc_queue_put(c->queue, buf, size, MPROC_FOREVER);
-        } else if (c->queue) {
-            err = mproc_queue_get(c->queue, buf, size, NULL, MPROC_FOREVER);
-        } else if (sends) {
-            done = write(c->fds[1], buf, size);
-        } else {
-            done = read(c->fds[0], buf, size);
-        }
-        must(err == 0 && done == (ssize_t)size, "a message");
+        int err = sends
+                      ? mproc_queue_put(q, buf, row->size, MPROC_FOREVER)
+                      : mproc_queue_get(q, buf, row->size, NULL, MPROC_FOREVER);
+        must(err == 0, "a message");
     }
-    _exit(0);
 }
 
 /* Up to `many` in a call. */
-static void transfer_many(const struct channel *c, int sends,
-                          const struct row *row, long n)
+static void many_side(void *q, bool sends, const struct row *row, long n)
 {
     size_t most = (size_t)row->many;
-    char *buf = malloc(row->size * most);
-    must(buf != NULL, "malloc");
-    memset(buf, 'x', row->size * most);
+    char *buf = new_buffer(row->size * most);
     for (long left = n; left > 0;) {
         size_t count = (size_t)left < most ? (size_t)left : most;
-        int done = sends ? mproc_queue_put_many(c->queue, buf, row->size, count,
-                                                MPROC_FOREVER)
-                         : mproc_queue_get_many(c->queue, buf, row->size, count,
-                                                MPROC_FOREVER);
+        int done =
+            sends
+                ? mproc_queue_put_many(q, buf, row->size, count, MPROC_FOREVER)
+                : mproc_queue_get_many(q, buf, row->size, count, MPROC_FOREVER);
         must(done > 0, "messages");
         left -= done;
     }
-    _exit(0);
 }
 
-static double flow_ns(const struct row *row, const struct channel *c, long n)
+static void pipe_side(void *user, bool sends, const struct row *row, long n)
+{
+    const int *fds = user;
+    char *buf = new_buffer(row->size);
+    for (long i = 0; i < n; i++) {
+        ssize_t done = sends ? write(fds[1], buf, row->size)
+                             : read(fds[0], buf, row->size);
+        must(done == (ssize_t)row->size, "a message");
+    }
+}
+
+double bench_flow(const struct row *row, side_fn *side, void *channel, long n)
 {
     pid_t pids[2 * PAIRS_MAX];
     double begin = now_ns();
@@ -86,10 +85,8 @@ static double flow_ns(const struct row *row, const struct channel *c, long n)
             if (row->pairs == 1) {
                 pin(i);
             }
-            if (row->many > 0) {
-                transfer_many(c, i % 2 == 0, row, n / row->pairs);
-            }
-            transfer(c, i % 2 == 0, row->size, n / row->pairs);
+            side(channel, i % 2 == 0, row, n / row->pairs);
+            _exit(0);
         }
     }
     for (int i = 0; i < 2 * row->pairs; i++) {
@@ -98,25 +95,32 @@ static double flow_ns(const struct row *row, const struct channel *c, long n)
     return (now_ns() - begin) / (double)(n / row->pairs * row->pairs);
 }
 
-double bench_queue_ns(const struct row *row, long n)
+double bench_queue(const struct row *row, long n)
 {
-    struct channel c;
+    mproc_queue *q;
     mproc_queue_opts opts = {.maxsize = row->maxsize};
-    must(mproc_queue_new(&c.queue, &opts) == 0, "mproc_queue_new");
-    double ns = flow_ns(row, &c, n);
-    mproc_queue_free(c.queue);
+    must(mproc_queue_new(&q, &opts) == 0, "mproc_queue_new");
+    double ns = bench_flow(row, row->many > 0 ? many_side : queue_side, q, n);
+    mproc_queue_free(q);
     return ns;
 }
 
-double bench_one_by_one_ns(const struct row *row, long n)
+double bench_one_by_one(const struct row *row, long n)
 {
     struct row one = *row;
     one.many = 0;
-    return bench_queue_ns(&one, n);
+    return bench_queue(&one, n);
+}
+
+double bench_one_pair(const struct row *row, long n)
+{
+    struct row one = *row;
+    one.pairs = 1;
+    return bench_queue(&one, n);
 }
 
 /* There and back in one process: what it costs beside the writing of it. */
-double bench_loan_ns(const struct row *row, long n)
+double bench_loan(const struct row *row, long n)
 {
     mproc_queue *q;
     mproc_message m;
@@ -133,12 +137,10 @@ double bench_loan_ns(const struct row *row, long n)
     return ns;
 }
 
-double bench_copy_ns(const struct row *row, long n)
+double bench_copy(const struct row *row, long n)
 {
     mproc_queue *q;
-    char *buf = malloc(row->size);
-    must(buf != NULL, "malloc");
-    memset(buf, 'x', row->size);
+    char *buf = new_buffer(row->size);
     must(mproc_queue_new(&q, NULL) == 0, "mproc_queue_new");
     double begin = now_ns();
     for (long i = 0; i < n; i++) {
@@ -152,17 +154,17 @@ double bench_copy_ns(const struct row *row, long n)
     return ns;
 }
 
-double bench_pipe_ns(const struct row *row, long n)
+double bench_pipe(const struct row *row, long n)
 {
-    struct channel c = {.queue = NULL};
-    must(pipe(c.fds) == 0, "pipe");
-    double ns = flow_ns(row, &c, n);
-    close(c.fds[0]);
-    close(c.fds[1]);
+    int fds[2];
+    must(pipe(fds) == 0, "pipe");
+    double ns = bench_flow(row, pipe_side, fds, n);
+    close(fds[0]);
+    close(fds[1]);
     return ns;
 }
 
-double bench_memcpy_ns(const struct row *row, long n)
+double bench_memcpy(const struct row *row, long n)
 {
     char *from = malloc(row->size), *to = malloc(row->size);
     must(from && to, "malloc");

@@ -1,31 +1,53 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Two workers add one to numbers, and the parent sums up what they reply. Many
- * tasks are outstanding: with libmproc as many as there are, with the peer as
- * many as its pipes hold. Starting and ending the workers does not count.
- *
- * The peer is the usual prefork pool on one pipe for requests and one for
- * replies. A peer's code is normally its own project's; this one is written
- * here because libc has none, and it does nothing about deaths.
+ * Two workers add one to numbers, and the maker sums up what they reply.
+ * Starting and ending the workers does not count, and they are there when the
+ * clock starts, as those of the peers are.
  */
 #include "bench.h"
 
 #include <mproc.h>
+#include <stdlib.h>
+#include <string.h>
 
-enum { WORKERS = 2, WINDOW = 4096 };
+int bench_add_one(int x)
+{
+    return x + 1;
+}
+
+long long bench_sum(long n)
+{
+    return (long long)n * (n + 1) / 2;
+}
+
+static int add_one(const void *arg, size_t size, mproc_reply *reply)
+{
+    int x = bench_add_one(*(const int *)arg);
+    (void)size;
+    return mproc_reply_set(reply, &x, sizeof x);
+}
+
+static int ready(void *arg)
+{
+    (void)arg;
+    return 0;
+}
+
+static mproc_pool *new_pool(void)
+{
+    mproc_pool *pool;
+    mproc_pool_opts opts = {.workers = WORKERS, .initializer = ready};
+    must(mproc_pool_new(&pool, &opts) == 0, "mproc_pool_new");
+    return pool;
+}
+
+/* Many tasks are outstanding: as many as there are. */
 
 struct sum {
     mproc_event *complete;
     long long total;
     long missing;
 };
-
-static int add_one(const void *arg, size_t size, mproc_reply *reply)
-{
-    int x = *(const int *)arg + 1;
-    (void)size;
-    return mproc_reply_set(reply, &x, sizeof x);
-}
 
 static void add_up(const mproc_outcome *outcome, void *user)
 {
@@ -43,19 +65,12 @@ static void lost(const mproc_outcome *outcome, void *user)
     must(0, outcome->error);
 }
 
-static void must_add_up(long long total, long n)
+double bench_tasks(const struct row *row, long n)
 {
-    must(total == (long long)n * (n + 1) / 2, "the sum of the replies");
-}
-
-double bench_pool_ns(const struct row *row, long n)
-{
-    mproc_pool *pool;
     struct sum sum = {.missing = n};
     (void)row;
     must(mproc_event_new(&sum.complete) == 0, "mproc_event_new");
-    mproc_pool_opts opts = {.workers = WORKERS};
-    must(mproc_pool_new(&pool, &opts) == 0, "mproc_pool_new");
+    mproc_pool *pool = new_pool();
     double begin = now_ns();
     for (int i = 0; i < n; i++) {
         mproc_call call = {.fn = add_one,
@@ -70,69 +85,208 @@ double bench_pool_ns(const struct row *row, long n)
     double ns = (now_ns() - begin) / (double)n;
     mproc_pool_free(pool);
     mproc_event_free(sum.complete);
-    must_add_up(sum.total, n);
+    must(sum.total == bench_sum(n), "the sum of the replies");
     return ns;
 }
 
-struct message { /* of the peer, there and back */
-    int task;
+/* With a result of each task, asked in order. */
+double bench_results(const struct row *row, long n)
+{
+    mproc_result **results = malloc((size_t)n * sizeof *results);
+    long long total = 0;
+    (void)row;
+    must(results != NULL, "malloc");
+    mproc_pool *pool = new_pool();
+    double begin = now_ns();
+    for (int i = 0; i < n; i++) {
+        mproc_call call = {.fn = add_one, MPROC_ARG(i)};
+        must(mproc_pool_apply_async(pool, &call, &results[i], MPROC_FOREVER) ==
+                 0,
+             "mproc_pool_apply_async");
+    }
+    for (int i = 0; i < n; i++) {
+        int x;
+        must(mproc_result_get(results[i], &x, sizeof x, NULL, MPROC_FOREVER) ==
+                 0,
+             "mproc_result_get");
+        mproc_result_free(results[i]);
+        total += x;
+    }
+    double ns = (now_ns() - begin) / (double)n;
+    mproc_pool_free(pool);
+    free(results);
+    must(total == bench_sum(n), "the sum of the replies");
+    return ns;
+}
+
+/* One at a time. */
+
+static void call_add_one(void *pool, int i)
+{
+    mproc_call call = {.fn = add_one, MPROC_ARG(i)};
     int x;
+    must(mproc_pool_apply(pool, &call, &x, sizeof x, MPROC_FOREVER) == 0,
+         "mproc_pool_apply");
+    must(x == i + 1, "a reply");
+}
+
+double bench_apply(const struct row *row, long n)
+{
+    mproc_pool *pool = new_pool();
+    (void)row;
+    double begin = now_ns();
+    for (int i = 0; i < n; i++) {
+        call_add_one(pool, i);
+    }
+    double ns = (now_ns() - begin) / (double)n;
+    mproc_pool_free(pool);
+    return ns;
+}
+
+double bench_apply_asleep(const struct row *row, long n)
+{
+    mproc_pool *pool = new_pool();
+    (void)row;
+    double ns = bench_asleep(call_add_one, pool, n);
+    mproc_pool_free(pool);
+    return ns;
+}
+
+/* All at a time: arrays that have been touched. */
+
+static int *ints(const struct row *row, long n)
+{
+    size_t size = (size_t)n * sizeof(int);
+    int *array = row->shared ? mproc_alloc(size) : malloc(size);
+    must(array != NULL, "memory");
+    for (long i = 0; i < n; i++) {
+        array[i] = (int)i;
+    }
+    return array;
+}
+
+static void free_ints(const struct row *row, int *array)
+{
+    (row->shared ? mproc_free : free)(array);
+}
+
+/* How long `calls` maps of n items each take. */
+static double map_ns(const struct row *row, long n, long calls)
+{
+    int *in = ints(row, n), *out = ints(row, n);
+    mproc_batch batch = {.fn = add_one,
+                         .in = in,
+                         .in_size = sizeof *in,
+                         .count = (size_t)n,
+                         .out = out,
+                         .out_size = sizeof *out,
+                         .chunk = row->chunk};
+    long long total = 0;
+    mproc_pool *pool = new_pool();
+    double begin = now_ns();
+    for (long i = 0; i < calls; i++) {
+        must(mproc_pool_map(pool, &batch, MPROC_FOREVER) == 0,
+             "mproc_pool_map");
+    }
+    double ns = now_ns() - begin;
+    mproc_pool_free(pool);
+    for (long i = 0; i < n; i++) {
+        total += out[i];
+    }
+    must(total == bench_sum(n), "the sum of the replies");
+    free_ints(row, in);
+    free_ints(row, out);
+    return ns;
+}
+
+double bench_map(const struct row *row, long n)
+{
+    return map_ns(row, n, 1) / (double)n;
+}
+
+double bench_map_calls(const struct row *row, long n)
+{
+    return map_ns(row, row->many, n) / (double)n;
+}
+
+/* What waits. */
+
+static int hold(const void *arg, size_t size, mproc_reply *reply)
+{
+    mproc_event *go = *(mproc_event *const *)arg;
+    (void)size;
+    (void)reply;
+    return mproc_event_wait(go, MPROC_FOREVER);
+}
+
+/* The bytes that this process holds, and others on its behalf. */
+static double resident(void)
+{
+    long pages;
+    FILE *statm = fopen("/proc/self/statm", "r");
+    must(statm != NULL && fscanf(statm, "%*s %ld", &pages) == 1, "statm");
+    fclose(statm);
+    return (double)pages * (double)sysconf(_SC_PAGESIZE);
+}
+
+/*
+ * In a fresh process, whose memory has not been used for anything before. All
+ * that waits was written by this process, so it is resident here.
+ */
+void bench_print_pending(long n, bool with_results)
+{
+    mproc_event *go;
+    mproc_result **results = malloc((size_t)n * sizeof(mproc_result *));
+    mproc_pool *pool = new_pool();
+    must(results != NULL, "malloc");
+    memset(results, 0xff, (size_t)n * sizeof *results); /* so it is touched */
+    must(mproc_event_new(&go) == 0, "mproc_event_new");
+    mproc_call held = {.fn = hold, MPROC_ARG(go)};
+    for (int i = 0; i < WORKERS; i++) {
+        must(mproc_pool_apply_async(pool, &held, NULL, MPROC_FOREVER) == 0,
+             "mproc_pool_apply_async");
+    }
+    double before = resident();
+    for (int i = 0; i < n; i++) {
+        mproc_call call = {.fn = add_one, MPROC_ARG(i)};
+        must(mproc_pool_apply_async(pool, &call,
+                                    with_results ? &results[i] : NULL,
+                                    MPROC_FOREVER) == 0,
+             "mproc_pool_apply_async");
+    }
+    printf("%f\n", (resident() - before) / (double)n);
+    mproc_pool_free(pool);
+    for (long i = 0; i < n && with_results; i++) {
+        mproc_result_free(results[i]);
+    }
+    free(results);
+    mproc_event_free(go);
+}
+
+struct pending {
+    long n;
+    bool with_results;
 };
 
-static void serve(const int requests[2], const int replies[2])
+static void run_anew(const void *arg)
 {
-    struct message m;
-    close(requests[1]);
-    while (read(requests[0], &m, sizeof m) == sizeof m) {
-        m.x++;
-        must(write(replies[1], &m, sizeof m) == sizeof m, "write");
-    }
-    _exit(0);
+    const struct pending *pending = arg;
+    char count[32];
+    snprintf(count, sizeof count, "%ld", pending->n);
+    execl("/proc/self/exe", "bench_quick",
+          pending->with_results ? "--pending-results" : "--pending", count,
+          (char *)NULL);
+    must(0, "exec");
 }
 
-/* Keep the pipes filled, and take whatever replies there are at once. */
-static long long converse(int requests, int replies, long n)
+double bench_pending(const struct row *row, long n)
 {
-    static struct message got[512];
-    long long total = 0;
-    for (long sent = 0, received = 0; received < n;) {
-        for (; sent < n && sent - received < WINDOW; sent++) {
-            struct message m = {.task = (int)sent, .x = (int)sent};
-            must(write(requests, &m, sizeof m) == sizeof m, "write");
-        }
-        ssize_t bytes = read(replies, got, sizeof got);
-        must(bytes > 0 && bytes % (ssize_t)sizeof *got == 0, "read");
-        for (long i = 0; i < bytes / (ssize_t)sizeof *got; i++) {
-            total += got[i].x;
-            received++;
-        }
-    }
-    return total;
-}
-
-double bench_prefork_ns(const struct row *row, long n)
-{
-    int requests[2], replies[2];
-    pid_t pids[WORKERS];
     (void)row;
-    must(pipe(requests) == 0 && pipe(replies) == 0, "pipe");
-    for (int i = 0; i < WORKERS; i++) {
-        pids[i] = fork();
-        must(pids[i] >= 0, "fork");
-        if (pids[i] == 0) {
-            serve(requests, replies);
-        }
-    }
-    double begin = now_ns();
-    long long total = converse(requests[1], replies[0], n);
-    double ns = (now_ns() - begin) / (double)n;
-    close(requests[1]);
-    for (int i = 0; i < WORKERS; i++) {
-        wait_for(pids[i]);
-    }
-    close(requests[0]);
-    close(replies[0]);
-    close(replies[1]);
-    must_add_up(total, n);
-    return ns;
+    return bench_in_child(run_anew, &(struct pending){n, false});
+}
+
+double bench_pending_results(const struct row *row, long n)
+{
+    (void)row;
+    return bench_in_child(run_anew, &(struct pending){n, true});
 }

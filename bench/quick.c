@@ -1,209 +1,154 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A first benchmark: each row measures libmproc beside what one would use
- * without it, both in every round and in turn first, so that a noisy moment of
- * the machine meets both. All times are nanoseconds for one operation, by the
- * clock on the wall. The ratio is the peer's time by libmproc's, so above 1
- * where libmproc is faster: the median of what the rounds say.
+ * The benchmark: each row measures libmproc beside what one would use without
+ * it, all in every round and in turn first, so that a noisy moment of the
+ * machine meets all. Figures are nanoseconds for one operation by the clock on
+ * the wall, if the row says nothing else. The ratio is the other's figure by
+ * libmproc's, so above 1 where libmproc is better: the median of what the
+ * rounds say. A row may have a target for it. A peer that is not installed is
+ * skipped, and it is said what it needs.
  *
- * usage: bench_quick [--json] [--smoke]
+ * usage: bench_quick [--json] [--smoke] [name ...]
  *
  *   --json   the same for machines
- *   --smoke  a thousandth of the work: shows that it runs, measures nothing
+ *   --smoke  a thousandth of the work, once: shows that it runs, measures
+ *            nothing
+ *   name     only rows with one of these in their name: pool, "64 B"
  */
 #include "bench.h"
 
-#include <mproc.h>
-#include <pthread.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-enum { ROUNDS = 7, SMOKE = 1000, SMOKE_MIN = 4 };
+enum { SMOKE = 1000, SMOKE_MIN = 4 };
 
-/* Locks that nobody else wants. */
-
-static double lock_ns(const struct row *row, long n)
-{
-    mproc_lock *lock;
-    (void)row;
-    must(mproc_lock_new(&lock) == 0, "mproc_lock_new");
-    double begin = now_ns();
-    for (long i = 0; i < n; i++) {
-        must(mproc_lock_acquire(lock, MPROC_FOREVER) == 0, "acquire");
-        must(mproc_lock_release(lock) == 0, "release");
-    }
-    double ns = (now_ns() - begin) / (double)n;
-    mproc_lock_free(lock);
-    return ns;
-}
-
-static double mutex_ns(const struct row *row, long n)
-{
-    pthread_mutexattr_t attr;
-    pthread_mutex_t *mutex = mmap(NULL, sizeof *mutex, PROT_READ | PROT_WRITE,
-                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    must(mutex != MAP_FAILED, "mmap");
-    pthread_mutexattr_init(&attr);
-    pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-    if (row->robust) {
-        pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
-    }
-    must(pthread_mutex_init(mutex, &attr) == 0, "pthread_mutex_init");
-    double begin = now_ns();
-    for (long i = 0; i < n; i++) {
-        must(pthread_mutex_lock(mutex) == 0, "lock");
-        must(pthread_mutex_unlock(mutex) == 0, "unlock");
-    }
-    double ns = (now_ns() - begin) / (double)n;
-    pthread_mutex_destroy(mutex);
-    munmap(mutex, sizeof *mutex);
-    return ns;
-}
-
-/* clang-format off */
-static const struct row rows[] = {
-    {.name = "64 B, 1 to 1, no limit", .peer = "pipe", .n = 500000,
-     .ours_ns = bench_queue_ns, .peer_ns = bench_pipe_ns,
-     .size = 64, .pairs = 1},
-    {.name = "64 B, 1 to 1, maxsize 1000", .peer = "pipe", .n = 500000,
-     .ours_ns = bench_queue_ns, .peer_ns = bench_pipe_ns,
-     .size = 64, .pairs = 1, .maxsize = 1000},
-    {.name = "64 B, 4 to 4, maxsize 1000", .peer = "pipe", .n = 500000,
-     .ours_ns = bench_queue_ns, .peer_ns = bench_pipe_ns,
-     .size = 64, .pairs = 4, .maxsize = 1000},
-    {.name = "64 B, 64 in a call", .peer = "one by one", .n = 2000000,
-     .ours_ns = bench_queue_ns, .peer_ns = bench_one_by_one_ns,
-     .size = 64, .pairs = 1, .many = 64},
-    {.name = "loan to release, 64 B", .peer = "put, get", .n = 500000,
-     .ours_ns = bench_loan_ns, .peer_ns = bench_copy_ns, .size = 64},
-    {.name = "loan to release, 16 MiB", .peer = "put, get", .n = 100,
-     .ours_ns = bench_loan_ns, .peer_ns = bench_copy_ns, .size = 16 << 20},
-    {.name = "lock and unlock", .peer = "robust mutex", .n = 5000000,
-     .ours_ns = lock_ns, .peer_ns = mutex_ns,
-     .robust = 1},
-    {.name = "lock and unlock", .peer = "plain mutex", .n = 5000000,
-     .ours_ns = lock_ns, .peer_ns = mutex_ns},
-    {.name = "lock and unlock, 2 want it", .peer = "plain mutex", .n = 4000000,
-     .ours_ns = bench_contended_lock_ns, .peer_ns = bench_contended_mutex_ns},
-    {.name = "start and join a process", .peer = "fork, waitpid", .n = 1000,
-     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns},
-    {.name = "by forkserver, small", .peer = "fork, waitpid", .n = 500,
-     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns,
-     .start = MPROC_START_FORKSERVER},
-    {.name = "by forkserver, 1 GiB", .peer = "fork, waitpid", .n = 40,
-     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns,
-     .size = 1 << 30, .start = MPROC_START_FORKSERVER},
-    {.name = "by spawn, 1 GiB", .peer = "fork, waitpid", .n = 40,
-     .ours_ns = bench_start_ns, .peer_ns = bench_fork_ns,
-     .size = 1 << 30, .start = MPROC_START_SPAWN},
-    {.name = "pool task, 2 workers", .peer = "prefork on pipes", .n = 200000,
-     .ours_ns = bench_pool_ns, .peer_ns = bench_prefork_ns},
-    {.name = "1 MiB message, 1 to 1", .peer = "memcpy of 1 MiB", .n = 1000,
-     .ours_ns = bench_queue_ns, .peer_ns = bench_memcpy_ns,
-     .size = 1 << 20, .pairs = 1, .maxsize = 4},
+struct options {
+    bool json, smoke;
+    char **names; /* up to NULL; none: all */
 };
-/* clang-format on */
 
-enum { ROWS = sizeof rows / sizeof *rows };
+static double measure_peer(const struct row *row, const struct peer *peer,
+                           long n)
+{
+    if (peer->limit > 0) {
+        return peer->limit;
+    }
+    return peer->measure != NULL ? peer->measure(row, n) : NOT_THERE;
+}
 
-static struct times {
-    double ours[ROUNDS], peer[ROUNDS], ratio[ROUNDS];
-} times[ROWS];
+static long scaled(long n, bool smoke)
+{
+    n = smoke ? n / SMOKE : n;
+    return n < SMOKE_MIN ? SMOKE_MIN : n;
+}
 
+static void play_peer(const struct row *row, struct times *t, int i, int round,
+                      bool smoke)
+{
+    const struct peer *peer = &row->peers[i];
+    if (t->missing[i]) {
+        return;
+    }
+    long n = scaled(peer->n > 0 ? peer->n : row->n, smoke);
+    double figure = measure_peer(row, peer, n);
+    t->peer[i][round] = figure;
+    t->missing[i] = figure < 0;
+    must(figure >= 0 || peer->needs != NULL, peer->name);
+}
+
+static int peers_of(const struct row *row)
+{
+    int count = 0;
+    while (count < PEERS_MAX && row->peers[count].name != NULL) {
+        count++;
+    }
+    return count;
+}
+
+/* Each round begins with the next of them; the first is libmproc. */
 static void play(const struct row *row, struct times *t, int round, bool smoke)
 {
-    long n = smoke ? row->n / SMOKE : row->n;
-    n = n < SMOKE_MIN ? SMOKE_MIN : n;
-    if (round % 2 == 0) {
-        t->ours[round] = row->ours_ns(row, n);
-        t->peer[round] = row->peer_ns(row, n);
-    } else {
-        t->peer[round] = row->peer_ns(row, n);
-        t->ours[round] = row->ours_ns(row, n);
+    int peers = peers_of(row);
+    for (int i = 0; i <= peers; i++) {
+        int who = (round + i) % (peers + 1);
+        if (who == 0) {
+            t->ours[round] = row->measure(row, scaled(row->n, smoke));
+        } else {
+            play_peer(row, t, who - 1, round, smoke);
+        }
     }
-    t->ratio[round] = t->peer[round] / t->ours[round];
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* From here on the median is in the middle, the extremes at the ends. */
-static void sort(struct times *t)
-{
-    qsort(t->ours, ROUNDS, sizeof *t->ours, compare);
-    qsort(t->peer, ROUNDS, sizeof *t->peer, compare);
-    qsort(t->ratio, ROUNDS, sizeof *t->ratio, compare);
-}
-
-static void print_cell(const double ns[ROUNDS])
-{
-    char text[80];
-    int digits = ns[ROUNDS / 2] < 100 ? 1 : 0;
-    snprintf(text, sizeof text, "%.*f (%.*f to %.*f)", digits, ns[ROUNDS / 2],
-             digits, ns[0], digits, ns[ROUNDS - 1]);
-    printf(" %-26s |", text);
-}
-
-static void print_table(void)
-{
-    printf("| %-26s | %-26s | %-16s | %-26s | ratio |\n", "ns for one",
-           "libmproc", "beside", "its time");
-    printf("|---|---|---|---|---|\n");
-    for (int i = 0; i < ROWS; i++) {
-        printf("| %-26s |", rows[i].name);
-        print_cell(times[i].ours);
-        printf(" %-16s |", rows[i].peer);
-        print_cell(times[i].peer);
-        printf(" %5.2f |\n", times[i].ratio[ROUNDS / 2]);
+    for (int i = 0; i < peers; i++) {
+        t->ratio[i][round] = t->peer[i][round] / t->ours[round];
     }
 }
 
-static void print_side(const char *name, const double ns[ROUNDS])
+static void sort(struct times *times, int rounds)
 {
-    printf("\"%s\": {\"median\": %.1f, \"min\": %.1f, \"max\": %.1f}, ", name,
-           ns[ROUNDS / 2], ns[0], ns[ROUNDS - 1]);
+    bench_sort(times->ours, rounds);
+    for (int i = 0; i < PEERS_MAX; i++) {
+        bench_sort(times->peer[i], rounds);
+        bench_sort(times->ratio[i], rounds);
+    }
 }
 
-static void print_json(void)
+static bool wanted(const struct row *row, char **names)
 {
-    printf("{\"rounds\": %d, \"rows\": [\n", ROUNDS);
-    for (int i = 0; i < ROWS; i++) {
-        printf("  {\"row\": \"%s\", \"peer\": \"%s\", ", rows[i].name,
-               rows[i].peer);
-        print_side("libmproc_ns", times[i].ours);
-        print_side("peer_ns", times[i].peer);
-        printf("\"ratio\": %.3f}%s\n", times[i].ratio[ROUNDS / 2],
-               i + 1 < ROWS ? "," : "");
+    bool wanted = *names == NULL;
+    for (; *names != NULL && !wanted; names++) {
+        wanted = strstr(row->name, *names) != NULL;
     }
-    printf("]}\n");
+    return wanted;
+}
+
+static int run(const struct options *options)
+{
+    int rounds = options->smoke ? 1 : ROUNDS_MAX;
+    struct times *times = calloc((size_t)rows_count, sizeof *times);
+    must(times != NULL, "calloc");
+    int count = 0;
+    for (int i = 0; i < rows_count; i++) {
+        times[i].wanted = wanted(&rows[i], options->names);
+        count += times[i].wanted;
+    }
+    if (count == 0) {
+        fprintf(stderr, "bench_quick: no row has such a name\n");
+        free(times);
+        return 2;
+    }
+    for (int round = 0; round < rounds; round++) {
+        for (int i = 0; i < rows_count; i++) {
+            if (times[i].wanted) {
+                play(&rows[i], &times[i], round, options->smoke);
+            }
+        }
+    }
+    for (int i = 0; i < rows_count; i++) {
+        sort(&times[i], rounds);
+    }
+    (options->json ? bench_print_json : bench_print_table)(times, rounds);
+    free(times);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    bool json = false, smoke = false;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--json") == 0) {
-            json = true;
-        } else if (strcmp(argv[i], "--smoke") == 0) {
-            smoke = true;
+    struct options options = {.names = argv + 1};
+    bool bare = argc == 3 && strcmp(argv[1], "--pending") == 0;
+    bool results = argc == 3 && strcmp(argv[1], "--pending-results") == 0;
+    if (bare || results) { /* run by pools.c */
+        bench_print_pending(strtol(argv[2], NULL, 10), results);
+        return 0;
+    }
+    for (; *options.names != NULL && **options.names == '-'; options.names++) {
+        if (strcmp(*options.names, "--json") == 0) {
+            options.json = true;
+        } else if (strcmp(*options.names, "--smoke") == 0) {
+            options.smoke = true;
         } else {
-            fprintf(stderr, "usage: bench_quick [--json] [--smoke]\n");
+            fprintf(stderr,
+                    "usage: bench_quick [--json] [--smoke] [name ...]\n");
             return 2;
         }
     }
-    for (int round = 0; round < ROUNDS; round++) {
-        for (int i = 0; i < ROWS; i++) {
-            play(&rows[i], &times[i], round, smoke);
-        }
-    }
-    for (int i = 0; i < ROWS; i++) {
-        sort(&times[i]);
-    }
-    (json ? print_json : print_table)();
-    return 0;
+    return run(&options);
 }

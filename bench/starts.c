@@ -49,7 +49,7 @@ static double each(double begin, long n)
     return (now_ns() - begin) / (double)n;
 }
 
-double bench_start_ns(const struct row *row, long n)
+double bench_start(const struct row *row, long n)
 {
     mproc_process_opts opts = {.start = row->start};
     if (row->start == MPROC_START_FORKSERVER) {
@@ -69,7 +69,7 @@ double bench_start_ns(const struct row *row, long n)
     return ns;
 }
 
-double bench_fork_ns(const struct row *row, long n)
+double bench_fork(const struct row *row, long n)
 {
     struct memory memory = touch(row, n);
     double begin = now_ns();

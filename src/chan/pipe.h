@@ -1,69 +1,32 @@
 /* SPDX-License-Identifier: MIT */
-/* What a pipe is, for this layer and for tests. */
+/*
+ * What a pipe is, for this layer and for tests: two ends (chan/end.h), and a
+ * log each way (chan/log.h).
+ *
+ * What the holders' words mean for the pipe is drawn from them anew each time
+ * they may have changed: an end that nobody holds is closed for ever, those who
+ * wait look again, and a pipe whose ends are both closed ends. That is settling
+ * it; it may be done by anybody, at any time, twice, and be stopped anywhere.
+ * It is done by who closes an end, by who reaps a dead process, and by who
+ * finds nobody at the other end when nothing comes.
+ */
 #ifndef MPR_CHAN_PIPE_H
 #define MPR_CHAN_PIPE_H
 
-#include <mproc/pipe.h>
-
+#include "chan/end.h"
 #include "chan/log.h"
 #include "shm/object.h"
 
 enum {
     MPR_PIPE_BYTES = 65536, /* in one direction, before a sender waits */
     MPR_PIPE_ITEMS = 65536, /* so that empty messages end as well */
-    MPR_HOLDERS_FIRST = 5,
-    MPR_HOLDERS_A_CHUNK = 30,
 };
-
-/*
- * A word of a holder is the id of a process. MPR_HOLDER_CLOSED beside it: that
- * process has closed the end, and may not use it again.
- */
-#define MPR_HOLDER_CLOSED UINT64_C(1)
-
-struct mpr_holder_chunk {
-    struct mpr_holder_chunk *next;
-    uint64_t reserved;
-    _Atomic mpr_id holder[MPR_HOLDERS_A_CHUNK];
-};
-
-/*
- * One end, and the handle of it. `mark` tells a handle from other memory, and
- * which of the two ends it is; it lasts over reuse of the pipe.
- * `holder`, and the words of the chunks at `more`: who holds the end. A word
- * whose process is dead holds nothing, and is free for another. `closed`: the
- * last holder was gone once; nobody becomes one any more.
- * Locks: the pipe's guard, for all stores, and for what is behind `more`; the
- * first words and `closed` are read without.
- * Publishes: each word for itself. Survives: every change is one store. Who is
- * killed before it has told others is dead, and whoever reaps him settles the
- * pipe anew.
- */
-struct mproc_connection {
-    alignas(MPR_LINE) uint64_t mark;
-    _Atomic uint32_t closed;
-    uint32_t reserved;
-    struct mpr_holder_chunk *_Atomic more;
-    _Atomic mpr_id holder[MPR_HOLDERS_FIRST];
-};
-
-static_assert(sizeof(struct mproc_connection) == MPR_LINE, "one line an end");
-
-/* The tag of the pipe that a handle is an end of; 0: it is of none. */
-uint64_t mpr_connection_tag(const mproc_connection *c);
-
-/*
- * Hold every end whose handle stands in the bytes, where a pointer may stand: a
- * process that is no fork of its parent does so before that one may go on, and
- * perhaps closes them. What cannot be held within a second is held when used.
- */
-void mpr_pipe_hold_in(const void *bytes, size_t size);
 
 /*
  * `log[i]` is what end i sends. It is closed only when the pipe ends; that
  * nobody is there to receive or to send is told by the ends.
  * `simplex` is written before the pipe is live.
- * Locks, Publishes, Survives: see above and log.h. A pipe ends when both ends
+ * Locks, Publishes, Survives: see end.h and log.h. A pipe ends when both ends
  * are closed; if the one who closed the second one is killed before he has
  * ended it, his reaper does.
  */
@@ -74,5 +37,43 @@ struct mpr_pipe {
     alignas(MPR_LINE) struct mpr_guard guard;
     struct mpr_log log[2];
 };
+
+/* That an end belongs to, be it live or not. */
+static inline struct mpr_pipe *mpr_pipe_of(const struct mproc_connection *end)
+{
+    const struct mproc_connection *first = end - mpr_end_which(end);
+    return (struct mpr_pipe *)((uintptr_t)first -
+                               offsetof(struct mpr_pipe, end));
+}
+
+/* The tag of the pipe that a handle is an end of; 0: it is of none. */
+static inline uint64_t mpr_connection_tag(const struct mproc_connection *c)
+{
+    return mpr_likely(mpr_end_is(c)) ? mpr_object_tag(mpr_pipe_of(c), MPR_PIPE)
+                                     : 0;
+}
+
+/*
+ * Everybody who waits for something at this pipe looks again. Harmless, should
+ * it be another pipe meanwhile.
+ */
+void mpr_pipe_ring(struct mpr_pipe *pipe);
+
+/*
+ * Draw the conclusions from who holds what, if it is still the pipe that had
+ * this tag. `until` bounds the wait for the guard; false: it was not to be had.
+ */
+bool mpr_pipe_settle(struct mpr_pipe *pipe, struct mpr_thread *self,
+                     uint64_t tag, mproc_deadline until);
+
+/* Before a fork (slot.h): the child will hold what its parent holds. */
+int32_t mpr_pipes_inherit(struct mpr_thread *self, mpr_id parent, mpr_id child);
+
+/*
+ * Hold every end whose handle stands in the bytes, where a pointer may stand: a
+ * process that is no fork of its parent does so before that one may go on, and
+ * perhaps closes them. What cannot be held within a second is held when used.
+ */
+void mpr_pipe_hold_in(const void *bytes, size_t size);
 
 #endif

@@ -32,6 +32,9 @@ int64_t mpr_os_boot_now(void);
 
 /* ---- this process and this thread ------------------------------------- */
 
+/* Let another run that can, on this CPU. */
+void mpr_os_yield(void);
+
 pid_t mpr_os_pid(void);
 pid_t mpr_os_tid(void);
 pid_t mpr_os_parent_pid(void); /* 0: it is of another pid namespace */
@@ -353,6 +356,9 @@ int mpr_os_child_signal(pid_t pid, int pidfd, int sig);
  * Has a process ended that need not be a child; it lived at `since_boot_ns`.
  */
 bool mpr_os_has_ended(pid_t pid, int pidfd, int64_t since_boot_ns);
+
+/* Is there a child of this process to be reaped, or none left? */
+bool mpr_os_child_has_ended(void);
 
 /* Any child of this process, as mpr_os_child_reap. ECHILD: it has none. */
 int mpr_os_child_reap_any(pid_t *pid, int *code);

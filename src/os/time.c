@@ -37,6 +37,11 @@ mproc_deadline mproc_in_s(double s)
     return mpr_deadline_after(mpr_os_now(), s, 1e9);
 }
 
+void mpr_os_yield(void)
+{
+    sched_yield();
+}
+
 /* The affinity mask may be wider than cpu_set_t: grow until it fits. */
 unsigned mproc_cpu_count(void)
 {

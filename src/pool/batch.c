@@ -8,24 +8,17 @@
 
 /* ---- what came out ---------------------------------------------------- */
 
-void mpr_batch_note_bad(struct mpr_thread *self, struct mproc_result *result,
-                        const mproc_outcome *bad)
+void mpr_batch_note_bad(struct mproc_result *result, const mproc_outcome *bad)
 {
-    if (bad->status == MPROC_OK || bad->index >= result->batch->bad) {
+    struct mpr_batch_state *batch = result->batch;
+    if (bad->status == MPROC_OK || bad->index >= batch->bad) {
         return;
     }
-    result->batch->bad = bad->index;
-    if (result->error != NULL) {
-        mpr_heap_free(self, result->error);
-    }
-    size_t size = strlen(bad->error) + 1;
-    char *text = mpr_heap_alloc(self, size, MPR_HAND_BLOCK);
-    result->error = text;
-    mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
+    batch->bad = bad->index;
+    free(batch->text);
+    batch->text = strdup(bad->error);
     result->outcome = *bad;
-    result->outcome.error = text != NULL ? memcpy(text, bad->error, size) : "";
-    result->outcome.data = mpr_no_reply;
-    result->outcome.size = 0;
+    result->outcome.error = batch->text != NULL ? batch->text : "";
 }
 
 /* Of an array, items lie as they happen to: not so in a callback. */
@@ -34,9 +27,7 @@ void mpr_batch_tell(const mproc_pool *pool, struct mpr_batch_state *batch,
 {
     const mproc_batch *b = &batch->is;
     if (batch->spare != NULL && outcome->status == MPROC_OK) {
-        memcpy(batch->spare, outcome->data, outcome->size);
-        batch->spare[outcome->size] = '\0';
-        outcome->data = batch->spare;
+        outcome->data = memcpy(batch->spare, outcome->data, outcome->size);
     }
     mpr_pool_call_back(pool, b->on_item, outcome, b->user);
 }
@@ -56,16 +47,13 @@ static void tell_items(mproc_pool *pool, struct mpr_batch_state *batch,
 static void count_items(mproc_pool *pool, const struct mpr_chunk *chunk,
                         size_t bad)
 {
-    mpr_pool_lock();
     mpr_pool_count(pool, MPROC_OK, bad);
     for (size_t i = bad; i < chunk->count; i++) {
         mpr_pool_count(pool, chunk->status[i], 1);
     }
-    mpr_pool_unlock();
 }
 
-static void take_in(mproc_pool *pool, struct mpr_thread *self,
-                    struct mpr_task *task, int status)
+static void take_in(mproc_pool *pool, struct mpr_task *task, int status)
 {
     struct mpr_batch_state *batch = task->result->batch;
     struct mpr_chunk *chunk = mpr_task_chunk(task);
@@ -75,7 +63,7 @@ static void take_in(mproc_pool *pool, struct mpr_thread *self,
     if (bad < chunk->count) {
         mproc_outcome outcome =
             mpr_chunk_outcome(chunk, task->reply, bad, text);
-        mpr_batch_note_bad(self, task->result, &outcome);
+        mpr_batch_note_bad(task->result, &outcome);
     }
     mpr_chunk_copy_out(chunk, &batch->is);
     tell_items(pool, batch, chunk, task->reply);
@@ -99,41 +87,47 @@ void mpr_batch_end(struct mpr_thread *self, struct mproc_result *result)
 }
 
 bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_task *task, int status)
+                       const struct mpr_entry *entry, int status)
 {
+    struct mpr_task *task = entry->task;
     struct mproc_result *result = task->result;
     struct mpr_batch_state *batch = result->batch;
     struct mpr_part *part = task->chunk->part;
+    size_t items = part->items;
+    if (batch->forgotten) {
+        mpr_pool_count(pool, MPROC_ECANCELED, items);
+    } else {
+        take_in(pool, task, status);
+    }
     mpr_pool_lock();
     measure(batch, task->chunk);
-    if (batch->forgotten) {
-        mpr_pool_count(pool, MPROC_ECANCELED, part->items);
-    }
-    mpr_pool_unlock();
-    if (!batch->forgotten) {
-        take_in(pool, self, task, status);
-    }
-    mpr_pool_lock();
     mpr_batch_unlink(batch, part);
     bool kept = batch->iter != NULL && !batch->forgotten;
     if (kept) {
-        mpr_iter_keep(result, task);
+        mpr_iter_keep(result, part);
     }
     bool more = batch->open && batch->iter == NULL;
     bool over = !batch->open && batch->parts == 0;
     mpr_pool_unlock();
-    if (!kept) {
+    if (!kept && !more) {
+        mpr_pool_give_back(pool, self, entry);
         free(part);
     }
     if (over) {
         mpr_batch_end(self, result);
+    }
+    if (!more) {
+        mpr_collector_end_items(pool, self, items);
     }
     return more;
 }
 
 /* ---- giving up -------------------------------------------------------- */
 
-/* Locked. May a worker, or the thread that sends, still touch the arrays? */
+/*
+ * Locked. May a worker, the thread that sends, or with manual dispatch who does
+ * the collector's work beside this callback still touch the arrays?
+ */
 static bool is_touched(const mproc_pool *pool,
                        const struct mpr_batch_state *batch)
 {
@@ -144,34 +138,38 @@ static bool is_touched(const mproc_pool *pool,
         runs |= word >> 32 == (uint32_t)part->entry.serial &&
                 (state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING);
     }
-    return batch->feeding ||
+    return batch->feeding || pool->mine->attended ||
            (runs && (pool->threads || !mpr_pool_workers_gone(pool)));
 }
 
 static int attempt_forget(void *user)
 {
     struct mproc_result *result = user;
+    struct mpr_pool_private *mine = result->pool->mine;
     mpr_pool_lock();
     bool touched = is_touched(result->pool, result->batch);
+    if (!touched) {
+        result->batch->forgotten = true;
+    }
+    mine->refused |= mine->attended; /* it rings when it is done */
     mpr_pool_unlock();
     return touched ? MPROC_ETIMEDOUT : 0;
 }
 
 /*
  * In a callback nobody takes in what has ended: it waits for the workers alone.
- * When they are ended the nursery says so by `done`.
+ * When they are ended the nursery tells so.
  */
 static void forget(struct mproc_result *result)
 {
     mproc_pool *pool = (mproc_pool *)result->pool;
-    mpr_sleep_until(&pool->done.items, MPROC_FOREVER, MPROC_ETIMEDOUT,
+    mpr_sleep_until(&pool->to_collector, MPROC_FOREVER, MPROC_ETIMEDOUT,
                     attempt_forget, result);
-    result->batch->forgotten = true;
 }
 
-void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self)
+void mpr_batch_abandon(struct mproc_result *result)
 {
-    mpr_result_cancel(result, self);
+    mpr_result_cancel(result);
     if (mpr_result_await(result, MPROC_FOREVER, true) == MPROC_EDEADLK) {
         forget(result);
     }
@@ -182,6 +180,7 @@ void mpr_batch_free(struct mpr_batch_state *batch)
     if (batch != NULL) {
         mpr_iteration_free(batch->iter);
         free(batch->spare);
+        free(batch->text);
         free(batch);
     }
 }
@@ -217,8 +216,12 @@ int mpr_batch_read(mproc_batch *b, const mproc_batch *theirs, size_t size)
 
 char *mpr_batch_spare(const mproc_batch *b)
 {
-    return aligned_alloc(MPR_LINE,
-                         b->out_size / MPR_LINE * MPR_LINE + MPR_LINE);
+    size_t size = b->out_size / MPR_LINE * MPR_LINE + MPR_LINE;
+    char *spare = aligned_alloc(MPR_LINE, size);
+    if (spare != NULL) {
+        spare[b->out_size] = '\0';
+    }
+    return spare;
 }
 
 static struct mpr_batch_state *new_state(const mproc_batch *b)

@@ -36,7 +36,7 @@ static mproc_outcome outcome_of(const struct mpr_task *task,
         .status = task->status,
         .code = task->code,
         .data = mpr_no_reply,
-        .error = task->error != NULL ? task->error : "",
+        .error = task->reply_size == MPR_REPLY_TEXT ? task->reply : "",
         .worker = task->worker,
     };
     if (state == MPR_TASK_CANCELED) {
@@ -68,10 +68,8 @@ static void move_to_result(mproc_pool *pool, struct mpr_thread *self,
             result->outcome.data = result->inline_reply;
         }
     } else {
-        mpr_task_hand_over(pool, self, task, &task->reply, &result->reply);
+        mpr_task_hand_over(pool, self, task);
     }
-    mpr_task_hand_over(pool, self, task, (void **)&task->error,
-                       (void **)&result->error);
 }
 
 void mpr_pool_call_back(const mproc_pool *pool, mproc_done_fn *fn,
@@ -94,9 +92,7 @@ static mproc_done_fn *callback_of(const struct mpr_task *task, int status)
 static void fill_result(mproc_pool *pool, struct mpr_thread *self,
                         struct mpr_task *task, mproc_outcome *outcome)
 {
-    mpr_pool_lock();
     mpr_pool_count(pool, outcome->status, 1);
-    mpr_pool_unlock();
     if (task->result != NULL) {
         move_to_result(pool, self, task, outcome);
         *outcome = task->result->outcome;
@@ -114,23 +110,15 @@ static void end_single(mproc_pool *pool, struct mpr_thread *self,
     if (task->result != NULL) {
         mpr_result_release(self, task->result);
     }
-    mpr_pool_drop_task(pool, self, entry);
+    mpr_pool_give_back(pool, self, entry);
+    mpr_collector_end_items(pool, self, 1);
 }
 
-/*
- * Once its record is given back there may be room for more of the batch. Only
- * who collects sends it.
- */
 static void end_chunk(mproc_pool *pool, struct mpr_thread *self,
                       const struct mpr_entry *entry, int status)
 {
-    struct mproc_result *result = entry->task->result;
-    bool more = mpr_batch_collect(pool, self, entry->task, status);
-    mpr_pool_drop_task(pool, self, entry);
-    if (more && !mpr_pool_is_manual(pool)) {
-        mpr_batch_feed(pool, self, result);
-    } else if (more) {
-        atomic_store(&pool->mine->attend, true);
+    if (mpr_batch_collect(pool, self, entry, status)) {
+        mpr_batch_go_on(pool, self, entry);
     }
 }
 
@@ -189,39 +177,39 @@ size_t mpr_pool_call_one(mproc_pool *pool, struct mpr_thread *self,
     return items;
 }
 
-/* ---- an entry --------------------------------------------------------- */
-
-void mpr_pool_count_unsent(mproc_pool *pool, int status, size_t items)
-{
-    mproc_pool_info *ended = &pool->mine->ended;
-    size_t *count = status == MPROC_OK            ? &ended->done
-                    : status == MPROC_EWORKERLOST ? &ended->lost
-                                                  : &ended->failed;
-    *count += items;
-}
+/* ---- a task that has ended -------------------------------------------- */
 
 void mpr_pool_count(mproc_pool *pool, int status, size_t items)
 {
-    mpr_pool_count_unsent(pool, status, items);
-    pool->mine->left -= items;
+    struct mpr_pool_private *mine = pool->mine;
+    _Atomic size_t *count = status == MPROC_OK            ? &mine->done
+                            : status == MPROC_EWORKERLOST ? &mine->lost
+                                                          : &mine->failed;
+    atomic_fetch_add(count, items);
+}
+
+void mpr_pool_count_unsent(mproc_pool *pool, int status, size_t items)
+{
+    mpr_pool_lock();
+    mpr_pool_accept(pool, items);
+    mpr_pool_unlock();
+    mpr_pool_count(pool, status, items);
+    atomic_fetch_add(&pool->mine->collected, items);
+}
+
+mproc_outcome mpr_pool_take_in(mproc_pool *pool, const struct mpr_entry *entry)
+{
+    uint64_t word = atomic_load(&entry->task->word);
+    mproc_outcome outcome = outcome_of(entry->task, mpr_task_state(word));
+    mpr_pool_count(pool, outcome.status, 1);
+    return outcome;
 }
 
 void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
-                           const struct mpr_entry *entry)
+                           struct mpr_task *task)
 {
-    uint64_t word = atomic_load(&entry->task->word);
-    if (word >> 32 != (uint32_t)entry->serial) {
-        return; /* told twice */
-    }
-    switch (mpr_task_state(word)) {
-    case MPR_TASK_ENDED:
-    case MPR_TASK_CANCELED:
-    case MPR_TASK_UNSERVED:
-        break;
-    default:
-        return;
-    }
-    struct mpr_task *task = entry->task;
+    uint64_t word = atomic_load(&task->word);
+    const struct mpr_entry *entry = &(struct mpr_entry){task, word >> 32};
     bool batch = mpr_task_chunk(task) != NULL;
     mproc_outcome outcome = outcome_of(task, mpr_task_state(word));
     if (!batch) {

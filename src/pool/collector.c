@@ -16,12 +16,10 @@ enum {
 struct collector {
     mproc_pool *pool;
     struct mpr_thread *self;
-    struct mpr_entry entry;
 };
 
 enum work {
-    WORK_ENTRY,
-    WORK_SWEEP,
+    WORK_TOLD,
     WORK_FEED,
     WORK_LEAVING,
     WORK_NURSERY,
@@ -30,10 +28,114 @@ enum work {
     WORK_OVER
 };
 
-static void collect_each(const struct mpr_entry *entry, void *user)
+/* ---- what has been told ----------------------------------------------- */
+
+/*
+ * What was told before this one: once it has ended, as its word publishes, and
+ * so no longer what its maker wrote there.
+ */
+static struct mpr_task *told_before(const struct mpr_task *task)
 {
-    struct collector *c = user;
-    mpr_collector_collect(c->pool, c->self, entry);
+    (void)atomic_load_explicit(&task->word, memory_order_acquire);
+    return task->next;
+}
+
+/* What was told goes behind what was heard before, the first one first. */
+static void hear(mproc_pool *pool)
+{
+    struct mpr_task *told = atomic_exchange(&pool->told, NULL);
+    struct mpr_task *first = NULL, *last = pool->mine->heard;
+    while (told != NULL) {
+        struct mpr_task *before = told_before(told);
+        told->next = first;
+        first = told;
+        told = before;
+    }
+    while (last != NULL && last->next != NULL) {
+        last = last->next;
+    }
+    if (last != NULL) {
+        last->next = first;
+    } else {
+        pool->mine->heard = first;
+    }
+}
+
+static bool has_heard(mproc_pool *pool)
+{
+    /* it comes after the watch of the bell, which no weaker load must pass */
+    if (pool->mine->heard == NULL && atomic_load(&pool->told) != NULL) {
+        hear(pool);
+    }
+    return pool->mine->heard != NULL;
+}
+
+static void collect_first(mproc_pool *pool, struct mpr_thread *self)
+{
+    struct mpr_task *task = pool->mine->heard;
+    pool->mine->heard = task->next;
+    mpr_task_prefetch(task->next);
+    mpr_collector_collect(pool, self, task);
+}
+
+/* ---- what may not have been told -------------------------------------- */
+
+static bool has_ended(const struct mpr_entry *entry)
+{
+    uint64_t word = atomic_load(&entry->task->word);
+    enum mpr_task_state state = mpr_task_state(word);
+    return word >> 32 == (uint32_t)entry->serial &&
+           (state == MPR_TASK_ENDED || state == MPR_TASK_CANCELED ||
+            state == MPR_TASK_UNSERVED);
+}
+
+/* Locked. It has ended: true if that is for the collector to take in. */
+static bool is_ours(struct mpr_task *task)
+{
+    bool awaited = atomic_load(&task->awaited) == MPR_AWAITED;
+    if (awaited) {
+        mpr_bell_ring(&task->bell, INT_MAX);
+    }
+    return !awaited;
+}
+
+/*
+ * The worker that ended it is dead, and a thread of ours that cancels a task has
+ * told of it before it unlocks: what has ended and is not heard of by then was
+ * not told, and is not going to be.
+ */
+static void settle_doubt(mproc_pool *pool, struct mpr_thread *self,
+                         const struct mpr_entry *entry)
+{
+    mpr_pool_lock();
+    bool ours = has_ended(entry) && is_ours(entry->task);
+    hear(pool);
+    mpr_pool_unlock();
+    while (pool->mine->heard != NULL) {
+        collect_first(pool, self);
+    }
+    if (ours && has_ended(entry)) {
+        mpr_collector_collect(pool, self, entry->task);
+    }
+}
+
+bool mpr_collector_take_in(mproc_pool *pool, struct mpr_thread *self)
+{
+    struct mpr_entry entry;
+    struct mpr_log_get get = {.log = &pool->doubts,
+                              .self = self,
+                              .data = &entry,
+                              .capacity = sizeof entry,
+                              .until = MPROC_FOREVER};
+    if (has_heard(pool)) {
+        collect_first(pool, self);
+        return true;
+    }
+    bool doubts = mpr_log_get(&get) == 0;
+    if (doubts) {
+        settle_doubt(pool, self, &entry);
+    }
+    return doubts;
 }
 
 /* ---- all that cannot be run any more ---------------------------------- */
@@ -45,11 +147,18 @@ static void end_each(const struct mpr_entry *entry, void *user)
     bool terminated = atomic_load(&c->pool->phase) == MPR_POOL_TERMINATED;
     uint64_t word = atomic_load(&entry->task->word);
     uint32_t worker = (uint32_t)word >> 8;
-    mpr_task_move(entry, 0, MPR_TASK_QUEUED,
-                  terminated ? MPR_TASK_CANCELED : MPR_TASK_UNSERVED);
-    mpr_task_move(entry, worker, MPR_TASK_RUNNING, MPR_TASK_CANCELED);
-    mpr_task_move(entry, worker, MPR_TASK_CANCELLING, MPR_TASK_CANCELED);
-    mpr_collector_collect(c->pool, c->self, entry);
+    mpr_pool_lock();
+    bool ours =
+        (mpr_task_move(entry, 0, MPR_TASK_QUEUED,
+                       terminated ? MPR_TASK_CANCELED : MPR_TASK_UNSERVED) ||
+         mpr_task_move(entry, worker, MPR_TASK_RUNNING, MPR_TASK_CANCELED) ||
+         mpr_task_move(entry, worker, MPR_TASK_CANCELLING,
+                       MPR_TASK_CANCELED)) &&
+        is_ours(entry->task);
+    mpr_pool_unlock();
+    if (ours) {
+        mpr_collector_collect(c->pool, c->self, entry->task);
+    }
 }
 
 /* ---- the nursery ------------------------------------------------------ */
@@ -125,6 +234,10 @@ static void take_over(struct collector *c)
     struct mpr_worker *worker;
     for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
         mpr_worker_settle(pool, c->self, worker, -SIGKILL);
+        if (worker->current.task != NULL) {
+            settle_doubt(pool, c->self, &worker->current);
+        }
+        mpr_pool_end_lookout(pool, worker->index);
         atomic_store(&worker->pid, 0);
     }
     bool over = atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||
@@ -145,7 +258,10 @@ static enum left what_is_left(const mproc_pool *pool)
     const struct mpr_pool_private *mine = pool->mine;
     mpr_pool_lock();
     bool nothing = mpr_pool_is_done(pool);
-    bool put_off = mine->pending == mine->put_off_items && mine->open == NULL;
+    bool put_off = mpr_pool_pending(mine) == mine->put_off_items;
+    for (struct mproc_result *r = mine->open; r; r = r->batch->next_open) {
+        put_off &= r->batch->untold;
+    }
     mpr_pool_unlock();
     return nothing ? LEFT_NOTHING : put_off ? LEFT_CALLBACKS : LEFT_TASKS;
 }
@@ -180,16 +296,8 @@ static int look(void *user)
     if (must_keep(pool)) {
         return WORK_KEEP;
     }
-    struct mpr_log_get get = {.log = &pool->done,
-                              .self = c->self,
-                              .data = &c->entry,
-                              .capacity = sizeof c->entry,
-                              .until = MPROC_FOREVER};
-    if (mpr_log_get(&get) == 0) {
-        return WORK_ENTRY;
-    }
-    if (atomic_exchange(&pool->sweep, 0)) {
-        return WORK_SWEEP;
+    if (has_heard(pool) || mpr_log_count(&pool->doubts) > 0) {
+        return WORK_TOLD;
     }
     if (atomic_exchange(&pool->mine->attend, false)) {
         return WORK_FEED;
@@ -210,13 +318,10 @@ static void work(struct collector *c, enum work what)
 {
     c->pool->mine->leaving = what == WORK_LEAVING;
     switch (what) {
-    case WORK_ENTRY:
-        mpr_collector_collect(c->pool, c->self, &c->entry);
+    case WORK_TOLD:
+        mpr_collector_take_in(c->pool, c->self);
         break;
     case WORK_LEAVING:
-        break;
-    case WORK_SWEEP:
-        mpr_pool_each_task(c->pool, collect_each, c);
         break;
     case WORK_FEED:
         mpr_batch_feed_all(c->pool, c->self);
@@ -269,8 +374,9 @@ static int next_work(struct collector *c)
     mproc_pool *pool = c->pool;
     int what;
     do {
-        what = mpr_sleep_until(&pool->done.items, mpr_collector_next_look(pool),
-                               MPROC_EEMPTY, look, c);
+        what =
+            mpr_sleep_until(&pool->to_collector, mpr_collector_next_look(pool),
+                            MPROC_EEMPTY, look, c);
         pool->mine->leaving = what == WORK_LEAVING;
     } while (what == MPROC_EEMPTY || what == WORK_LEAVING);
     return what;

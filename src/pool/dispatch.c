@@ -2,8 +2,8 @@
 /*
  * Pools without a thread of ours in the maker. Who waits there does the
  * collector's work meanwhile, one thread at a time; callbacks run where the
- * caller lets them, one thread at a time as well. All sleep on the bell of
- * `done`. The pool is not freed while a thread does either.
+ * caller lets them, one thread at a time as well. All sleep on the collector's
+ * bell. The pool is not freed while a thread does either.
  */
 #include "pool/private.h"
 
@@ -39,7 +39,7 @@ static void leave(mproc_pool *pool, bool worked)
     mine->refused = false;
     mpr_pool_unlock();
     if (others) {
-        mpr_bell_ring(&pool->done.items, INT_MAX);
+        mpr_bell_ring(&pool->to_collector, INT_MAX);
     }
 }
 
@@ -69,9 +69,9 @@ static bool begin_calls(const struct mpr_pool_wait *w,
     mpr_pool_lock();
     if (mpr_object_unchanged(w->pool, w->tag)) {
         struct mpr_pool_private *mine = w->pool->mine;
-        ours = !mine->calling && mine->put_off != NULL;
+        ours = !mine->calling && (mine->put_off != NULL || mine->untold > 0);
         mine->calling |= ours;
-        *last = mine->put_off_last;
+        *last = mine->put_off != NULL ? mine->put_off_last : NULL;
     }
     mpr_pool_unlock();
     return ours;
@@ -87,7 +87,7 @@ static void end_calls(const struct mpr_pool_wait *w)
     mine->free_at_end = false;
     mine->calling = false;
     mpr_pool_unlock();
-    mpr_bell_ring(&pool->done.items, INT_MAX);
+    mpr_bell_ring(&pool->to_collector, INT_MAX);
     if (freed) {
         mpr_pool_await_end(pool, w->self);
         mpr_pool_end(pool, w->self);
@@ -97,14 +97,17 @@ static void end_calls(const struct mpr_pool_wait *w)
 /* Those that are there now: more may come for ever. Returns how many. */
 static size_t call_all(const struct mpr_pool_wait *w)
 {
-    const struct mpr_task *last, *called;
+    const struct mpr_task *last, *called = NULL;
     size_t count = 0;
     if (!begin_calls(w, &last)) {
         return 0;
     }
-    do {
+    while (called != last && !w->pool->mine->free_at_end) {
         count += mpr_pool_call_one(w->pool, w->self, &called);
-    } while (called != last && !w->pool->mine->free_at_end);
+    }
+    if (!w->pool->mine->free_at_end) {
+        count += mpr_batch_tell_untold(w->pool, w->self);
+    }
     end_calls(w);
     return count;
 }
@@ -151,7 +154,7 @@ int mpr_pool_wait(struct mpr_pool_wait *w, _Atomic uint32_t *bell,
     int err;
     do {
         w->look = mpr_deadline_earlier(until, next_look(w));
-        err = mpr_sleep_until(&w->pool->done.items, w->look, w->busy,
+        err = mpr_sleep_until(&w->pool->to_collector, w->look, w->busy,
                               attempt_or_look, w);
     } while (err == LOOK_EARLIER ||
              (err == w->busy && w->look.at_ns < until.at_ns));
@@ -186,7 +189,7 @@ void mpr_pool_await_end(mproc_pool *pool, struct mpr_thread *self)
                                  .busy = MPROC_ETIMEDOUT,
                                  .calls = true,
                                  .manual = true};
-    mpr_pool_wait(&wait, &pool->done.items, MPROC_FOREVER);
+    mpr_pool_wait(&wait, &pool->to_collector, MPROC_FOREVER);
 }
 
 /* ---- the flag --------------------------------------------------------- */
@@ -229,14 +232,14 @@ static bool is_to_be_shown(mproc_pool *pool)
 {
     struct mpr_pool_private *mine = pool->mine;
     mpr_pool_lock();
-    bool put_off = mine->put_off != NULL;
+    bool put_off =
+        mine->put_off != NULL || mine->heard != NULL || mine->untold > 0;
     bool unwatched = mpr_pool_watch_nursery(pool) < 0;
     bool between = !pool->threads && mine->nursery_pid == 0 && !mine->unserved;
     mpr_pool_unlock();
     return put_off || unwatched || between || mine->leaving ||
            atomic_load(&pool->keep) || atomic_load(&pool->ended) ||
-           atomic_load(&pool->sweep) || atomic_load(&mine->attend) ||
-           mpr_log_count(&pool->done) > 0;
+           atomic_load(&mine->attend) || mpr_pool_has_told(pool);
 }
 
 /*
@@ -358,7 +361,7 @@ int mproc_pool_dispatch(mproc_pool *p, mproc_deadline until)
         return MPROC_EDEADLK;
     }
     uintptr_t outer = mpr_op_begin(d.wait.self, p);
-    err = mpr_pool_wait(&d.wait, &p->done.items, until);
+    err = mpr_pool_wait(&d.wait, &p->to_collector, until);
     while (attend(&d.wait)) { /* until the flag is lowered, if it is to be */
     }
     mpr_op_end(d.wait.self, outer);

@@ -27,7 +27,7 @@ enum {
  */
 struct mproc_iter {
     struct mpr_object object;
-    mpr_id maker;
+    _Atomic mpr_id maker;
     struct mproc_result *result;
     _Atomic uint32_t busy;
     _Atomic uint32_t freed;
@@ -65,17 +65,13 @@ __attribute__((constructor)) static void register_class(void)
 
 /* ---- the collector's side --------------------------------------------- */
 
-void mpr_iter_keep(struct mproc_result *result, struct mpr_task *task)
+void mpr_iter_keep(struct mproc_result *result, struct mpr_part *part)
 {
     struct mpr_iteration *iter = result->batch->iter;
-    struct mpr_part *part = task->chunk->part;
-    mproc_pool *pool = (mproc_pool *)result->pool;
-    pool->mine->pending -= part->items - 1; /* the record's is left */
-    mpr_bell_ring(&pool->room, INT_MAX);
-    part->chunk = task->chunk;
-    part->replies = task->reply;
-    task->arg_size = 0; /* it carries none any more */
-    task->reply = NULL;
+    uint32_t serial = (uint32_t)part->entry.serial;
+    atomic_store(&part->entry.task->word,
+                 mpr_task_word(serial, 0, MPR_TASK_COLLECTED));
+    result->pool->mine->held++;
     struct mpr_part *before = iter->ended_last;
     while (iter->ordered && before != NULL && before->first > part->first) {
         before = before->older;
@@ -93,11 +89,7 @@ void mpr_iter_look(mproc_pool *pool, struct mpr_thread *self,
 {
     struct mpr_batch_state *batch = result->batch;
     mpr_pool_lock();
-    if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED) {
-        batch->stop = MPROC_ECANCELED;
-    } else if (atomic_load(&pool->broken)) {
-        batch->stop = MPROC_EBROKEN;
-    }
+    batch->stop = mpr_batch_stop(pool, batch);
     bool stop = batch->stop != 0;
     batch->iter->short_of = false;
     mpr_bell_ring(&result->bell, INT_MAX);
@@ -113,11 +105,12 @@ bool mpr_iter_blocks_join(mproc_pool *pool, const struct mpr_thread *self)
     mpr_pool_lock();
     for (struct mproc_result *r = pool->mine->open; r != NULL;
          r = r->batch->next_open) {
-        blocks |= r->batch->iter != NULL && r->batch->stop == 0 &&
-                  r->batch->iter->thread == self->serial;
+        blocks |=
+            r->batch->iter != NULL && r->batch->iter->thread == self->serial;
     }
     mpr_pool_unlock();
-    return blocks && atomic_load(&pool->phase) == MPR_POOL_CLOSED;
+    return blocks && atomic_load(&pool->phase) == MPR_POOL_CLOSED &&
+           !atomic_load(&pool->broken);
 }
 
 /* ---- sending ---------------------------------------------------------- */
@@ -177,34 +170,33 @@ static void stage(struct mpr_batch_state *batch, size_t count)
     }
 }
 
-/* What keeps it from sending ends it, unless that may be otherwise later. */
-static void note_refusal(struct mproc_result *result, int err)
+/* Whether what keeps it from sending may be otherwise later. */
+static bool may_send_later(const struct mpr_batch_state *batch, int err)
 {
-    struct mpr_batch_state *batch = result->batch;
     mpr_pool_lock();
-    bool alone = batch->parts == 0 && batch->iter->ended == NULL;
+    bool alone = batch->parts == 0 && batch->iter->ended == NULL &&
+                 batch->iter->now == NULL;
     mpr_pool_unlock();
-    if (err != MPROC_EFULL && (err != MPROC_ENOMEM || alone)) {
-        batch->iter->over = err;
-        batch->sent = batch->count;
-    }
+    return err == MPROC_EFULL || (err == MPROC_ENOMEM && !alone);
 }
 
+/* What was staged and may be sent later stays so. */
 static int send_count(struct mpr_thread *self, struct mproc_result *result,
                       size_t count)
 {
     struct mpr_batch_state *batch = result->batch;
+    struct mpr_iteration *iter = batch->iter;
     if (batch->is.next != NULL) {
         stage(batch, count);
-        count = batch->iter->staged.count;
+        count = iter->staged.count;
     }
     int err = count > 0 ? mpr_batch_send(self, result, count) : 0;
-    if (err == 0) {
-        batch->iter->staged.count = 0;
-        batch->iter->staged.size = 0;
-    } else {
-        note_refusal(result, err);
+    if (err < 0 && may_send_later(batch, err)) {
+        return err;
     }
+    iter->staged.count = 0;
+    iter->staged.size = 0;
+    iter->over = err < 0 ? err : iter->over;
     return err;
 }
 
@@ -226,7 +218,7 @@ static void send(struct mpr_thread *self, struct mproc_result *result)
         if (batch->sent == batch->count && iter->over == 0) {
             iter->over = MPROC_EOF;
         }
-        if (iter->over != 0) {
+        if (iter->over != 0 && iter->staged.count == 0) {
             mpr_batch_close(self, result);
         }
     }
@@ -234,12 +226,13 @@ static void send(struct mpr_thread *self, struct mproc_result *result)
 
 /* ---- handing out ------------------------------------------------------ */
 
-static void free_part(struct mpr_thread *self, struct mpr_part *part)
+/* Its pool has waited for it, perhaps. */
+static void free_part(struct mpr_thread *self, struct mproc_result *result,
+                      struct mpr_part *part)
 {
-    mpr_heap_free(self, part->chunk);
-    if (part->replies != NULL) {
-        mpr_heap_free(self, part->replies);
-    }
+    mproc_pool *pool = (mproc_pool *)result->pool;
+    mpr_pool_give_back(pool, self, &part->entry);
+    mpr_pool_let_go(pool, self);
     free(part);
 }
 
@@ -253,13 +246,14 @@ static struct mpr_part *next_ended(const struct mpr_iteration *iter)
 }
 
 /* True when there is an item, after the one handed out last. */
-static bool advance(struct mpr_thread *self, struct mpr_iteration *iter)
+static bool advance(struct mpr_thread *self, struct mproc_result *result)
 {
+    struct mpr_iteration *iter = result->batch->iter;
     if (iter->now != NULL && ++iter->at < iter->now->items) {
         return true;
     }
     if (iter->now != NULL) {
-        free_part(self, iter->now);
+        free_part(self, result, iter->now);
     }
     mpr_pool_lock();
     iter->now = next_ended(iter);
@@ -274,32 +268,32 @@ static bool advance(struct mpr_thread *self, struct mpr_iteration *iter)
 
 static void hand_out(struct mpr_iteration *iter, const mproc_outcome **out)
 {
-    const struct mpr_part *part = iter->now;
+    const struct mpr_task *task = iter->now->entry.task;
     mproc_outcome *outcome = &iter->outcome;
-    *outcome =
-        mpr_chunk_outcome(part->chunk, part->replies, iter->at, iter->text);
-    if (iter->spare != NULL && outcome->status == MPROC_OK) {
-        memcpy(iter->spare, outcome->data, outcome->size);
-        iter->spare[outcome->size] = '\0';
-        outcome->data = iter->spare;
-    }
     iter->given++;
-    if (out != NULL) {
-        *out = outcome;
+    if (out == NULL) {
+        return;
     }
+    *outcome =
+        mpr_chunk_outcome(task->chunk, task->reply, iter->at, iter->text);
+    if (iter->spare != NULL && outcome->status == MPROC_OK) {
+        outcome->data = memcpy(iter->spare, outcome->data, outcome->size);
+    }
+    *out = outcome;
 }
 
-/* Nothing is in flight, and nothing will be. */
+/* 0: there may be something to hand out, or to send; EOF: there will not. */
 static int attempt(void *user)
 {
     struct mproc_result *result = user;
     struct mpr_batch_state *batch = result->batch;
     mpr_pool_lock();
-    bool over = !batch->open && batch->parts == 0;
-    bool again = batch->open && batch->parts == 0 && !batch->iter->short_of;
+    bool rests = batch->parts == 0;
+    bool over = rests && !batch->open;
+    bool again = rests && batch->open && !batch->iter->short_of;
     bool there = next_ended(batch->iter) != NULL;
     mpr_pool_unlock();
-    return there || again || over ? 0 : MPROC_ETIMEDOUT;
+    return there || again ? 0 : over ? MPROC_EOF : MPROC_ETIMEDOUT;
 }
 
 static int await(struct mpr_thread *self, struct mproc_result *result,
@@ -327,26 +321,19 @@ static int next(struct mpr_thread *self, struct mproc_result *result,
     struct mpr_batch_state *batch = result->batch;
     for (;;) {
         send(self, result);
-        if (advance(self, batch->iter)) {
+        if (advance(self, result)) {
             hand_out(batch->iter, out);
             return 0;
         }
-        mpr_pool_lock();
-        bool over =
-            !batch->open && batch->parts == 0 && batch->iter->ended == NULL;
-        mpr_pool_unlock();
-        if (over) {
-            return why_over(batch);
-        }
-        if (attempt(result) == 0) {
-            continue;
-        }
-        if (mpr_pool_in_callback(result->pool)) {
+        int err = attempt(result);
+        if (err == MPROC_ETIMEDOUT && mpr_pool_in_callback(result->pool)) {
             return MPROC_EDEADLK;
         }
-        int err = await(self, result, until);
+        if (err == MPROC_ETIMEDOUT) {
+            err = await(self, result, until);
+        }
         if (err < 0) {
-            return err;
+            return err == MPROC_EOF ? why_over(batch) : err;
         }
     }
 }
@@ -403,19 +390,18 @@ static int begin(mproc_pool *pool, struct mpr_thread *self,
 static void end(struct mpr_thread *self, struct mproc_result *result)
 {
     struct mpr_iteration *iter = result->batch->iter;
-    mpr_batch_close(self, result);
-    mpr_batch_abandon(result, self);
+    mpr_batch_abandon(result);
     mpr_pool_lock();
     struct mpr_part *part = iter->ended;
     iter->ended = NULL;
     mpr_pool_unlock();
     while (part != NULL) {
         struct mpr_part *after = part->newer;
-        free_part(self, part);
+        free_part(self, result, part);
         part = after;
     }
     if (iter->now != NULL) {
-        free_part(self, iter->now);
+        free_part(self, result, iter->now);
     }
     mpr_result_release(self, result);
 }
@@ -529,10 +515,9 @@ int mproc_iter_next(mproc_iter *it, const mproc_outcome **out,
 static int map_all(struct mpr_thread *self, struct mproc_result *result,
                    mproc_deadline until)
 {
-    const mproc_outcome *outcome;
     int err;
     do {
-        err = next(self, result, &outcome, until);
+        err = next(self, result, NULL, until);
     } while (err == 0);
     if (err == MPROC_EOF || (err < 0 && err != MPROC_ETIMEDOUT &&
                              result->outcome.status != MPROC_OK)) {

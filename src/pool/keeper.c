@@ -26,6 +26,10 @@ void mpr_keeper_begin(struct mpr_keeper *k, mproc_pool *pool)
 
 /* ---- starting --------------------------------------------------------- */
 
+/*
+ * Nobody has a task there: it would be asked for one that the worker before was
+ * lost in, and another runs by now.
+ */
 static int start(struct mpr_keeper *k, struct mpr_worker *worker)
 {
     worker->current = (struct mpr_entry){0};
@@ -40,10 +44,7 @@ static int start(struct mpr_keeper *k, struct mpr_worker *worker)
     atomic_store(&worker->state, MPR_WORKER_STARTING);
     int err = k->pool->threads ? mpr_threads_start(k->pool, worker)
                                : mpr_nursery_fork(k, worker);
-    if (err < 0) {
-        atomic_store(&worker->id, 0);
-        atomic_store(&worker->state, MPR_WORKER_NONE);
-    } else if (k->owed > 0) {
+    if (err == 0 && k->owed > 0) {
         k->owed--;
         atomic_fetch_add(&k->pool->respawned, 1);
     }
@@ -63,7 +64,9 @@ static void kill_worker(const struct mpr_worker *worker)
 static void cancel(const struct mpr_entry *entry, void *user)
 {
     struct mpr_keeper *k = user;
-    mpr_pool_cancel(k->pool, k->self, entry);
+    mpr_pool_lock();
+    mpr_pool_cancel(k->pool, entry);
+    mpr_pool_unlock();
 }
 
 void mpr_keeper_end_all(struct mpr_keeper *k)
@@ -196,9 +199,13 @@ void mpr_keeper_report(mproc_pool *pool, int result)
     }
 }
 
-static void bury(struct mpr_keeper *k, struct mpr_worker *worker, int code)
+/* False: there is no memory to tell of its task now. */
+static bool bury(struct mpr_keeper *k, struct mpr_worker *worker, int code)
 {
     int err = start_error(worker);
+    if (mpr_worker_settle(k->pool, k->self, worker, code) < 0) {
+        return false;
+    }
     uint32_t begun = atomic_load(&k->pool->begun);
     if (begun != k->begun) {
         k->begun = begun;
@@ -208,11 +215,13 @@ static void bury(struct mpr_keeper *k, struct mpr_worker *worker, int code)
         k->failed_starts++;
         mpr_keeper_report(k->pool, err);
     }
-    mpr_worker_settle(k->pool, k->self, worker, code);
+    mpr_pool_end_lookout(k->pool, worker->index);
+    mpr_bell_ring(&k->pool->to_workers, 1); /* which it may have owed */
     k->owed += !atomic_load(&worker->leave);
     atomic_store(&worker->state, MPR_WORKER_NONE);
     atomic_store(&worker->pid, 0);
     mpr_slots_reap(k->self);
+    return true;
 }
 
 static bool has_ended(const struct mpr_keeper *k,
@@ -225,15 +234,22 @@ static bool has_ended(const struct mpr_keeper *k,
            MPROC_EAGAIN;
 }
 
-static void bury_the_dead(struct mpr_keeper *k)
+/* The nursery has no children but the workers. False: not all of them. */
+static bool bury_the_dead(struct mpr_keeper *k)
 {
     struct mpr_worker *worker;
+    bool all = true;
+    if (!k->pool->threads && !k->unburied && !mpr_os_child_has_ended()) {
+        return true;
+    }
     for (uint32_t i = 0; (worker = mpr_worker_at(k->table, i)) != NULL; i++) {
         int code = 0;
         if (mpr_worker_pid(worker) != 0 && has_ended(k, worker, &code)) {
-            bury(k, worker, code);
+            all &= bury(k, worker, code);
         }
     }
+    k->unburied = !all;
+    return all;
 }
 
 /* ---- as many as are wanted -------------------------------------------- */
@@ -320,7 +336,7 @@ static void let_go(struct mpr_keeper *k, uint32_t count)
             count -= tell_to_leave(worker, round == 0);
         }
     }
-    mpr_bell_ring(&k->pool->todo.items, INT_MAX);
+    mpr_bell_ring(&k->pool->to_workers, INT_MAX);
 }
 
 /* Who asks for workers once more, has it tried once more. */
@@ -352,7 +368,7 @@ static void keep_number(struct mpr_keeper *k)
 int64_t mpr_keeper_pass(struct mpr_keeper *k)
 {
     mproc_pool *pool = k->pool;
-    bury_the_dead(k);
+    bool buried = bury_the_dead(k);
     int64_t next = end_what_must(k);
     if (atomic_load(&pool->phase) == MPR_POOL_TERMINATED ||
         atomic_load(&pool->report) < 0) {
@@ -365,10 +381,10 @@ int64_t mpr_keeper_pass(struct mpr_keeper *k)
         (pool->initializer == NULL ? now.staying : now.ready) == wanted) {
         mpr_keeper_report(pool, 1);
     }
-    if (!wants_workers(k)) {
-        return now.alive == 0 ? MPR_KEEPER_OVER : next;
+    if (!wants_workers(k) && now.alive == 0) {
+        return MPR_KEEPER_OVER;
     }
-    if (now.staying < wanted) {
+    if (!buried || (now.staying < wanted && wants_workers(k))) {
         int64_t retry = mproc_in_ms(FORK_RETRY_MS).at_ns;
         next = retry < next ? retry : next;
     }
@@ -378,8 +394,7 @@ int64_t mpr_keeper_pass(struct mpr_keeper *k)
 /* No worker is left, and none will be. */
 void mpr_keeper_leave(mproc_pool *pool)
 {
-    if (atomic_load(&pool->phase) == MPR_POOL_OPEN ||
-        !mpr_log_closed(&pool->todo)) {
+    if (!mpr_log_closed(&pool->todo)) {
         atomic_store(&pool->broken, 1);
     }
 }

@@ -31,12 +31,6 @@ int mpr_nursery_fork(struct mpr_keeper *k, struct mpr_worker *worker)
     return 0;
 }
 
-static bool has_news(const mproc_pool *pool)
-{
-    return mpr_log_count(&pool->done) > 0 ||
-           atomic_load(&((mproc_pool *)pool)->sweep);
-}
-
 /*
  * Its maker's death ends it at once, and the workers: the kernel would do that,
  * but not where one has changed its user since.
@@ -52,7 +46,7 @@ static void keep(struct mpr_keeper *k)
             mpr_os_end(0);
         }
         int64_t next = mpr_keeper_pass(k);
-        if (mpr_pool_is_manual(pool) && has_news(pool)) {
+        if (mpr_pool_is_manual(pool) && mpr_pool_has_told(pool)) {
             mpr_pool_show(pool);
         }
         if (next == MPR_KEEPER_OVER) {
@@ -68,7 +62,7 @@ static void leave(mproc_pool *pool)
 {
     mpr_keeper_leave(pool);
     atomic_store(&pool->idle, 1);
-    mpr_bell_ring(&pool->done.items, INT_MAX);
+    mpr_bell_ring(&pool->to_collector, INT_MAX);
     if (mpr_pool_is_manual(pool)) {
         mpr_pool_show(pool);
     }

@@ -40,27 +40,11 @@ static void end_pool_of_dead(struct mpr_object *object, void *user)
     }
 }
 
-/*
- * What it points to is forgotten before it is freed: a reaper that is killed
- * just there loses one block, rather than have it freed twice.
- */
-static void free_named(struct mpr_thread *self, void **name)
-{
-    void *block = *name;
-    *(void *volatile *)name = NULL;
-    atomic_signal_fence(memory_order_seq_cst);
-    if (block != NULL) {
-        mpr_heap_free(self, block);
-    }
-}
-
 static void end_result_of_dead(struct mpr_object *object, void *user)
 {
     struct mproc_result *result = (struct mproc_result *)object;
     uint64_t tag = mpr_object_tag(result, MPR_RESULT);
     if (tag != 0 && mpr_id_is_dead(result->maker)) {
-        free_named(user, &result->reply);
-        free_named(user, (void **)&result->error);
         mpr_object_end_if(user, result, tag);
     }
 }

@@ -88,7 +88,7 @@ static void end_pool(struct mpr_thread *self, struct mpr_thread *whose,
         mpr_pool_free_tasks(pool, self, whose);
     }
     mpr_log_end(&pool->todo, self, whose);
-    mpr_log_end(&pool->done, self, whose);
+    mpr_log_end(&pool->doubts, self, whose);
     mpr_log_end(&pool->ahead, self, whose);
     mpr_log_end(&pool->behind, self, whose);
     while (end_one_block(pool, self, whose)) {
@@ -115,7 +115,7 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
         mpr_guard_init(&pool->replies, MPR_GUARD_POOL);
     }
     mpr_log_init(&pool->todo, pool->object.prepared);
-    mpr_log_init(&pool->done, pool->object.prepared);
+    mpr_log_init(&pool->doubts, pool->object.prepared);
     mpr_log_init(&pool->ahead, pool->object.prepared);
     mpr_log_init(&pool->behind, pool->object.prepared);
     mpr_log_set_order(&pool->ahead, MPROC_PRIORITY);
@@ -144,7 +144,8 @@ static void init_pool(mproc_pool *pool, const mproc_pool_opts *opts)
     atomic_store(&pool->report, 0);
     atomic_store(&pool->started, 0);
     atomic_store(&pool->idle, 0);
-    atomic_store(&pool->sweep, 0);
+    atomic_store(&pool->told, NULL);
+    atomic_store(&pool->lookout, 0);
     atomic_store(&pool->nursery, 0);
     atomic_store(&pool->begun, 0);
     atomic_store(&pool->looks_at, INT64_MAX);
@@ -216,10 +217,11 @@ static void remove_private(struct mpr_pool_private *mine, int flag)
 /* The workers get their copy by the fork, as everything else. */
 static int make_private(mproc_pool *pool, const mproc_pool_opts *opts)
 {
-    struct mpr_pool_private *mine = calloc(1, sizeof *mine);
+    struct mpr_pool_private *mine = aligned_alloc(MPR_LINE, sizeof *mine);
     if (mine == NULL) {
         return MPROC_ENOMEM;
     }
+    memset(mine, 0, sizeof *mine);
     if (opts->initializer_arg_size > 0) {
         size_t size = opts->initializer_arg_size;
         mine->initializer_arg = size < SIZE_MAX ? calloc(1, size + 1) : NULL;
@@ -307,7 +309,7 @@ void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self)
     struct mpr_pool_private *mine = pool->mine;
     int flag = pool->flag;
     mpr_pool_lock();
-    bool later = mine->abandoned > 0;
+    bool later = mine->held > 0;
     atomic_store(&pool->gone, later);
     mpr_pool_unlock();
     if (later) {
@@ -315,6 +317,16 @@ void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self)
     }
     mpr_object_end(self, pool, MPR_POOL);
     remove_private(mine, flag);
+}
+
+void mpr_pool_let_go(mproc_pool *pool, struct mpr_thread *self)
+{
+    mpr_pool_lock();
+    bool last = --pool->mine->held == 0 && atomic_load(&pool->gone);
+    mpr_pool_unlock();
+    if (last) {
+        mpr_pool_end(pool, self);
+    }
 }
 
 /* There was no collector to wait for it and for its workers. */
@@ -440,7 +452,7 @@ int mpr_pool_check(const mproc_pool *pool, struct mpr_thread **self)
 
 bool mpr_pool_is_done(const mproc_pool *pool)
 {
-    return pool->mine->pending == 0 && pool->mine->open == NULL;
+    return mpr_pool_pending(pool->mine) == 0 && pool->mine->open == NULL;
 }
 
 void mpr_pool_close_if_done(mproc_pool *pool, struct mpr_thread *self)
@@ -449,8 +461,9 @@ void mpr_pool_close_if_done(mproc_pool *pool, struct mpr_thread *self)
         !pool->mine->closed) {
         pool->mine->closed = true;
         mpr_log_close(&pool->todo, self);
+        mpr_bell_ring(&pool->to_workers, INT_MAX);
         mpr_pool_call_keeper(pool);
-        mpr_bell_ring(&pool->done.items, INT_MAX);
+        mpr_bell_ring(&pool->to_collector, INT_MAX);
     }
 }
 
@@ -468,7 +481,7 @@ static int end_phase(mproc_pool *p, uint32_t to)
     mpr_pool_close_if_done(p, self);
     mpr_pool_unlock();
     mpr_pool_call_keeper(p);
-    mpr_bell_ring(&p->done.items, INT_MAX);
+    mpr_bell_ring(&p->to_collector, INT_MAX);
     mpr_bell_ring(&p->room, INT_MAX);
     return 0;
 }
@@ -551,6 +564,7 @@ void mproc_pool_free(mproc_pool *p)
         return;
     }
     if (mpr_pool_in_callback(p)) {
+        p->mine->silent = true;
         p->mine->free_at_end = true;
         mproc_pool_terminate(p);
         return;

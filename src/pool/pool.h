@@ -9,9 +9,16 @@
  *
  * A task has one word of ownership; all of death, cancel and success are
  * compare-and-swaps on it, so each task ends exactly once. What travels through
- * the logs `todo` and `done` names a task with a serial: an entry that is there
- * twice, or came too late, is told by it and skipped, so whoever is in doubt
- * whether an entry was written writes it again.
+ * the logs `todo` and `doubts` names a task with a serial: an entry that is
+ * there twice, or came too late, is told by it and skipped, so whoever is in
+ * doubt whether an entry was written writes it again.
+ *
+ * Who ended a task tells so exactly once. One that somebody awaits (apply) has
+ * a bell of its own, and who waits takes it in. All others go into the list
+ * `told`, which the collector takes as a whole. Whether a worker that died had
+ * told is not known: the nursery writes its last task into `doubts`. The
+ * collector empties the list first; what has ended then and is not in it, the
+ * dead did not tell.
  */
 #ifndef MPR_POOL_POOL_H
 #define MPR_POOL_POOL_H
@@ -33,7 +40,7 @@ enum mpr_task_state {
     MPR_TASK_QUEUED,
     MPR_TASK_RUNNING,    /* by the worker in the word */
     MPR_TASK_CANCELLING, /* was running; its worker will be ended */
-    MPR_TASK_ENDED,      /* `status` says how; the collector takes it */
+    MPR_TASK_ENDED,      /* so by the worker in the word; `status` says how */
     MPR_TASK_CANCELED,   /* ended, with MPROC_ECANCELED */
     MPR_TASK_UNSERVED,   /* ended, with MPROC_EBROKEN */
     MPR_TASK_COLLECTED,  /* ended, with `status`; its callback is to come */
@@ -56,7 +63,9 @@ enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
  *   QUEUED→CANCELED        maker
  *   QUEUED→UNSERVED        collector, nursery: no worker can be had for it
  *   RUNNING→ENDED          the worker, after status, code and reply; or, when
- *                          the worker is dead, the nursery
+ *                          the worker is dead, the nursery. The word keeps the
+ *                          worker: only of a dead one's it is in doubt whether
+ *                          it was told
  *   RUNNING→QUEUED         the nursery, or the worker at its last task: to be
  *                          run again, or the rest of a batch's chunk
  *   RUNNING→CANCELLING     maker; the worker leaves when the task returns, or
@@ -64,19 +73,21 @@ enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
  *   RUNNING→CANCELED       the nursery, when it ended the worker
  *   CANCELLING→CANCELED    the same
  *   these three→COLLECTED  collector, where callbacks wait to be dispatched
- *   these four→FREE        collector; the serial goes up
+ *   these four→FREE        collector, or who awaits it; the serial goes up
  *   RUNNING, CANCELLING→ABANDONED  the keeper of threads
  *   ABANDONED→FREE         the thread
- * `status`, `code`, `worker`, `losses`, `reply`, `error` belong to the worker
- * while it is RUNNING and to who ends it, or has it run again, in its place
- * once the worker is dead; of a chunk, `losses` counts for the item at `at`.
- * The rest is the maker's. `reply` and `error` are heap blocks of the task's
- * own unless they point into it. So is an argument that has no room in
- * `inline_arg`, where its address is then: mpr_task_arg. `arg_size`
- * MPR_ARG_OF_CHUNK: the task is a batch's and has `chunk`, but neither argument
- * nor callbacks: mpr_task_chunk.
+ * `status`, `code`, `worker`, `losses`, `reply` belong to the worker while it is
+ * RUNNING and to who ends it, or has it run again, in its place once the worker
+ * is dead; of a chunk, `losses` counts for the item at `at`. `awaited` changes
+ * under mpr_pool_lock once the task is QUEUED; `bell` is what its maker sleeps
+ * on, and counts on when the record serves another. The rest is the maker's.
+ * `reply` is a heap block of the task's own unless it points into the record;
+ * with the size MPR_REPLY_TEXT it is the text of an error. An argument that has
+ * no room in `inline_arg` is such a block too, whose address is there then.
+ * `arg_size` MPR_ARG_OF_CHUNK: the task is a batch's and has `chunk`, but
+ * neither argument nor callbacks: mpr_task_chunk.
  * Locks: none. Publishes: `word`. Survives: a worker killed with a block in
- * hand for `reply` or `error`: see mproc_pool.adopting.
+ * hand for `reply`: see mproc_pool.adopting.
  */
 struct mpr_task {
     _Atomic uint64_t word;
@@ -84,11 +95,14 @@ struct mpr_task {
     size_t arg_size;
     void *reply;
     size_t reply_size;
-    char *error;
     int status;
     int code;
     pid_t worker;
     uint32_t losses; /* workers lost in it << 1 | the last run is counted */
+    union {
+        int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
+        struct mpr_task *next; /* ended: the one told before it, or after */
+    };
     struct mproc_result *result;
     union {
         mproc_done_fn *callback;
@@ -99,13 +113,29 @@ struct mpr_task {
     alignas(16) char inline_arg[MPR_TASK_ARG];
     _Atomic int64_t priority; /* lower first */
     alignas(16) char inline_reply[MPR_TASK_REPLY];
-    union {
-        int64_t limit_ns; /* it may run as long, or each item; 0: no limit */
-        struct mpr_task *next; /* COLLECTED: the callback after this one */
-    };
+    _Atomic uint32_t awaited;
+    _Atomic uint32_t bell;
+};
+
+/* It is going to be used: read it from memory meanwhile. */
+static inline void mpr_task_prefetch(const struct mpr_task *task)
+{
+    const char *p = (const char *)task;
+    __builtin_prefetch(p, 1);
+    __builtin_prefetch(p + MPR_LINE, 1);
+    __builtin_prefetch(p + sizeof *task - 1, 1);
+}
+
+/* Of a task that ends: who is told. */
+enum mpr_awaited {
+    MPR_AWAITED_NOT, /* the collector */
+    MPR_AWAITED,     /* a thread of the maker, which takes it in */
+    MPR_AWAITED_LEFT /* that has left it, cancelled, to the collector */
 };
 
 #define MPR_ARG_OF_CHUNK SIZE_MAX
+
+#define MPR_REPLY_TEXT SIZE_MAX
 
 static_assert(sizeof(struct mpr_task) <= 160, "a pending task is small");
 
@@ -207,11 +237,12 @@ static inline uint64_t mpr_task_word_by(const struct mpr_entry *entry,
                                         uint32_t worker,
                                         enum mpr_task_state state)
 {
-    bool has = state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING;
+    bool has = state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING ||
+               state == MPR_TASK_ENDED;
     return mpr_task_word((uint32_t)entry->serial, has ? worker : 0, state);
 }
 
-/* `worker` counts where one of the two states has a worker. */
+/* `worker` counts where one of the two states has it. */
 static inline bool mpr_task_move(const struct mpr_entry *entry, uint32_t worker,
                                  enum mpr_task_state from,
                                  enum mpr_task_state to)
@@ -334,17 +365,22 @@ struct mpr_pool_private;
  * left.
  * `wanted` is {number of the request:32 | workers:32}, the maker's; `resized`
  * is {request:32 | minus the error:32}, what the nursery says of the last one.
- * `sweep` is set when a task ended whose entry could not be put into `done` for
- * lack of memory: the collector then looks at all tasks.
+ * `told` are tasks that have ended, the last one first, linked by their `next`:
+ * anybody adds one by compare-and-swap, the collector takes all by an exchange.
+ * `doubts` are of the dead.
  * Tasks of priority 0 wait in `todo`, those of a lower or higher one in `ahead`
- * and `behind`, in order. `items` of `todo` is rung for all three, and its
- * being closed means all.
+ * and `behind`, in order. `to_workers` is rung for all three, and that `todo`
+ * is closed means all.
+ * `lookout` is 1 + the row of a worker that has nothing to do and looks for
+ * tasks without sleeping, 0: none does. It sees the first one that comes, so
+ * nobody is woken for that; once it does something else it has put 0 there and
+ * then looks whether there are more. Of a dead one its keeper puts 0 there.
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
- * `to_nursery`, `to_maker` and `room` are bells: `room` for who waits to
- * submit; the collector sleeps on the bell of `done`. `looks_at` is when the
- * nursery looks at limits next, whether the bell rings or not: who sets an
- * earlier limit rings.
+ * `to_nursery`, `to_maker`, `to_workers`, `to_collector` and `room` are bells:
+ * `to_collector` for who does its work, `room` for who waits to submit.
+ * `looks_at` is when the nursery looks at limits next, whether the bell rings
+ * or not: who sets an earlier limit rings.
  * Locks: `replies`, and the logs' own. Publishes: each word for itself.
  * Survives: workers hold nothing but a guard for some instructions; a nursery's
  * work is taken up by the next one, from the workers' `current`. `slabs` and
@@ -352,7 +388,7 @@ struct mpr_pool_private;
  */
 struct mproc_pool {
     struct mpr_object object;
-    mpr_id maker;
+    _Atomic mpr_id maker;
     pid_t maker_pid;
     int flag;
     bool threads; /* the workers are threads of the maker */
@@ -367,7 +403,7 @@ struct mproc_pool {
 
     _Atomic uint32_t ended;
     _Atomic uint32_t shown;
-    _Atomic uint32_t gone; /* freed, but threads are to come back */
+    _Atomic uint32_t gone; /* freed, but held: mpr_pool_let_go */
     _Atomic uint32_t keep; /* of threads: their keeper is called */
     _Atomic uint32_t phase;
     _Atomic uint32_t broken;
@@ -375,7 +411,6 @@ struct mproc_pool {
     _Atomic uint32_t started;
     _Atomic uint32_t idle;
     struct mpr_slab *slabs;
-    _Atomic uint32_t sweep;
     _Atomic mpr_id nursery;
     struct mpr_table *_Atomic table;
     _Atomic uint32_t begun; /* workers that ever became READY */
@@ -387,11 +422,16 @@ struct mproc_pool {
     _Atomic uint32_t room;
     _Atomic int64_t looks_at;
 
+    alignas(MPR_LINE) _Atomic uint32_t lookout;
+    _Atomic uint32_t to_workers;
+    alignas(MPR_LINE) struct mpr_task *_Atomic told;
+    alignas(MPR_LINE) _Atomic uint32_t to_collector;
+
     alignas(MPR_LINE) struct mpr_guard replies;
     struct mpr_task *_Atomic adopting;
 
     struct mpr_log todo;
-    struct mpr_log done;
+    struct mpr_log doubts;
     struct mpr_log ahead;
     struct mpr_log behind;
 };
@@ -420,13 +460,32 @@ struct mpr_slab {
 int mpr_pool_queue(mproc_pool *pool, struct mpr_thread *self,
                    const struct mpr_entry *entry);
 
+/* Tasks that wait to be taken. */
+size_t mpr_pool_queued(const mproc_pool *pool);
+
+/* The worker of that row looks out no more. */
+void mpr_pool_end_lookout(mproc_pool *pool, uint32_t row);
+
 /* Take the next one, into `data`. EEMPTY. */
 int mpr_pool_next(mproc_pool *pool, struct mpr_thread *self,
                   struct mpr_entry *data);
 
-/* Tell the collector of a task that has ended, in whatever way it takes. */
-void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
-                         const struct mpr_entry *entry);
+/*
+ * Tell of a task that the caller has ended, once. `awaited` as it was before
+ * that: the record may be another's by now if it was.
+ */
+void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_task *task,
+                         enum mpr_awaited awaited);
+
+/*
+ * The same for one that a dead worker may have ended, and told of, or that was
+ * ended in its place; may be repeated. ENOMEM.
+ */
+int mpr_pool_tell_doubt(mproc_pool *pool, struct mpr_thread *self,
+                        const struct mpr_entry *entry);
+
+/* Has anything ended that the collector has not taken? */
+bool mpr_pool_has_told(const mproc_pool *pool);
 
 /* Maker, nursery: raise the flag, which must be one. */
 void mpr_pool_show(mproc_pool *pool);
@@ -446,19 +505,18 @@ void mpr_worker_work(mproc_pool *pool, struct mpr_thread *self,
                      struct mpr_worker *worker);
 
 /*
- * Worker, and the maker before and after: move the block in MPR_HAND_BLOCK, or
- * NULL, to where `*place` in the task is, whose old one, if it is a block, is
- * freed.
+ * Worker, and the maker before and after: the block in MPR_HAND_BLOCK, or NULL,
+ * is the task's reply, and what that was, if it was a block, is freed.
  */
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
-                      struct mpr_task *task, void **place);
+                      struct mpr_task *task);
 
 /* It begins to work. */
 void mpr_worker_begin(mproc_pool *pool, struct mpr_worker *worker);
 
-/* Collector: a block goes from a name of the task to one of its result. */
+/* Collector: the reply goes from the task to its result. */
 void mpr_task_hand_over(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_task *task, void **from, void **to);
+                        struct mpr_task *task);
 
 /*
  * The block in MPR_HAND_BLOCK, whose address the task has already, is its
@@ -476,10 +534,10 @@ void mpr_task_free_all(mproc_pool *pool, struct mpr_thread *self,
 
 /*
  * A worker is dead, by `code` (exit code, or minus the signal): say how its
- * task ended. Everything may be repeated.
+ * task ended. Everything may be repeated, and must be after ENOMEM.
  */
-void mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_worker *worker, int code);
+int mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
+                      struct mpr_worker *worker, int code);
 
 /* Who keeps the workers. */
 struct mpr_keeper {
@@ -490,6 +548,7 @@ struct mpr_keeper {
     uint64_t wanted;        /* as the pool told it last */
     uint32_t begun;         /* as the pool told it last */
     uint32_t owed;          /* workers that ended and were not replaced */
+    bool unburied;          /* a worker that was reaped has its row yet */
     unsigned failed_starts; /* since a worker became ready */
     unsigned failed_forks;  /* since one went through */
 };

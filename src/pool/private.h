@@ -6,16 +6,13 @@
 #include "pool/pool.h"
 
 /*
- * A chunk under way. Of an iteration: it is kept when it has ended, with the
- * reply of its task, until its items were handed out; `newer` is then the next
- * of these.
+ * A chunk under way. Of an iteration: it is kept when it has ended, with its
+ * task, until its items were handed out; `newer` is then the next of these.
  */
 struct mpr_part {
     struct mpr_part *older, *newer;
     struct mpr_entry entry;
     size_t first, items;
-    struct mpr_chunk *chunk;
-    char *replies;
 };
 
 /* Items that do not lie in an array, side by side as a chunk has them. */
@@ -33,8 +30,9 @@ struct mpr_staged {
  * `open`: items are still to come, and the pool has it in its list; it has
  * ended when it is neither open nor has parts in flight. `feeding`: the thread
  * that made it sends the first ones; later ones are the collector's to send.
- * `stop`: why the rest is not to be sent. `forgotten`: its callback has freed
- * it, and nothing of the caller's is to be touched any more.
+ * `stop`: why the rest is not to be sent. `untold`: that rest is told, with
+ * `sent`, by who runs callbacks of a manual pool. `forgotten`: its callback has
+ * freed it, and nothing of the caller's is to be touched any more.
  * `bad`: the first bad item so far, else count. `item_ns`, `largest`: how long
  * an item ran lately, and the largest chunk of which that is known.
  * `is`, `count`, `tells_items`, `spare` do not change. `sent` belongs
@@ -47,10 +45,12 @@ struct mpr_batch_state {
     bool forgotten;
     bool open;
     bool feeding;
+    bool untold;
     int stop;
     size_t sent;
     size_t bad;
     char *spare; /* room for one reply and its NUL */
+    char *text;  /* of the first bad item */
     struct mpr_part *newest;
     size_t parts;
     size_t ahead; /* items in flight */
@@ -84,18 +84,19 @@ struct mpr_iteration {
 };
 
 /*
- * A handle, so it lies in the shared region, but all of it is the maker's.
+ * A handle, so it lies in the shared region, but all of it is the maker's. Who
+ * reaps asks for `maker`, perhaps while the memory becomes another's.
  * `users`: the holder of the handle, and the pool while the task has not ended
- * or its callback runs; under mpr_pool_lock. `ended` is set once, when all else
- * is filled in; `bell` tells of it.
+ * or its callback runs. `ended` is set once, when all else is filled in; `bell`
+ * tells of it.
  */
 struct mproc_result {
     struct mpr_object object;
-    mpr_id maker;
+    _Atomic mpr_id maker;
     const mproc_pool *pool; /* may be gone once it has ended */
     uint64_t pool_tag;
     bool manual;
-    uint32_t users;
+    _Atomic uint32_t users;
     _Atomic uint32_t freed;
     _Atomic uint32_t ended;
     _Atomic uint32_t bell;
@@ -108,10 +109,12 @@ struct mproc_result {
 };
 
 /*
- * `pending`: tasks, and items of chunks, accepted and not yet collected;
- * `left`: those of them that `ended` does not count yet.
- * `free_tasks`: records to be used again. `open`, `round`: for pool/batch.c.
- * Under mpr_pool_lock.
+ * `free_tasks`: records to be used again, to which those `given_back` come once
+ * there are no others. `accepted`: tasks, and items of chunks, there ever were.
+ * `collected`: those of them that are gone; the others are pending. `done`,
+ * `failed` and `lost`: how those of them ended that have. `heard`: of the
+ * pool's `told`, what the collector has taken, the first one first. `open`,
+ * `round`: for pool/batch.c. Under mpr_pool_lock, but for what only grows.
  */
 struct mpr_pool_private {
     mproc_pool *pool;
@@ -119,23 +122,19 @@ struct mpr_pool_private {
     struct mpr_os_thread collector;
     bool has_collector;
     bool free_at_end;                 /* freed by its own callback */
-    _Atomic bool silent;              /* the process ends: no more callbacks */
+    _Atomic bool silent;              /* no more callbacks */
     bool closed;                      /* the workers were told to go */
     void *initializer_arg;            /* a copy */
     sigset_t mask;                    /* of who made the pool: the workers' */
     pid_t nursery_pid;                /* 0: reaped. Under mpr_pool_lock */
     _Atomic int32_t collector_report; /* 1: it runs; or why it cannot */
-    size_t pending;
-    size_t left;
-    mproc_pool_info ended; /* those collected: done, failed, lost */
-    struct mpr_task *free_tasks;
-    struct mproc_result *open; /* batches that have items to come */
-    _Atomic bool attend;       /* one of them wants the collector */
+    struct mproc_result *open;        /* batches that have items to come */
+    _Atomic bool attend;              /* one of them wants the collector */
     unsigned round;
     _Atomic bool unserved;    /* no nursery, and none will be */
     struct mpr_keeper keeper; /* of threads */
     _Atomic int64_t keep_at;  /* when it looks next */
-    size_t abandoned;         /* threads, under mpr_pool_lock */
+    size_t held;              /* under mpr_pool_lock: see mpr_pool_let_go */
     _Atomic bool leaving;     /* it is about to end: to be looked at soon */
 
     /* for manual dispatch */
@@ -145,10 +144,26 @@ struct mpr_pool_private {
     struct mpr_task *put_off; /* those to come, up to put_off_last */
     struct mpr_task *put_off_last;
     size_t put_off_items;
+    size_t untold;  /* batches of which the rest is */
     int watch;      /* a descriptor, readable with the flag or that */
     int nursery_fd; /* of the nursery, -1: none */
     int timer;      /* of threads: when the keeper looks next */
+
+    /* each task's: who submits has one line, who collects the other */
+    alignas(MPR_LINE) struct mpr_task *free_tasks;
+    _Atomic size_t accepted;
+    alignas(MPR_LINE) _Atomic size_t collected;
+    _Atomic size_t done, failed, lost;
+    struct mpr_task *_Atomic given_back;
+    struct mpr_task *_Atomic heard;
 };
+
+/* Tasks and items of which the collector is not done. */
+static inline size_t mpr_pool_pending(const struct mpr_pool_private *mine)
+{
+    size_t collected = atomic_load(&mine->collected);
+    return atomic_load(&mine->accepted) - collected;
+}
 
 /* In nanoseconds; too many are INT64_MAX. */
 int64_t mpr_pool_duration(double seconds);
@@ -170,8 +185,14 @@ void mpr_pool_unlock(void);
  */
 int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
                    const mproc_pool_opts *opts);
-/* Not before the last abandoned thread has come back, which does it then. */
+/* Later, while it is held. */
 void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self);
+
+/*
+ * An abandoned thread has come back, or an iterator has handed out a part that
+ * it kept: the last to let go ends the pool, if that has been freed.
+ */
+void mpr_pool_let_go(mproc_pool *pool, struct mpr_thread *self);
 
 /* Of a reply without bytes: its NUL, where any type may lie. */
 extern const char mpr_no_reply[];
@@ -200,7 +221,7 @@ int mpr_pool_take_task(mproc_pool *pool, uint64_t tag, struct mpr_thread *self,
 int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
                        struct mpr_part *part);
 
-/* Locked: a record that is not counted; and back. ENOMEM. */
+/* A record that is not counted, locked; and back. ENOMEM. */
 int mpr_pool_take_record(mproc_pool *pool, struct mpr_thread *self,
                          struct mpr_entry *entry);
 void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
@@ -209,7 +230,10 @@ void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
 /* Locked. So many more tasks may be accepted. */
 size_t mpr_pool_room(const mproc_pool *pool);
 
-/* Locked. So many more tasks or items have ended so. */
+/* Locked. So many more tasks or items are accepted, or fewer. */
+void mpr_pool_accept(mproc_pool *pool, size_t items);
+
+/* So many more tasks or items have ended so. */
 void mpr_pool_count(mproc_pool *pool, int status, size_t items);
 
 /* The same for items of a batch that were never accepted. */
@@ -225,11 +249,18 @@ void mpr_orphans_end(struct mpr_thread *self, mpr_id dead);
 /* Of that, the iterations. */
 void mpr_iter_end_dead(struct mpr_thread *self);
 
-/* Give a record back, with all blocks it owns; no longer pending. */
+/* Give the record of one task back, which is no longer pending. */
 void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
                         const struct mpr_entry *entry);
 
-/* The same for one that was not accepted after all. */
+/*
+ * By the collector, beside which the pool cannot end: so many are no longer
+ * pending, whose record is given back, or kept.
+ */
+void mpr_collector_end_items(mproc_pool *pool, struct mpr_thread *self,
+                             size_t items);
+
+/* As mpr_pool_drop_task, for one that was not accepted after all. */
 void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
                           const struct mpr_entry *entry);
 
@@ -237,15 +268,20 @@ void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
  * FREE→QUEUED and into the log. On failure the record is dropped, else the task
  * ends once.
  */
-int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry);
+static inline void mpr_task_set_queued(const struct mpr_entry *entry)
+{
+    atomic_store_explicit(&entry->task->word,
+                          mpr_task_word_by(entry, 0, MPR_TASK_QUEUED),
+                          memory_order_release);
+}
+int mpr_pool_send(mproc_pool *pool, struct mpr_thread *self,
+                  const struct mpr_entry *entry);
 
 /*
- * Cancel one task, wherever it is: it ends with MPROC_ECANCELED. False: it has
- * ended, or will, otherwise.
+ * Locked. Cancel one task, wherever it is: it ends with MPROC_ECANCELED. False:
+ * it has ended, or will, otherwise.
  */
-bool mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
-                     const struct mpr_entry *entry);
+bool mpr_pool_cancel(mproc_pool *pool, const struct mpr_entry *entry);
 
 /* 0, ESHUTDOWN, EBROKEN. */
 int mpr_pool_may_submit(const mproc_pool *pool);
@@ -343,6 +379,11 @@ struct mpr_chunk *mpr_chunk_new(struct mpr_thread *self,
                                 const struct mpr_batch_state *batch,
                                 size_t first, size_t count);
 
+/* The same block for others, not more, which do not come from `next`. */
+void mpr_chunk_again(struct mpr_chunk *chunk,
+                     const struct mpr_batch_state *batch, size_t first,
+                     size_t count);
+
 /*
  * Items that never ended have the status of the task that carried them. Returns
  * the first bad item, or their count.
@@ -359,34 +400,47 @@ mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
 /* To the caller's arrays, where it has not been written there. */
 void mpr_chunk_copy_out(const struct mpr_chunk *chunk, const mproc_batch *to);
 
-/* A chunk has ended. True when its batch has more to send: feed it. */
+/*
+ * A chunk has ended; its record is given back or kept. But when its batch has
+ * more to send, which is true then, both it and its part are left to
+ * mpr_batch_go_on.
+ */
 bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_task *task, int status);
+                       const struct mpr_entry *entry, int status);
+
+/* Drop what has ended, and send more of its batch. */
+void mpr_batch_go_on(mproc_pool *pool, struct mpr_thread *self,
+                     const struct mpr_entry *entry);
 
 /* Send what there is room for, of one batch or of all that are open. */
 void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
                     struct mproc_result *result);
 void mpr_batch_feed_all(mproc_pool *pool, struct mpr_thread *self);
 
+/* Locked. Why the rest of a batch is not to be sent; 0: it may be. */
+int mpr_batch_stop(const mproc_pool *pool, const struct mpr_batch_state *batch);
+
+/* Manual: end the rests that were left to who runs callbacks. How many items */
+size_t mpr_batch_tell_untold(mproc_pool *pool, struct mpr_thread *self);
+
 /*
  * Cancel what has not ended, of one task or of a batch: false if nothing is
  * cancelled by it. Its pool may be gone if it all has ended.
  */
-bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self);
+bool mpr_result_cancel(struct mproc_result *result);
 
 /*
  * Cancel a batch; returns once nothing of the caller's is touched any more,
  * also in a callback.
  */
-void mpr_batch_abandon(struct mproc_result *result, struct mpr_thread *self);
+void mpr_batch_abandon(struct mproc_result *result);
 
 /* As many as the family has room for processes, or threads. */
 size_t mpr_pool_most_workers(bool threads);
 void mpr_batch_free(struct mpr_batch_state *batch);
 
 /* An item ended badly: if it is the first one so far, the result says so. */
-void mpr_batch_note_bad(struct mpr_thread *self, struct mproc_result *result,
-                        const mproc_outcome *bad);
+void mpr_batch_note_bad(struct mproc_result *result, const mproc_outcome *bad);
 
 /* on_item, with a reply that lies as replies do. */
 void mpr_batch_tell(const mproc_pool *pool, struct mpr_batch_state *batch,
@@ -428,8 +482,8 @@ void mpr_batch_close(struct mpr_thread *self, struct mproc_result *result);
  */
 bool mpr_iter_blocks_join(mproc_pool *pool, const struct mpr_thread *self);
 
-/* A chunk of an iteration has ended: it is taken from its task. Locked. */
-void mpr_iter_keep(struct mproc_result *result, struct mpr_task *task);
+/* Locked. A chunk of an iteration has ended. */
+void mpr_iter_keep(struct mproc_result *result, struct mpr_part *part);
 
 /* The pool has room again, or never will: who iterates looks. */
 void mpr_iter_look(mproc_pool *pool, struct mpr_thread *self,
@@ -478,9 +532,19 @@ bool mpr_pool_workers_gone(const mproc_pool *pool);
  */
 void mpr_pool_end_orphans(const mproc_pool *pool);
 
-/* An entry of `done`: if its task has ended, that is told and dropped. */
+/* One of what has been told, or may not have been. False: there is none. */
+bool mpr_collector_take_in(mproc_pool *pool, struct mpr_thread *self);
+
+/* A task that has ended, and is nobody else's: tell that, and drop it. */
 void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
-                           const struct mpr_entry *entry);
+                           struct mpr_task *task);
+
+/* Who awaits a task does so: its outcome, until it is dropped. */
+mproc_outcome mpr_pool_take_in(mproc_pool *pool, const struct mpr_entry *entry);
+
+/* The reply of a task that ended well, by the rules of mproc_queue_get. */
+int mpr_outcome_hand_out(const mproc_outcome *outcome, void *buf,
+                         size_t capacity, size_t *size);
 
 /* The last act of the collector. */
 void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self);

@@ -19,9 +19,9 @@ static bool is_the_pools(const mproc_pool *pool, const void *block)
         part = atomic_load(&((struct mpr_table *)part)->more);
     }
     return block == pool->slabs || part == block ||
-           (task != NULL && (block == task->reply || block == task->error ||
-                             block == mpr_task_block(task) ||
-                             is_the_results(task->result, block)));
+           (task != NULL &&
+            (block == task->reply || block == mpr_task_block(task) ||
+             is_the_results(task->result, block)));
 }
 
 static void repair_replies(struct mpr_guard *guard, struct mpr_thread *hands)
@@ -44,38 +44,38 @@ __attribute__((constructor)) static void register_repair(void)
 
 /* Of a dead one `whose` hands may be used, and are empty. */
 static void adopt(mproc_pool *pool, struct mpr_thread *self,
-                  struct mpr_thread *whose, struct mpr_task *task, void **place)
+                  struct mpr_thread *whose, struct mpr_task *task)
 {
-    bool block = *place != NULL && *place != task->inline_reply;
+    bool block = task->reply != NULL && task->reply != task->inline_reply;
     mpr_guard_lock(&pool->replies, self, whose);
     atomic_store(&pool->adopting, task);
     if (block) {
-        mpr_hand_set(whose, MPR_HAND_SECOND, *place);
+        mpr_hand_set(whose, MPR_HAND_SECOND, task->reply);
     }
     atomic_signal_fence(memory_order_seq_cst);
-    *(void *volatile *)place = mpr_hand(whose, MPR_HAND_BLOCK);
+    *(void *volatile *)&task->reply = mpr_hand(whose, MPR_HAND_BLOCK);
     mpr_hand_set(whose, MPR_HAND_BLOCK, NULL);
     mpr_guard_unlock(&pool->replies, self);
     mpr_heap_free_hand(self, whose, MPR_HAND_SECOND);
 }
 
 void mpr_worker_adopt(mproc_pool *pool, struct mpr_thread *self,
-                      struct mpr_task *task, void **place)
+                      struct mpr_task *task)
 {
-    adopt(pool, self, self, task, place);
+    adopt(pool, self, self, task);
 }
 
 void mpr_task_hand_over(mproc_pool *pool, struct mpr_thread *self,
-                        struct mpr_task *task, void **from, void **to)
+                        struct mpr_task *task)
 {
-    if (*from == NULL) {
+    if (task->reply == NULL) {
         return;
     }
     mpr_guard_lock(&pool->replies, self, self);
     atomic_store(&pool->adopting, task);
-    mpr_hand_set(self, MPR_HAND_SECOND, *from);
-    *(void *volatile *)from = NULL;
-    *(void *volatile *)to = mpr_hand(self, MPR_HAND_SECOND);
+    mpr_hand_set(self, MPR_HAND_SECOND, task->reply);
+    *(void *volatile *)&task->reply = NULL;
+    *(void *volatile *)&task->result->reply = mpr_hand(self, MPR_HAND_SECOND);
     mpr_hand_set(self, MPR_HAND_SECOND, NULL);
     mpr_guard_unlock(&pool->replies, self);
 }
@@ -106,9 +106,6 @@ void mpr_task_free_all(mproc_pool *pool, struct mpr_thread *self,
         task->reply = NULL;
     }
     if (task->reply != NULL) {
-        adopt(pool, self, whose, task, &task->reply);
-    }
-    if (task->error != NULL) {
-        adopt(pool, self, whose, task, (void **)&task->error);
+        adopt(pool, self, whose, task);
     }
 }

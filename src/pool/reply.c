@@ -21,7 +21,7 @@ char *mpr_reply_room(mproc_reply *reply, size_t offset, size_t size,
         if (task->reply != NULL) {
             memcpy(block, task->reply, task->chunk->used);
         }
-        mpr_worker_adopt(reply->pool, reply->self, task, &task->reply);
+        mpr_worker_adopt(reply->pool, reply->self, task);
         *end = mpr_heap_block_size(block);
     }
     return (char *)task->reply + offset;
@@ -74,7 +74,7 @@ static bool reserve_in_task(mproc_reply *reply, size_t size)
     if (block == NULL) {
         return false;
     }
-    mpr_worker_adopt(reply->pool, reply->self, task, &task->reply);
+    mpr_worker_adopt(reply->pool, reply->self, task);
     reply->memory = block;
     reply->capacity = size;
     return true;

@@ -5,12 +5,29 @@
 
 /* ---- life ------------------------------------------------------------- */
 
+/*
+ * In hand before it is no longer named: who was killed between has both, which
+ * is one block.
+ */
+static void free_named(struct mpr_thread *self, struct mpr_thread *whose,
+                       void **name)
+{
+    if (mpr_hand(whose, MPR_HAND_BLOCK) != *name) {
+        mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
+        mpr_hand_set(whose, MPR_HAND_BLOCK, *name);
+    }
+    atomic_signal_fence(memory_order_seq_cst);
+    *(void *volatile *)name = NULL;
+    mpr_heap_free_hand(self, whose, MPR_HAND_BLOCK);
+}
+
 static void end_result(struct mpr_thread *self, struct mpr_thread *whose,
                        struct mpr_object *object)
 {
-    (void)self;
-    (void)whose;
-    mpr_bell_ring(&((struct mproc_result *)object)->bell, INT_MAX);
+    struct mproc_result *result = (struct mproc_result *)object;
+    free_named(self, whose, &result->reply);
+    free_named(self, whose, (void **)&result->error);
+    mpr_bell_ring(&result->bell, INT_MAX);
 }
 
 static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
@@ -37,11 +54,11 @@ int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
     if (result == NULL) {
         return MPROC_ENOMEM;
     }
-    result->maker = mpr_self_id();
+    atomic_store_explicit(&result->maker, mpr_self_id(), memory_order_relaxed);
     result->pool = pool;
     result->pool_tag = mpr_object_tag(pool, MPR_POOL);
     result->manual = mpr_pool_is_manual(pool);
-    result->users = 2;
+    atomic_store(&result->users, 2);
     atomic_store(&result->freed, 0);
     atomic_store(&result->ended, 0);
     result->entry = (struct mpr_entry){0};
@@ -56,20 +73,9 @@ int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
 
 void mpr_result_release(struct mpr_thread *self, struct mproc_result *result)
 {
-    mpr_pool_lock();
-    bool last = --result->users == 0;
-    mpr_pool_unlock();
-    if (last) {
-        void *reply = result->reply;
-        char *error = result->error;
+    if (atomic_fetch_sub(&result->users, 1) == 1) {
         struct mpr_batch_state *batch = result->batch;
         mpr_object_end(self, result, MPR_RESULT);
-        if (reply != NULL) {
-            mpr_heap_free(self, reply);
-        }
-        if (error != NULL) {
-            mpr_heap_free(self, error);
-        }
         mpr_batch_free(batch);
     }
 }
@@ -80,10 +86,10 @@ void mpr_result_set_ended(struct mproc_result *result)
     mpr_bell_ring(&result->bell, INT_MAX);
 }
 
+/* Not weaker: who waits has watched its bell before. */
 static bool has_ended(const struct mproc_result *result)
 {
-    return atomic_load_explicit(&((struct mproc_result *)result)->ended,
-                                memory_order_acquire) != 0;
+    return atomic_load(&((struct mproc_result *)result)->ended) != 0;
 }
 
 /* ---- waiting ---------------------------------------------------------- */
@@ -163,7 +169,7 @@ static int look(struct mpr_thread *self, const void *handle, uint64_t tag,
 static _Atomic uint32_t *bell(const void *handle)
 {
     struct mproc_result *result = (struct mproc_result *)handle;
-    return result->manual ? &((mproc_pool *)result->pool)->done.items
+    return result->manual ? &((mproc_pool *)result->pool)->to_collector
                           : &result->bell;
 }
 
@@ -201,9 +207,8 @@ const mproc_outcome *mproc_result_outcome(const mproc_result *r)
     return mproc_result_ready(r) ? &r->outcome : NULL;
 }
 
-/* The reply of a task that ended well, by the rules of mproc_queue_get. */
-static int hand_out(const mproc_outcome *outcome, void *buf, size_t capacity,
-                    size_t *size)
+int mpr_outcome_hand_out(const mproc_outcome *outcome, void *buf,
+                         size_t capacity, size_t *size)
 {
     bool fits =
         size == NULL ? outcome->size == capacity : outcome->size <= capacity;
@@ -233,7 +238,7 @@ int mproc_result_get(mproc_result *r, void *buf, size_t capacity, size_t *size,
         return r->outcome.status;
     }
     if (r->batch == NULL) {
-        return hand_out(&r->outcome, buf, capacity, size);
+        return mpr_outcome_hand_out(&r->outcome, buf, capacity, size);
     }
     if (size != NULL) {
         *size = 0;
@@ -247,18 +252,18 @@ int mproc_result_get(mproc_result *r, void *buf, size_t capacity, size_t *size,
  * Locked. The newest first, or the worker of a cancelled chunk would begin the
  * next one.
  */
-static bool cancel_batch(struct mproc_result *result, struct mpr_thread *self)
+static bool cancel_batch(struct mproc_result *result)
 {
     mproc_pool *pool = (mproc_pool *)result->pool;
     struct mpr_batch_state *batch = result->batch;
     bool any = batch->open && batch->stop == 0;
     for (struct mpr_part *part = batch->newest; part; part = part->older) {
-        any |= mpr_pool_cancel(pool, self, &part->entry);
+        any |= mpr_pool_cancel(pool, &part->entry);
     }
     if (batch->open && batch->stop == 0) {
         batch->stop = MPROC_ECANCELED;
         atomic_store(&pool->mine->attend, true);
-        mpr_bell_ring(&pool->done.items, INT_MAX);
+        mpr_bell_ring(&pool->to_collector, INT_MAX);
     }
     return any;
 }
@@ -266,14 +271,14 @@ static bool cancel_batch(struct mproc_result *result, struct mpr_thread *self)
 /*
  * What has not ended is pending, and while the lock keeps it so the pool lives.
  */
-bool mpr_result_cancel(struct mproc_result *result, struct mpr_thread *self)
+bool mpr_result_cancel(struct mproc_result *result)
 {
     bool any = false;
     mpr_pool_lock();
     if (result->batch != NULL) {
-        any = cancel_batch(result, self);
+        any = cancel_batch(result);
     } else if (!has_ended(result) && result->entry.task != NULL) {
-        any = mpr_pool_cancel((mproc_pool *)result->pool, self, &result->entry);
+        any = mpr_pool_cancel((mproc_pool *)result->pool, &result->entry);
     }
     mpr_pool_unlock();
     return any;
@@ -287,7 +292,7 @@ int mproc_result_cancel(mproc_result *r)
         return err;
     }
     uintptr_t outer = mpr_op_begin(self, r);
-    bool cancelled = mpr_result_cancel(r, self);
+    bool cancelled = mpr_result_cancel(r);
     mpr_op_end(self, outer);
     return cancelled ? 0 : MPROC_EINVAL;
 }
@@ -302,7 +307,7 @@ void mproc_result_free(mproc_result *r)
     }
     mpr_bell_ring(&r->bell, INT_MAX);
     if (r->batch != NULL && !has_ended(r)) {
-        mpr_batch_abandon(r, self);
+        mpr_batch_abandon(r);
     }
     mpr_result_release(self, r);
 }

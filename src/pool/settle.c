@@ -58,7 +58,6 @@ static void end_item(struct mpr_chunk *chunk, size_t at,
     if (item != NULL) {
         item->code = death->code;
         item->worker = death->pid;
-        item->text = 0;
     }
     chunk->bad = chunk->bad < at ? chunk->bad : at;
     chunk->status[at] = death->status;
@@ -100,19 +99,20 @@ static void end_single(mproc_pool *pool, struct mpr_thread *self,
     mpr_loss_text(text, death->pid, death->status, death->code);
     size_t size = strlen(text) + 1;
     char *block = mpr_heap_alloc(self, size, MPR_HAND_BLOCK);
+    task->reply_size = 0;
     if (block != NULL) {
         memcpy(block, text, size);
-        mpr_worker_adopt(pool, self, task, (void **)&task->error);
+        mpr_worker_adopt(pool, self, task);
+        task->reply_size = MPR_REPLY_TEXT;
     }
 }
 
-static void requeue(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry)
+static int requeue(mproc_pool *pool, struct mpr_thread *self,
+                   const struct mpr_entry *entry)
 {
-    if (mpr_pool_queue(pool, self, entry) < 0 &&
-        mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_UNSERVED)) {
-        mpr_pool_tell_ended(pool, self, entry);
-    }
+    bool unserved = mpr_pool_queue(pool, self, entry) < 0 &&
+                    mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_UNSERVED);
+    return unserved ? mpr_pool_tell_doubt(pool, self, entry) : 0;
 }
 
 /* What the running task of a dead worker is to be now. */
@@ -147,17 +147,31 @@ static void settle_hands(mproc_pool *pool, struct mpr_thread *self)
     mpr_guard_unlock(&pool->replies, self);
 }
 
-void mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
-                       struct mpr_worker *worker, int code)
+/*
+ * Has it ended, and perhaps nobody tells of it? Another may have ended it, that
+ * took it up after the dead, or before it could: that one tells, or else is
+ * settled itself.
+ */
+static bool is_in_doubt(const struct mpr_entry *entry,
+                        const struct mpr_worker *worker)
+{
+    uint64_t word = atomic_load(&entry->task->word);
+    enum mpr_task_state state = mpr_task_state(word);
+    return state == MPR_TASK_CANCELED || state == MPR_TASK_UNSERVED ||
+           word == mpr_task_word_by(entry, worker->index, MPR_TASK_ENDED);
+}
+
+int mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
+                      struct mpr_worker *worker, int code)
 {
     struct mpr_entry entry = worker->current;
     if (entry.task == NULL) {
-        return;
+        return 0;
     }
     settle_hands(pool, self);
     uint64_t word = atomic_load(&entry.task->word);
     if (word >> 32 != (uint32_t)entry.serial) {
-        return;
+        return 0;
     }
     if (word == mpr_task_word_by(&entry, worker->index, MPR_TASK_RUNNING)) {
         mpr_task_move(&entry, worker->index, MPR_TASK_RUNNING,
@@ -166,16 +180,10 @@ void mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
     /* cancelled, perhaps meanwhile */
     mpr_task_move(&entry, worker->index, MPR_TASK_CANCELLING,
                   MPR_TASK_CANCELED);
-    switch (mpr_task_state(atomic_load(&entry.task->word))) {
-    case MPR_TASK_QUEUED: /* taken, perhaps, but not begun; or to be gone on */
-        requeue(pool, self, &entry);
-        break;
-    case MPR_TASK_ENDED: /* told, perhaps */
-    case MPR_TASK_CANCELED:
-    case MPR_TASK_UNSERVED:
-        mpr_pool_tell_ended(pool, self, &entry);
-        break;
-    default:
-        break;
+    if (mpr_task_state(atomic_load(&entry.task->word)) == MPR_TASK_QUEUED) {
+        /* taken, perhaps, but not begun; or to be gone on */
+        return requeue(pool, self, &entry);
     }
+    return is_in_doubt(&entry, worker) ? mpr_pool_tell_doubt(pool, self, &entry)
+                                       : 0;
 }

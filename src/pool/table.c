@@ -24,7 +24,8 @@ static struct mpr_table *new_rows(struct mpr_thread *self, uint32_t first,
     return table;
 }
 
-int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
+/* Locked: a resize is either seen here, or sees this table. */
+static int new_table(mproc_pool *pool, struct mpr_thread *self)
 {
     uint32_t count = mpr_pool_wanted(pool);
     struct mpr_table *older = atomic_load(&pool->table);
@@ -38,6 +39,14 @@ int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
     mpr_hand_set(self, MPR_HAND_BLOCK, NULL);
     mpr_guard_unlock(&pool->replies, self);
     return 0;
+}
+
+int mpr_pool_new_table(mproc_pool *pool, struct mpr_thread *self)
+{
+    mpr_pool_lock();
+    int err = new_table(pool, self);
+    mpr_pool_unlock();
+    return err;
 }
 
 /* Locked. At least as many again, so that there are few parts. */
@@ -292,10 +301,12 @@ int mproc_pool_stats_sized(mproc_pool *p, mproc_pool_info *out, size_t out_size)
     if (err < 0 || out == NULL) {
         return err < 0 ? err : MPROC_EINVAL;
     }
-    mpr_pool_lock();
-    mproc_pool_info info = p->mine->ended;
-    size_t left = p->mine->left;
-    mpr_pool_unlock();
+    const struct mpr_pool_private *mine = p->mine;
+    mproc_pool_info info = {.done = atomic_load(&mine->done),
+                            .failed = atomic_load(&mine->failed),
+                            .lost = atomic_load(&mine->lost)};
+    size_t ended = info.done + info.failed + info.lost;
+    size_t left = atomic_load(&mine->accepted) - ended;
     struct mpr_table *table = atomic_load(&p->table);
     for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
         mproc_worker_info one = info_of(worker, 0);

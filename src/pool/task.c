@@ -23,6 +23,25 @@ static int post(struct mpr_log *log, struct mpr_thread *self,
     return err;
 }
 
+size_t mpr_pool_queued(const mproc_pool *pool)
+{
+    return mpr_log_count(&pool->todo) + mpr_log_count(&pool->ahead) +
+           mpr_log_count(&pool->behind);
+}
+
+static void wake_worker(mproc_pool *pool)
+{
+    if (atomic_load(&pool->lookout) == 0 || mpr_pool_queued(pool) > 1) {
+        mpr_bell_ring(&pool->to_workers, 1);
+    }
+}
+
+void mpr_pool_end_lookout(mproc_pool *pool, uint32_t row)
+{
+    uint32_t own = row + 1;
+    atomic_compare_exchange_strong(&pool->lookout, &own, 0);
+}
+
 /*
  * A task that has ended meanwhile, and is another by now, may have another
  * priority: an entry that names the old one is skipped, wherever it is.
@@ -32,12 +51,13 @@ int mpr_pool_queue(mproc_pool *pool, struct mpr_thread *self,
 {
     int64_t priority =
         atomic_load_explicit(&entry->task->priority, memory_order_relaxed);
-    if (priority == 0) {
-        return post(&pool->todo, self, entry, 0);
+    struct mpr_log *log = priority < 0    ? &pool->ahead
+                          : priority == 0 ? &pool->todo
+                                          : &pool->behind;
+    int err = post(log, self, entry, priority);
+    if (err == 0) {
+        wake_worker(pool);
     }
-    int err = post(priority < 0 ? &pool->ahead : &pool->behind, self, entry,
-                   priority);
-    mpr_bell_ring(&pool->todo.items, 1);
     return err;
 }
 
@@ -67,14 +87,15 @@ int mpr_pool_next(mproc_pool *pool, struct mpr_thread *self,
     return err;
 }
 
-void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
-                         const struct mpr_entry *entry)
+/*
+ * Where others do the collector's work all of them are woken: one may sleep in
+ * a callback, for the sake of its batch, and cannot do that work.
+ */
+static void call_collector(mproc_pool *pool)
 {
-    if (post(&pool->done, self, entry, 0) < 0) {
-        atomic_store(&pool->sweep, 1);
-        mpr_bell_ring(&pool->done.items, INT_MAX);
-    }
-    if (!mpr_pool_is_manual(pool) || (atomic_load(&pool->shown) & 1) != 0) {
+    bool manual = mpr_pool_is_manual(pool);
+    mpr_bell_ring(&pool->to_collector, manual ? INT_MAX : 1);
+    if (!manual || (atomic_load(&pool->shown) & 1) != 0) {
         return;
     }
     if (pool->threads) {
@@ -84,6 +105,37 @@ void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_thread *self,
     }
 }
 
+void mpr_pool_tell_ended(mproc_pool *pool, struct mpr_task *task,
+                         enum mpr_awaited awaited)
+{
+    if (awaited == MPR_AWAITED) {
+        mpr_bell_ring(&task->bell, INT_MAX);
+        return;
+    }
+    struct mpr_task *before =
+        atomic_load_explicit(&pool->told, memory_order_relaxed);
+    do {
+        task->next = before;
+    } while (!atomic_compare_exchange_weak(&pool->told, &before, task));
+    call_collector(pool);
+}
+
+int mpr_pool_tell_doubt(mproc_pool *pool, struct mpr_thread *self,
+                        const struct mpr_entry *entry)
+{
+    int err = post(&pool->doubts, self, entry, 0);
+    if (err == 0) {
+        call_collector(pool);
+    }
+    return err;
+}
+
+bool mpr_pool_has_told(const mproc_pool *pool)
+{
+    return atomic_load(&((mproc_pool *)pool)->told) != NULL ||
+           mpr_log_count(&pool->doubts) > 0;
+}
+
 void mpr_pool_call_keeper(mproc_pool *pool)
 {
     if (!pool->threads) {
@@ -91,7 +143,7 @@ void mpr_pool_call_keeper(mproc_pool *pool)
         return;
     }
     atomic_store(&pool->keep, 1);
-    mpr_bell_ring(&pool->done.items, INT_MAX);
+    mpr_bell_ring(&pool->to_collector, INT_MAX);
     if (mpr_pool_is_manual(pool)) {
         mpr_pool_show(pool);
     }
@@ -111,7 +163,7 @@ void mpr_pool_tell_maker(mproc_pool *pool)
 {
     mpr_bell_ring(&pool->to_maker, INT_MAX);
     if (mpr_pool_is_manual(pool)) {
-        mpr_bell_ring(&pool->done.items, INT_MAX);
+        mpr_bell_ring(&pool->to_collector, INT_MAX);
     }
 }
 
@@ -126,7 +178,7 @@ static bool add_slab(mproc_pool *pool, struct mpr_thread *self)
         struct mpr_task *task = &slab->tasks[i];
         task->arg_size = 0;
         task->reply = NULL;
-        task->error = NULL;
+        atomic_store(&task->bell, 0);
         atomic_store(&task->word, mpr_task_word(1, 0, MPR_TASK_FREE));
         task->user = pool->mine->free_tasks;
         pool->mine->free_tasks = task;
@@ -153,7 +205,6 @@ static void begin_task(struct mpr_task *task)
     task->arg_size = 0;
     task->reply = NULL;
     task->reply_size = 0;
-    task->error = NULL;
     task->status = MPROC_OK;
     task->code = 0;
     task->worker = 0;
@@ -163,27 +214,46 @@ static void begin_task(struct mpr_task *task)
     task->error_callback = NULL;
     task->user = NULL;
     task->limit_ns = 0;
+    atomic_store_explicit(&task->awaited, MPR_AWAITED_NOT,
+                          memory_order_relaxed);
     atomic_store_explicit(&task->priority, 0, memory_order_relaxed);
 }
 
 size_t mpr_pool_room(const mproc_pool *pool)
 {
-    size_t pending = pool->mine->pending, most = pool->max_pending;
+    size_t most = pool->max_pending;
+    if (most == SIZE_MAX) {
+        return most;
+    }
+    size_t pending = mpr_pool_pending(pool->mine);
     return pending < most ? most - pending : 0;
 }
 
 int mpr_pool_take_record(mproc_pool *pool, struct mpr_thread *self,
                          struct mpr_entry *entry)
 {
-    if (pool->mine->free_tasks == NULL && !add_slab(pool, self)) {
+    struct mpr_pool_private *mine = pool->mine;
+    if (mine->free_tasks == NULL) {
+        mine->free_tasks = atomic_exchange(&mine->given_back, NULL);
+    }
+    if (mine->free_tasks == NULL && !add_slab(pool, self)) {
         return MPROC_ENOMEM;
     }
-    struct mpr_task *task = pool->mine->free_tasks;
-    pool->mine->free_tasks = task->user;
+    struct mpr_task *task = mine->free_tasks;
+    mine->free_tasks = task->user;
+    mpr_task_prefetch(mine->free_tasks);
     entry->task = task;
     entry->serial = atomic_load(&task->word) >> 32;
     begin_task(task);
     return 0;
+}
+
+/* No more than a load and a store, since who writes it has the lock. */
+void mpr_pool_accept(mproc_pool *pool, size_t items)
+{
+    _Atomic size_t *accepted = &pool->mine->accepted;
+    size_t before = atomic_load_explicit(accepted, memory_order_relaxed);
+    atomic_store_explicit(accepted, before + items, memory_order_release);
 }
 
 /* Locked. */
@@ -192,8 +262,7 @@ static int take(mproc_pool *pool, struct mpr_thread *self,
 {
     int err = mpr_pool_take_record(pool, self, entry);
     if (err == 0) {
-        pool->mine->pending += items;
-        pool->mine->left += items;
+        mpr_pool_accept(pool, items);
     }
     return err;
 }
@@ -221,13 +290,10 @@ int mpr_pool_take_more(struct mproc_result *result, struct mpr_thread *self,
     mproc_pool *pool = (mproc_pool *)result->pool;
     mpr_pool_lock();
     struct mpr_batch_state *batch = result->batch;
-    int err = batch->stop;
-    if (err == 0 &&
-        (!batch->open || atomic_load(&pool->phase) == MPR_POOL_TERMINATED)) {
-        err = MPROC_ECANCELED;
-    } else if (err == 0 && atomic_load(&pool->broken)) {
-        err = MPROC_EBROKEN;
-    } else if (err == 0 && mpr_pool_room(pool) < part->items) {
+    bool stopped = batch->stop != 0;
+    int err =
+        batch->open || stopped ? mpr_batch_stop(pool, batch) : MPROC_ECANCELED;
+    if (err == 0 && mpr_pool_room(pool) < part->items) {
         err = MPROC_EFULL;
     }
     if (err == 0) {
@@ -242,22 +308,27 @@ void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
 {
     struct mpr_task *task = entry->task;
     mpr_task_free_all(pool, self, self, task);
-    atomic_store(&task->word,
-                 mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE));
-    mpr_pool_lock();
-    task->user = pool->mine->free_tasks;
-    pool->mine->free_tasks = task;
-    mpr_pool_unlock();
+    atomic_store_explicit(
+        &task->word,
+        mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE),
+        memory_order_release);
+    struct mpr_task *before = atomic_load(&pool->mine->given_back);
+    do {
+        task->user = before;
+    } while (
+        !atomic_compare_exchange_weak(&pool->mine->given_back, &before, task));
 }
 
-void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
-                        const struct mpr_entry *entry)
+/* As many as a task counts for. */
+static size_t items_of(const struct mpr_task *task)
 {
-    const struct mpr_chunk *chunk = mpr_task_chunk(entry->task);
-    size_t items = chunk != NULL ? chunk->count : 1;
-    mpr_pool_give_back(pool, self, entry);
-    mpr_pool_lock();
-    pool->mine->pending -= items;
+    const struct mpr_chunk *chunk = mpr_task_chunk(task);
+    return chunk != NULL ? chunk->count : 1;
+}
+
+/* Locked. */
+static void make_room(mproc_pool *pool, struct mpr_thread *self, size_t items)
+{
     if (pool->max_pending != SIZE_MAX) {
         if (pool->mine->open != NULL) {
             atomic_store(&pool->mine->attend, true);
@@ -265,7 +336,29 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
         mpr_bell_ring(&pool->room, items < INT_MAX ? (int)items : INT_MAX);
     }
     mpr_pool_close_if_done(pool, self);
+}
+
+void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
+                        const struct mpr_entry *entry)
+{
+    mpr_pool_give_back(pool, self, entry);
+    mpr_pool_lock();
+    atomic_fetch_add(&pool->mine->collected, 1);
+    make_room(pool, self, 1);
     mpr_pool_unlock();
+}
+
+/* Who closes the pool does so first, and then looks at what is pending. */
+void mpr_collector_end_items(mproc_pool *pool, struct mpr_thread *self,
+                             size_t items)
+{
+    atomic_fetch_add(&pool->mine->collected, items);
+    if (pool->max_pending != SIZE_MAX ||
+        atomic_load(&pool->phase) != MPR_POOL_OPEN) {
+        mpr_pool_lock();
+        make_room(pool, self, items);
+        mpr_pool_unlock();
+    }
 }
 
 /*
@@ -275,17 +368,17 @@ void mpr_pool_drop_task(mproc_pool *pool, struct mpr_thread *self,
 void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
                           const struct mpr_entry *entry)
 {
-    const struct mpr_chunk *chunk = mpr_task_chunk(entry->task);
+    size_t items = items_of(entry->task);
+    mpr_pool_give_back(pool, self, entry);
     mpr_pool_lock();
-    pool->mine->left -= chunk != NULL ? chunk->count : 1;
+    mpr_pool_accept(pool, 0 - items);
+    make_room(pool, self, items);
     mpr_pool_unlock();
-    mpr_pool_drop_task(pool, self, entry);
 }
 
-int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry)
+int mpr_pool_send(mproc_pool *pool, struct mpr_thread *self,
+                  const struct mpr_entry *entry)
 {
-    mpr_task_move(entry, 0, MPR_TASK_FREE, MPR_TASK_QUEUED);
     int err = mpr_pool_queue(pool, self, entry);
     if (err < 0) {
         if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
@@ -296,11 +389,12 @@ int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
     return err;
 }
 
-bool mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
-                     const struct mpr_entry *entry)
+/* `awaited` is what it is to be once the word says that it is QUEUED. */
+bool mpr_pool_cancel(mproc_pool *pool, const struct mpr_entry *entry)
 {
     for (;;) {
         uint64_t word = atomic_load(&entry->task->word);
+        enum mpr_awaited awaited = atomic_load(&entry->task->awaited);
         uint32_t worker = (uint32_t)word >> 8;
         if (word != mpr_task_word_by(entry, 0, MPR_TASK_QUEUED) &&
             word != mpr_task_word_by(entry, worker, MPR_TASK_RUNNING)) {
@@ -309,7 +403,7 @@ bool mpr_pool_cancel(mproc_pool *pool, struct mpr_thread *self,
                    word == mpr_task_word_by(entry, 0, MPR_TASK_CANCELED);
         }
         if (mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_CANCELED)) {
-            mpr_pool_tell_ended(pool, self, entry);
+            mpr_pool_tell_ended(pool, entry->task, awaited);
             return true;
         }
         if (mpr_task_move(entry, worker, MPR_TASK_RUNNING,

@@ -22,20 +22,14 @@ struct life {
 static void come_back(mproc_pool *pool, struct mpr_worker *worker)
 {
     struct mpr_thread *self;
-    struct mpr_pool_private *mine = pool->mine;
     if (mpr_self(&self) < 0) {
         return; /* it had a record when it began, and has it still */
     }
     uintptr_t outer = mpr_op_begin(self, pool);
     mpr_pool_give_back(pool, self, &worker->current);
-    mpr_pool_lock();
     atomic_store(&worker->state, MPR_WORKER_NONE);
     atomic_store(&worker->pid, 0);
-    bool last = --mine->abandoned == 0 && atomic_load(&pool->gone);
-    mpr_pool_unlock();
-    if (last) {
-        mpr_pool_end(pool, self);
-    }
+    mpr_pool_let_go(pool, self);
     mpr_op_end(self, outer);
 }
 
@@ -160,7 +154,7 @@ static bool copy_replies(mproc_pool *pool, struct mpr_thread *self,
     mpr_guard_lock(&pool->replies, self, self);
     memcpy(block, from->reply, used);
     mpr_guard_unlock(&pool->replies, self);
-    mpr_worker_adopt(pool, self, to, &to->reply);
+    mpr_worker_adopt(pool, self, to);
     return true;
 }
 
@@ -208,7 +202,7 @@ static void replace(mproc_pool *pool, struct mpr_worker *worker,
     enum mpr_task_state state =
         mpr_task_state(atomic_exchange(&from->word, word));
     atomic_store(&to->word, mpr_task_word_by(entry, worker->index, state));
-    pool->mine->abandoned++;
+    pool->mine->held++;
 }
 
 bool mpr_threads_abandon(struct mpr_keeper *k, struct mpr_worker *worker)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pool/private.h"
 #include "pool/reply.h"
 #include "proc/child.h"
 
@@ -65,11 +66,8 @@ static void begin_again(mproc_reply *reply)
     if (mpr_task_chunk(task) != NULL) {
         return;
     }
-    if (task->error != NULL) {
-        mpr_worker_adopt(reply->pool, reply->self, task, (void **)&task->error);
-    }
     if (task->reply != NULL) {
-        mpr_worker_adopt(reply->pool, reply->self, task, &task->reply);
+        mpr_worker_adopt(reply->pool, reply->self, task);
     }
 }
 
@@ -127,7 +125,8 @@ static void give_text(mproc_reply *reply)
     char *block = mpr_heap_alloc(reply->self, size, MPR_HAND_BLOCK);
     if (block != NULL) {
         memcpy(block, reply->text, size);
-        mpr_worker_adopt(reply->pool, reply->self, task, (void **)&task->error);
+        mpr_worker_adopt(reply->pool, reply->self, task);
+        task->reply_size = MPR_REPLY_TEXT;
     }
 }
 
@@ -280,14 +279,33 @@ static bool hand_on(mproc_reply *reply)
 }
 
 /* A thread can only be told of its cancel, and goes on when that is over. */
+static bool end_cancelled(const mproc_reply *reply)
+{
+    struct mpr_task *task = reply->entry.task;
+    mpr_pool_lock();
+    enum mpr_awaited awaited = atomic_load(&task->awaited);
+    bool ended = mpr_task_move(&reply->entry, reply->worker->index,
+                               MPR_TASK_CANCELLING, MPR_TASK_CANCELED);
+    if (ended) {
+        mpr_pool_tell_ended(reply->pool, task, awaited);
+    }
+    mpr_pool_unlock();
+    return ended;
+}
+
+/* Who has left it finds that it cannot be cancelled any more. */
 static bool end_task(const mproc_reply *reply)
 {
-    uint32_t index = reply->worker->index;
-    return mpr_task_move(&reply->entry, index, MPR_TASK_RUNNING,
-                         MPR_TASK_ENDED) ||
-           (reply->pool->threads &&
-            mpr_task_move(&reply->entry, index, MPR_TASK_CANCELLING,
-                          MPR_TASK_CANCELED));
+    struct mpr_task *task = reply->entry.task;
+    bool awaited = atomic_load_explicit(&task->awaited, memory_order_relaxed) !=
+                   MPR_AWAITED_NOT;
+    if (!mpr_task_move(&reply->entry, reply->worker->index, MPR_TASK_RUNNING,
+                       MPR_TASK_ENDED)) {
+        return reply->pool->threads && end_cancelled(reply);
+    }
+    mpr_pool_tell_ended(reply->pool, task,
+                        awaited ? MPR_AWAITED : MPR_AWAITED_NOT);
+    return true;
 }
 
 /*
@@ -308,11 +326,7 @@ static bool run(mproc_reply *reply)
     if (ran == RAN_IN_PART) {
         return hand_on(reply);
     }
-    if (ran == RAN_OVERTIME || !end_task(reply)) {
-        return false;
-    }
-    mpr_pool_tell_ended(reply->pool, reply->self, &reply->entry);
-    return true;
+    return ran != RAN_OVERTIME && end_task(reply);
 }
 
 /* ---- taking ----------------------------------------------------------- */
@@ -352,6 +366,40 @@ static void be_busy(struct mpr_worker *worker)
     }
 }
 
+/* One at a time spins. */
+static bool look_out(void *user)
+{
+    const mproc_reply *reply = user;
+    uint32_t nobody = 0;
+    return atomic_compare_exchange_strong(&reply->pool->lookout, &nobody,
+                                          reply->worker->index + 1);
+}
+
+static void end_lookout(void *user)
+{
+    const mproc_reply *reply = user;
+    mpr_pool_end_lookout(reply->pool, reply->worker->index);
+}
+
+/* Who was not woken for the sake of this one is, if there is more. */
+static int wait_for_task(mproc_reply *reply)
+{
+    mproc_pool *pool = reply->pool;
+    struct mpr_waiting waiting = {.bell = &pool->to_workers,
+                                  .until = MPROC_FOREVER,
+                                  .busy = MPROC_EEMPTY,
+                                  .attempt = attempt_take,
+                                  .user = reply,
+                                  .spins = look_out,
+                                  .sleeps = end_lookout};
+    int err = mpr_sleep_waiting(&waiting);
+    end_lookout(reply);
+    if (err == 0 && mpr_pool_queued(pool) > 0) {
+        mpr_bell_ring(&pool->to_workers, 1);
+    }
+    return err;
+}
+
 static bool take(mproc_reply *reply)
 {
     uintptr_t outer = mpr_op_begin(reply->self, reply->pool);
@@ -359,8 +407,7 @@ static bool take(mproc_reply *reply)
     if (err == MPROC_EEMPTY) {
         be_idle(reply->worker);
         mpr_op_waits(reply->self, outer);
-        err = mpr_sleep_until(&reply->pool->todo.items, MPROC_FOREVER,
-                              MPROC_EEMPTY, attempt_take, reply);
+        err = wait_for_task(reply);
     }
     be_busy(reply->worker);
     mpr_op_end(reply->self, outer);

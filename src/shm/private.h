@@ -42,6 +42,14 @@ static inline mpr_id mpr_slot_id(const struct mpr_slot *slot, uint64_t word)
     return (word >> 32) << 32 | number << 1;
 }
 
+/* By the state word of its slot: is that child still to come? */
+static inline bool mpr_slot_is_unborn(uint64_t word, mpr_id id)
+{
+    enum mpr_slot_state state = mpr_slot_state_of(word);
+    return word >> 32 == id >> 32 &&
+           (state == MPR_SLOT_EMBRYO || state == MPR_SLOT_BORN);
+}
+
 /*
  * The first record is nobody's: for who reaps before it has one, and for the
  * hooks of every reaper, whose own hands may be full.
@@ -57,8 +65,35 @@ static inline struct mpr_thread *mpr_own_record(mpr_id id)
     return &mpr_family->threads[1 + (mpr_id_slot(id) - mpr_family->slots)];
 }
 
+/* Test mode: each new thread has a slot of its own. */
+extern bool mpr_slot_per_thread;
+
+/* A free slot, LIVE and its life locked by this thread. NULL: none is free. */
+struct mpr_slot *mpr_slot_claim(void);
+
+/* A free slot for the child to be of this process. NULL: none is free. */
+struct mpr_slot *mpr_slot_conceive(void);
+
+/*
+ * In that child: the slot is its own, LIVE, and holds that many things. False:
+ * it was given up before the child came.
+ */
+bool mpr_slot_be_born(mpr_id id, int32_t held);
+
+/*
+ * The thread that locked the life mutex has ended before its process: lock it
+ * in its place, once the kernel has written that death.
+ */
+bool mpr_slot_take_life_over(struct mpr_slot *slot);
+
 /* Whoever looks for a free slot finds this one. */
 void mpr_slot_is_free(const struct mpr_slot *slot);
+
+/* What mpr_self does, with the private state locked. */
+int mpr_self_claim_locked(void);
+
+/* In a forked child: whether it was born with a slot; NULL: it was not. */
+void mpr_self_in_child(struct mpr_slot *slot);
 
 /* The pid namespace of this process, which it keeps for life. */
 uint64_t mpr_own_namespace(void);

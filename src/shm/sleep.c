@@ -30,6 +30,10 @@ void mpr_sleep_begin(struct mpr_sleep *sleep, mproc_deadline until)
     };
 }
 
+/*
+ * Where there are more who can run than CPUs, one that only looks keeps what it
+ * looks for from being done: now and then it lets another run.
+ */
 bool mpr_sleep_spin(struct mpr_sleep *sleep)
 {
     if (sleep->expired || last_sleep_ns > SHORT_SLEEP_US * 1000) {
@@ -39,8 +43,12 @@ bool mpr_sleep_spin(struct mpr_sleep *sleep)
     if (sleep->spin_end_ns == 0) {
         sleep->spin_end_ns = mpr_family->cpus > 1 ? now + SPIN_US * 1000 : now;
     }
-    for (int i = 0; i < 8; i++) {
-        mpr_pause();
+    if (sleep->looks++ % 2 != 0) {
+        mpr_os_yield();
+    } else {
+        for (int i = 0; i < 8; i++) {
+            mpr_pause();
+        }
     }
     return now < sleep->spin_end_ns && now < sleep->until.at_ns;
 }
@@ -258,34 +266,45 @@ void mpr_bell_ring_slow_(_Atomic uint32_t *bell, int n)
     }
 }
 
-static int attempt_and_sleep(_Atomic uint32_t *bell, struct mpr_sleep *sleep,
-                             int busy, mpr_attempt_fn *attempt, void *user)
+static int attempt_and_sleep(const struct mpr_waiting *w,
+                             struct mpr_sleep *sleep)
 {
+    bool spins = w->spins == NULL || w->spins(w->user), told = false;
     for (;;) {
-        bool spinning = mpr_sleep_spin(sleep);
-        uint32_t seen = spinning ? 0 : mpr_bell_watch(bell);
-        int err = attempt(user);
-        if (err != busy || sleep->expired) {
+        bool spinning = spins && mpr_sleep_spin(sleep);
+        if (!spinning && !told && w->sleeps != NULL) {
+            w->sleeps(w->user);
+            told = true;
+        }
+        uint32_t seen = spinning ? 0 : mpr_bell_watch(w->bell);
+        int err = w->attempt(w->user);
+        if (err != w->busy || sleep->expired) {
             return err;
         }
         if (!spinning) {
-            mpr_sleep_on(sleep, bell, seen);
+            mpr_sleep_on(sleep, w->bell, seen);
         }
     }
+}
+
+int mpr_sleep_waiting(const struct mpr_waiting *w)
+{
+    struct mpr_sleep sleep;
+    int err = w->attempt(w->user);
+    if (mpr_likely(err != w->busy) || mpr_deadline_is_nowait(w->until)) {
+        return err;
+    }
+    mpr_sleep_begin(&sleep, w->until);
+    err = attempt_and_sleep(w, &sleep);
+    if (err < 0 && (err != w->busy || sleep.late)) {
+        mpr_bell_ring(w->bell, 1);
+    }
+    return err;
 }
 
 int mpr_sleep_until(_Atomic uint32_t *bell, mproc_deadline until, int busy,
                     mpr_attempt_fn *attempt, void *user)
 {
-    struct mpr_sleep sleep;
-    int err = attempt(user);
-    if (mpr_likely(err != busy) || mpr_deadline_is_nowait(until)) {
-        return err;
-    }
-    mpr_sleep_begin(&sleep, until);
-    err = attempt_and_sleep(bell, &sleep, busy, attempt, user);
-    if (err < 0 && (err != busy || sleep.late)) {
-        mpr_bell_ring(bell, 1);
-    }
-    return err;
+    const struct mpr_waiting w = {bell, until, busy, attempt, user, NULL, NULL};
+    return mpr_sleep_waiting(&w);
 }

@@ -50,6 +50,7 @@ struct mpr_sleep {
     uint32_t deaths;     /* those known at the last try */
     int64_t deep_at_ns;  /* end of the first stage; 0: not slept yet */
     int64_t spin_end_ns; /* 0: has not begun to spin */
+    unsigned looks;      /* while it span */
 };
 
 void mpr_sleep_begin(struct mpr_sleep *sleep, mproc_deadline until);
@@ -79,9 +80,20 @@ bool mpr_sleep_spin(struct mpr_sleep *sleep);
  * attempt, spin, watch the bell, attempt again, sleep. The result of the first
  * attempt that is not busy; after one that failed otherwise, or was busy until
  * it was too late, the bell is rung again, for it may have been meant for
- * somebody who can use it.
+ * somebody who can use it. `spins` is asked once, `sleeps` told once, before
+ * the bell is watched and the next attempt.
  */
 typedef int mpr_attempt_fn(void *user);
+struct mpr_waiting {
+    _Atomic uint32_t *bell;
+    mproc_deadline until;
+    int busy;
+    mpr_attempt_fn *attempt;
+    void *user;
+    bool (*spins)(void *user);  /* NULL, or: is it to spin? */
+    void (*sleeps)(void *user); /* NULL, or: it spins no more */
+};
+int mpr_sleep_waiting(const struct mpr_waiting *waiting);
 int mpr_sleep_until(_Atomic uint32_t *bell, mproc_deadline until, int busy,
                     mpr_attempt_fn *attempt, void *user);
 

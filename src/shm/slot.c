@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: MIT */
-#include "shm/slot.h"
-
+/*
+ * How a slot is found free and taken: by a process for itself, or by one that
+ * is about to fork for its child to be, which then takes it over. (How it
+ * becomes free again: reap.c.)
+ *
+ * Who takes a free slot locks its life first, so of several one goes on, and
+ * writes all that describes him before the one store of `state` by which the
+ * slot is his; killed before, he leaves a free slot. The lock of a child to be
+ * is given back, since the kernel must write that child's death, not its
+ * parent's. So a claimer who found the slot free, and comes to lock it only
+ * now, may have that lock for a moment: the child waits for it.
+ */
 #include "base/deadline.h"
-#include "shm/heap.h"
-#include "shm/object.h"
 #include "shm/private.h"
 
-_Thread_local struct mpr_self mpr_self_
-    __attribute__((tls_model("initial-exec")));
-
-static pthread_key_t thread_key;
-static bool slot_per_thread;
+bool mpr_slot_per_thread;
 
 void mpr_test_slot_per_thread(bool on)
 {
-    slot_per_thread = on;
+    mpr_slot_per_thread = on;
 }
-
-/* ---- claiming --------------------------------------------------------- */
 
 uint64_t mpr_own_namespace(void)
 {
@@ -37,7 +39,7 @@ static void describe(struct mpr_slot *slot)
     slot->program = mpr_os_program();
     slot->since_boot_ns = mpr_os_boot_now();
     slot->pid = mpr_os_pid();
-    slot->thread_only = slot_per_thread;
+    slot->thread_only = mpr_slot_per_thread;
     atomic_store_explicit(&slot->strays, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->left, MPR_STAYS, memory_order_relaxed);
     atomic_store_explicit(&slot->held, 0, memory_order_relaxed);
@@ -71,17 +73,7 @@ static bool lock_free(struct mpr_slot *slot, uint64_t *word)
     return false;
 }
 
-static bool claim(struct mpr_slot *slot)
-{
-    uint64_t word;
-    if (!lock_free(slot, &word)) {
-        return false;
-    }
-    describe(slot);
-    atomic_store(&slot->state,
-                 mpr_slot_word((uint32_t)(word >> 32) + 1, MPR_SLOT_LIVE));
-    return true;
-}
+/* ---- where one is free ------------------------------------------------ */
 
 /*
  * A life mutex must be initialised before anyone tries it, so a slot that was
@@ -133,299 +125,32 @@ void mpr_slot_is_free(const struct mpr_slot *slot)
         !atomic_compare_exchange_weak(&mpr_family->free_from, &seen, next));
 }
 
-/* First in reach of reapers, then owned. */
-static bool claim_record(struct mpr_thread *thread, mpr_id id)
+/* ---- taking one ------------------------------------------------------- */
+
+static bool claim(struct mpr_slot *slot)
 {
-    struct mpr_family *family = mpr_family;
-    uint32_t i = (uint32_t)(thread - family->threads);
-    uint32_t top = atomic_load(&family->threads_top);
-    mpr_id nobody = 0;
-    if (atomic_load_explicit(&thread->owner, memory_order_relaxed) != 0) {
+    uint64_t word;
+    if (!lock_free(slot, &word)) {
         return false;
     }
-    while (top <= i &&
-           !atomic_compare_exchange_weak(&family->threads_top, &top, i + 1)) {
-    }
-    return atomic_compare_exchange_strong(&thread->owner, &nobody, id);
+    describe(slot);
+    atomic_store(&slot->state,
+                 mpr_slot_word((uint32_t)(word >> 32) + 1, MPR_SLOT_LIVE));
+    return true;
 }
 
-/* The slot's own, or the next behind it. */
-static struct mpr_thread *find_record(mpr_id id)
+struct mpr_slot *mpr_slot_claim(void)
 {
-    uint32_t own = (uint32_t)(mpr_own_record(id) - mpr_family->threads);
-    uint32_t records = mpr_family->threads_max - 1;
-    for (uint32_t i = 0; i < records; i++) {
-        struct mpr_thread *thread =
-            &mpr_family->threads[1 + (own - 1 + i) % records];
-        if (i == 1) {
-            atomic_store(&mpr_id_slot(id)->strays, 1);
-        }
-        if (claim_record(thread, id)) {
-            return thread;
-        }
-    }
-    return NULL;
+    return find_slot(claim);
 }
 
-static struct mpr_thread *claim_thread(mpr_id id)
-{
-    _Atomic uint64_t *serials = (_Atomic uint64_t *)&mpr_spare_record()->serial;
-    struct mpr_thread *thread = find_record(id);
-    if (thread != NULL) {
-        thread->tid = mpr_os_tid();
-        thread->serial = atomic_fetch_add(serials, 1) + 1;
-    }
-    return thread;
-}
-
-/*
- * The thread that locked the life mutex has ended before its process: lock it
- * in its place, once the kernel has written that death.
- */
-static bool take_life_over(struct mpr_slot *slot)
+bool mpr_slot_take_life_over(struct mpr_slot *slot)
 {
     if (!lock_life(slot)) {
         return false;
     }
     atomic_store(&slot->left, MPR_STAYS);
     return true;
-}
-
-/* The process whose life mutex this thread locked. */
-static _Thread_local mpr_id life_of_mine;
-
-/* This process has a slot, and has not done anything yet. */
-static atomic_bool unannounced;
-
-/* Who sleeps may not watch this life yet. */
-static void announce(void)
-{
-    if (atomic_exchange(&unannounced, false)) {
-        mpr_births_tell();
-    }
-}
-
-static void ignore_claim(mpr_id own)
-{
-    (void)own;
-}
-
-static mpr_claim_fn *on_claim = ignore_claim;
-
-void mpr_slots_on_claim(mpr_claim_fn *fn)
-{
-    MPR_CHECK(on_claim == ignore_claim);
-    on_claim = fn;
-}
-
-static void live_in(struct mpr_slot *slot)
-{
-    struct mpr_process_page *page = mpr_process_page_;
-    page->id = mpr_slot_id(slot, atomic_load(&slot->state));
-    life_of_mine = page->id;
-    atomic_store(&unannounced, true);
-    page->slot = slot;
-}
-
-static int claim_slot(struct mpr_process_page *page, mpr_id *id)
-{
-    if (page->slot != NULL && !slot_per_thread) {
-        announce();
-        if (atomic_load(&page->slot->left) && take_life_over(page->slot)) {
-            life_of_mine = page->id;
-        }
-        *id = page->id;
-        return 0;
-    }
-    struct mpr_slot *slot = find_slot(claim);
-    if (slot == NULL) {
-        return MPROC_EAGAIN;
-    }
-    *id = mpr_slot_id(slot, atomic_load(&slot->state));
-    if (page->slot == NULL) {
-        live_in(slot);
-        on_claim(*id);
-        announce();
-    } else {
-        life_of_mine = *id;
-        mpr_births_tell();
-    }
-    return 0;
-}
-
-static int claim_locked(void)
-{
-    struct mpr_process_page *page = mpr_process_page_;
-    struct mpr_self *self = &mpr_self_;
-    bool mine = self->thread != NULL && page->slot != NULL &&
-                (self->id == page->id || slot_per_thread) &&
-                atomic_load(&self->thread->owner) == self->id;
-    mpr_id id = self->id;
-    if (!mine || atomic_load(&page->slot->left)) {
-        int err = claim_slot(page, &id);
-        if (err < 0) {
-            return err;
-        }
-    }
-    if (!mine) {
-        struct mpr_thread *thread = claim_thread(id);
-        if (thread == NULL) {
-            return MPROC_EAGAIN;
-        }
-        self->thread = thread;
-        self->id = id;
-    }
-    if (pthread_setspecific(thread_key, self) != 0) {
-        return MPROC_ENOMEM;
-    }
-    /* While the life is being taken over every call comes by here. */
-    page->token = atomic_load(&page->slot->left) ? 0 : page->id;
-    self->token = page->token;
-    return 0;
-}
-
-int mpr_self_claim_(struct mpr_thread **out)
-{
-    int err = mpr_family_use();
-    for (int tries = 0; err == 0; tries++) {
-        mpr_private_lock();
-        err = claim_locked();
-        mpr_private_unlock();
-        if (err != MPROC_EAGAIN || tries == 1) {
-            break;
-        }
-        /* full: perhaps of dead ones */
-        if (mpr_slots_reap(mpr_spare_record()).reaped == 0) {
-            break;
-        }
-        err = 0;
-    }
-    if (err == 0) {
-        *out = mpr_self_.thread;
-    }
-    return err;
-}
-
-struct mpr_slot *mpr_nameless_begin(void)
-{
-    struct mpr_slot *slot = atomic_load(&mpr_process_page_)->slot;
-    if (slot != NULL) {
-        announce();
-        atomic_fetch_add(&slot->held, 1);
-    }
-    return slot;
-}
-
-void mpr_nameless_end(struct mpr_slot *slot)
-{
-    if (slot != NULL) {
-        atomic_fetch_sub(&slot->held, 1);
-    }
-}
-
-struct mpr_thread *mpr_self_claim_unless_handler_(void)
-{
-    struct mpr_thread *self = NULL;
-    if (mpr_os_signals_blocked() || !mpr_private_try_lock()) {
-        return NULL;
-    }
-    if (claim_locked() == 0) {
-        self = mpr_self_.thread;
-    }
-    mpr_private_unlock();
-    return self;
-}
-
-/*
- * What a thread held for its process stays counted. While it is counted twice
- * the thread is in an operation: the count means nothing then.
- */
-static void give_record_back(struct mpr_thread *thread, struct mpr_slot *slot)
-{
-    uintptr_t outer = mpr_op_begin(thread, slot);
-    atomic_fetch_add(&slot->held, atomic_load(&thread->held));
-    atomic_store(&thread->held, 0);
-    mpr_op_end(thread, outer);
-    atomic_store_explicit(&thread->owner, 0, memory_order_release);
-}
-
-/*
- * Who locked the life mutex says that its end is not the process's, before the
- * kernel writes that death.
- */
-static void leave_life(struct mpr_process_page *page)
-{
-    mpr_id life = life_of_mine;
-    life_of_mine = 0;
-    if (life != 0 && life == page->id && !page->slot->thread_only) {
-        mpr_private_lock();
-        atomic_store(&page->slot->left, MPR_LEFT);
-        page->token = 0;
-        mpr_private_unlock();
-    }
-}
-
-/*
- * A thread ends. One that ends in the midst of a call, which is possible in the
- * user's code that a call runs, leaves its record to the reaper.
- */
-static void thread_ends(void *value)
-{
-    struct mpr_self *self = value;
-    struct mpr_thread *thread = self->thread;
-    struct mpr_process_page *page = mpr_process_page_;
-    leave_life(page);
-    mpr_private_lock(); /* the first thread's end has others claim anew */
-    bool current =
-        page->slot != NULL && (self->id == page->id || slot_per_thread);
-    mpr_private_unlock();
-    if (thread == NULL || !current || atomic_load(&thread->owner) != self->id) {
-        return;
-    }
-    struct mpr_slot *slot = mpr_id_slot(self->id);
-    *self = (struct mpr_self){0};
-    if (!slot->thread_only && mpr_thread_is_idle(thread)) {
-        give_record_back(thread, slot);
-    }
-}
-
-int mpr_slots_hook_threads(void)
-{
-    return pthread_key_create(&thread_key, thread_ends) == 0 ? 0 : MPROC_ENOMEM;
-}
-
-/* ---- forks ------------------------------------------------------------ */
-
-static mpr_inherit_fn *inherit;
-static int32_t heritage; /* of this process; under its private lock */
-
-/* Of a thread that forks: the child's id, and what it inherits. */
-static _Thread_local struct {
-    bool without;
-    mpr_id id;
-    int32_t count;
-} embryo;
-
-void mpr_slots_on_fork(mpr_inherit_fn *fn)
-{
-    MPR_CHECK(inherit == NULL);
-    inherit = fn;
-}
-
-void mpr_heritage_begin(void)
-{
-    mpr_private_lock();
-}
-
-void mpr_heritage_end(int32_t n)
-{
-    heritage += n;
-    mpr_private_unlock();
-}
-
-void mpr_fork_without_heritage(bool on)
-{
-    embryo.without = on;
 }
 
 /* By find_slot, so that the slot tells all before it is an embryo's. */
@@ -447,79 +172,14 @@ static bool conceive(struct mpr_slot *slot)
     return true;
 }
 
-/* Of the state word of its slot: is that child still to come? */
-static bool is_unborn(uint64_t word, mpr_id id)
+struct mpr_slot *mpr_slot_conceive(void)
 {
-    return word >> 32 == id >> 32 &&
-           (mpr_slot_state_of(word) == MPR_SLOT_EMBRYO ||
-            mpr_slot_state_of(word) == MPR_SLOT_BORN);
+    return find_slot(conceive);
 }
 
 bool mpr_id_is_unborn(mpr_id id)
 {
-    return is_unborn(atomic_load(&mpr_id_slot(id)->state), id);
-}
-
-/* Of who forks; under the private lock. */
-static struct {
-    pid_t pid;
-    uint64_t namespace;
-} forking;
-
-/* A child of another namespace does not see who forked it. */
-static void inherit_namespace(void)
-{
-    if (forking.namespace != 0 && mpr_os_parent_pid() == forking.pid) {
-        atomic_store(&mpr_process_page_->namespace, forking.namespace);
-    }
-}
-
-void mpr_slots_before_fork(void)
-{
-    mpr_id before = embryo.id;
-    embryo.id = 0;
-    forking.pid = mpr_os_pid();
-    forking.namespace = atomic_load(&mpr_process_page_->namespace);
-    if (heritage == 0 || embryo.without || slot_per_thread ||
-        claim_locked() < 0) {
-        return;
-    }
-    struct mpr_thread *self = mpr_self_.thread;
-    if (before != 0 && mpr_id_is_unborn(before)) {
-        mpr_slots_reap(self); /* look after it: perhaps that fork failed */
-    }
-    struct mpr_slot *slot = find_slot(conceive);
-    if (slot == NULL && mpr_slots_reap(self).reaped > 0) {
-        slot = find_slot(conceive);
-    }
-    if (slot != NULL) {
-        embryo.id = mpr_slot_id(slot, atomic_load(&slot->state));
-        embryo.count = inherit(self, mpr_self_id(), embryo.id);
-    }
-}
-
-void mpr_slots_after_fork(void)
-{
-    if (embryo.id != 0) {
-        uint32_t generation = (uint32_t)(embryo.id >> 32);
-        uint64_t word = mpr_slot_word(generation, MPR_SLOT_EMBRYO);
-        atomic_compare_exchange_strong(
-            &mpr_id_slot(embryo.id)->state, &word,
-            mpr_slot_word(generation, MPR_SLOT_BORN));
-    }
-}
-
-void mpr_fork_failed(void)
-{
-    mpr_id id = embryo.id;
-    embryo.id = 0;
-    if (id != 0) {
-        struct mpr_slot *slot = mpr_id_slot(id);
-        uint64_t word = atomic_load(&slot->state);
-        if (is_unborn(word, id)) {
-            mpr_slot_reap(mpr_self_.thread, slot, word);
-        }
-    }
+    return mpr_slot_is_unborn(atomic_load(&mpr_id_slot(id)->state), id);
 }
 
 /* The life of the embryo, unless that was given up before the child came. */
@@ -541,7 +201,7 @@ static bool lock_embryo(struct mpr_slot *slot, mpr_id id)
     return true;
 }
 
-static bool be_born(mpr_id id, int32_t count)
+bool mpr_slot_be_born(mpr_id id, int32_t held)
 {
     struct mpr_slot *slot = mpr_id_slot(id);
     uint64_t live = mpr_slot_word((uint32_t)(id >> 32), MPR_SLOT_LIVE);
@@ -549,44 +209,13 @@ static bool be_born(mpr_id id, int32_t count)
         return false;
     }
     uint64_t word = atomic_load(&slot->state);
-    while (is_unborn(word, id)) {
+    while (mpr_slot_is_unborn(word, id)) {
         describe(slot);
-        atomic_store(&slot->held, count);
+        atomic_store(&slot->held, held);
         if (atomic_compare_exchange_strong(&slot->state, &word, live)) {
             return true;
         }
     }
     mpr_os_mutex_unlock(&slot->life);
     return false;
-}
-
-void mpr_slots_in_child(void)
-{
-    mpr_id id = embryo.id;
-    embryo.id = 0;
-    embryo.without = false;
-    life_of_mine = 0;
-    heritage = 0;
-    atomic_store(&unannounced, false);
-    inherit_namespace();
-    if (id == 0 || !be_born(id, embryo.count)) {
-        return;
-    }
-    struct mpr_slot *slot = mpr_id_slot(id);
-    live_in(slot);
-    heritage = embryo.count;
-    mpr_os_wake(mpr_os_low_half(&slot->state), INT32_MAX);
-    mpr_self_ = (struct mpr_self){0};
-    pthread_setspecific(thread_key, &mpr_self_);
-}
-
-void mpr_id_await_birth(struct mpr_thread *self, mpr_id id)
-{
-    struct mpr_slot *slot = mpr_id_slot(id);
-    uint64_t word = atomic_load(&slot->state);
-    if (is_unborn(word, id)) {
-        mproc_deadline slice = mpr_deadline_after(mpr_os_now(), 80, 1e6);
-        mpr_os_wait(mpr_os_low_half(&slot->state), (uint32_t)word, slice);
-        mpr_slots_reap(self);
-    }
 }

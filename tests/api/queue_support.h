@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -140,6 +141,60 @@ static inline int blocked_join(void *arg)
     return as_status(mproc_queue_join(arg, MPROC_FOREVER));
 }
 
+/* For who never took it. */
+static inline int acknowledge_anothers(void *arg)
+{
+    return as_status(mproc_queue_task_done(arg));
+}
+
+/* ---- crowds ----------------------------------------------------------- */
+
+enum { PRODUCERS = 3, CONSUMERS = 3 };
+
+/* Each producer, one of which is `me`, puts the numbers below `each`. */
+struct crowd {
+    mproc_queue *q;
+    int me, each;
+    _Atomic int *taken; /* [PRODUCERS][each] */
+};
+
+static inline void take_note(const struct crowd *crowd, int producer,
+                             int number)
+{
+    atomic_fetch_add(&crowd->taken[producer * crowd->each + number], 1);
+}
+
+/* Consumers run until the queue is shut down; all is taken once by then. */
+static inline void run_a_crowd(mproc_queue *q, int each, int (*produce)(void *),
+                               int (*consume)(void *))
+{
+    pid_t producer[PRODUCERS], consumer[CONSUMERS];
+    const size_t all = (size_t)each * PRODUCERS;
+    struct crowd crowd = {
+        .q = q, .each = each, .taken = mproc_calloc(all, sizeof(_Atomic int))};
+    assert_non_null((void *)crowd.taken);
+    for (int i = 0; i < CONSUMERS; i++) {
+        consumer[i] = test_fork(consume, &crowd);
+    }
+    for (crowd.me = 0; crowd.me < PRODUCERS; crowd.me++) {
+        producer[crowd.me] = test_fork(produce, &crowd);
+    }
+    for (int i = 0; i < PRODUCERS; i++) {
+        assert_int_equal(test_wait_exit(producer[i]), 0);
+    }
+    assert_ok(mproc_queue_shutdown(q, false));
+    for (int i = 0; i < CONSUMERS; i++) {
+        assert_int_equal(test_wait_exit(consumer[i]), 0);
+    }
+    for (size_t i = 0; i < all; i++) {
+        assert_int_equal(crowd.taken[i], 1);
+    }
+    mproc_free((void *)crowd.taken);
+    mproc_queue_free(q);
+}
+
+/* ---- memory ----------------------------------------------------------- */
+
 static mproc_heap_info at_start;
 
 /* Once, before the first test. */
@@ -179,6 +234,8 @@ static inline void nothing_is_left_of_it_all(void **state)
     assert_int_equal(now.in_use, at_start.in_use);
 }
 
+/* ---- main ------------------------------------------------------------- */
+
 static inline int read_order(const char *name)
 {
     for (int i = MPROC_FIFO; i <= MPROC_PRIORITY; i++) {
@@ -187,6 +244,34 @@ static inline int read_order(const char *name)
         }
     }
     return -1;
+}
+
+/* False: the arguments name something else than an order. */
+static inline bool order_is_read(int argc, char **argv)
+{
+    order = argc > 1 ? read_order(argv[1]) : MPROC_FIFO;
+    return order >= 0;
+}
+
+/* ---- a program of its own with a small heap --------------------------- */
+
+/* The limit must be set before the first use. main asks is_small_heap(). */
+static inline int run_small_heap(void *unused)
+{
+    (void)unused;
+    execl("/proc/self/exe", "small-heap", order_name[order], "small-heap",
+          (char *)NULL);
+    return 98;
+}
+
+static inline void expect_good_with_a_small_heap(void)
+{
+    assert_int_equal(test_wait_exit(test_fork(run_small_heap, NULL)), 0);
+}
+
+static inline bool is_small_heap(int argc, char **argv)
+{
+    return argc > 2 && strcmp(argv[2], "small-heap") == 0;
 }
 
 #endif

@@ -72,6 +72,30 @@ static inline void await_asleep(pid_t pid)
     await_state(pid, 'S');
 }
 
+/*
+ * Children that run `fn`, which counts itself in `ready` last thing before it
+ * sleeps: until all do.
+ */
+static inline void start_asleep(pid_t *pids, int n, int (*fn)(void *),
+                                atomic_int *ready)
+{
+    int before = atomic_load(ready);
+    for (int i = 0; i < n; i++) {
+        pids[i] = test_fork(fn, NULL);
+    }
+    await_count(ready, before + n);
+    for (int i = 0; i < n; i++) {
+        await_asleep(pids[i]);
+    }
+}
+
+static inline void await_results(const pid_t *pids, int n, int result)
+{
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(test_wait_exit(pids[i]), result);
+    }
+}
+
 static inline void stop(pid_t pid)
 {
     assert_int_equal(kill(pid, SIGSTOP), 0);

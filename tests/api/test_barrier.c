@@ -71,21 +71,7 @@ static int wait_for_it(void *unused)
 /* Until they sleep in it. */
 static void start_waiters(pid_t *pids, int n)
 {
-    int before = atomic_load(&s->ready);
-    for (int i = 0; i < n; i++) {
-        pids[i] = test_fork(wait_for_it, NULL);
-    }
-    await_count(&s->ready, before + n);
-    for (int i = 0; i < n; i++) {
-        await_asleep(pids[i]);
-    }
-}
-
-static void await_results(const pid_t *pids, int n, int result)
-{
-    for (int i = 0; i < n; i++) {
-        assert_int_equal(test_wait_exit(pids[i]), result);
-    }
+    start_asleep(pids, n, wait_for_it, &s->ready);
 }
 
 static void expect_good_for_one_more_round(int parties)

@@ -106,13 +106,6 @@ static void start_waiters(pid_t *pids, int n)
     }
 }
 
-static void await_results(const pid_t *pids, int n, int result)
-{
-    for (int i = 0; i < n; i++) {
-        assert_int_equal(test_wait_exit(pids[i]), result);
-    }
-}
-
 static int acquire_and_stay(void *unused)
 {
     (void)unused;

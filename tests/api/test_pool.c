@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "pool_tasks.h"
+
 /* ---- tasks ------------------------------------------------------------ */
 
 /* Fails when its argument is not as it must be. */
@@ -23,14 +25,6 @@ static int echoes(const void *arg, size_t size, mproc_reply *reply)
         return mproc_reply_fail(reply, 1, "misplaced %p", arg);
     }
     return mproc_reply_set(reply, arg, size);
-}
-
-static int tells_pid(const void *arg, size_t size, mproc_reply *reply)
-{
-    pid_t pid = getpid();
-    (void)arg;
-    (void)size;
-    return mproc_reply_set(reply, &pid, sizeof pid);
 }
 
 static int returns_arg(const void *arg, size_t size, mproc_reply *reply)
@@ -55,23 +49,6 @@ static int fails_silently(const void *arg, size_t size, mproc_reply *reply)
     return 0;
 }
 
-static int does_nothing(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)arg;
-    (void)size;
-    (void)reply;
-    return 0;
-}
-
-/* Runs until something is in the queue of its argument. */
-static int waits_for(const void *arg, size_t size, mproc_reply *reply)
-{
-    mproc_queue *gate = *(mproc_queue *const *)arg;
-    (void)size;
-    (void)reply;
-    return mproc_queue_get(gate, NULL, 0, NULL, MPROC_FOREVER);
-}
-
 struct meeting {
     mproc_queue *here, *gate;
 };
@@ -84,13 +61,6 @@ static int comes_and_waits(const void *arg, size_t size, mproc_reply *reply)
     (void)reply;
     mproc_queue_put(m->here, NULL, 0, MPROC_FOREVER);
     return mproc_queue_get(m->gate, NULL, 0, NULL, MPROC_FOREVER);
-}
-
-static void open_gate(mproc_queue *gate, int times)
-{
-    for (int i = 0; i < times; i++) {
-        assert_ok(mproc_queue_put(gate, NULL, 0, MPROC_FOREVER));
-    }
 }
 
 static void await(mproc_queue *here)
@@ -160,20 +130,6 @@ static void apply_keeps_to_the_size(void **state)
     assert_ok(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND));
     assert_err(mproc_pool_apply(p, &call, NULL, 4, TEST_BOUND), MPROC_EINVAL);
     end_of(p);
-}
-
-struct turn {
-    mproc_queue *order;
-    int number;
-};
-
-static int takes_its_turn(const void *arg, size_t size, mproc_reply *reply)
-{
-    const struct turn *turn = arg;
-    (void)size;
-    (void)reply;
-    return mproc_queue_put(turn->order, &turn->number, sizeof(int),
-                           MPROC_FOREVER);
 }
 
 static void tasks_begin_in_order(void **state)
@@ -714,12 +670,6 @@ static void a_callback_may_terminate(void **state)
     mproc_result_free(r);
     mproc_pool_free(a.p);
     mproc_queue_free(gate);
-}
-
-static void free_it(const mproc_outcome *o, void *user)
-{
-    (void)o;
-    mproc_pool_free(user);
 }
 
 static void a_callback_may_free_its_pool(void **state)

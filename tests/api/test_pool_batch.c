@@ -8,13 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int does_nothing(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)arg;
-    (void)size;
-    (void)reply;
-    return 0;
-}
+#include "pool_tasks.h"
 
 /* ---- map -------------------------------------------------------------- */
 

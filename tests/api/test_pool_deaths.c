@@ -13,15 +13,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- tasks ------------------------------------------------------------ */
+#include "pool_tasks.h"
 
-static int tells_pid(const void *arg, size_t size, mproc_reply *reply)
-{
-    pid_t pid = getpid();
-    (void)arg;
-    (void)size;
-    return mproc_reply_set(reply, &pid, sizeof pid);
-}
+/* ---- tasks ------------------------------------------------------------ */
 
 static int dies(const void *arg, size_t size, mproc_reply *reply)
 {

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pool_tasks.h"
+
 static mproc_pool *manual_pool(size_t workers)
 {
     return pool_with(
@@ -49,35 +51,6 @@ static int dispatch_to_the_end(mproc_pool *p)
 }
 
 /* ---- tasks and callbacks ---------------------------------------------- */
-
-static int waits_for(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)size;
-    (void)reply;
-    return mproc_queue_get(*(mproc_queue *const *)arg, NULL, 0, NULL,
-                           MPROC_FOREVER);
-}
-
-static int tells_pid(const void *arg, size_t size, mproc_reply *reply)
-{
-    pid_t pid = getpid();
-    (void)arg;
-    (void)size;
-    return mproc_reply_set(reply, &pid, sizeof pid);
-}
-
-/* Says its pid and waits for ever. */
-static int stays(const void *arg, size_t size, mproc_reply *reply)
-{
-    mproc_queue *here = *(mproc_queue *const *)arg;
-    pid_t pid = getpid();
-    (void)size;
-    (void)reply;
-    mproc_queue_put(here, &pid, sizeof pid, MPROC_FOREVER);
-    while (pause() != 0) {
-    }
-    return 0;
-}
 
 static int dies(const void *arg, size_t size, mproc_reply *reply)
 {
@@ -298,6 +271,46 @@ static void items_of_a_batch_are_dispatched(void **state)
     end_of(p);
 }
 
+/* Most of it is not sent when it is cancelled, or its pool terminated. */
+static void items_that_never_ran_are_dispatched(void **state)
+{
+    (void)state;
+    enum { ITEMS = 200 };
+    for (int way = 0; way < 4; way++) {
+        mproc_pool *p = manual_pool(2);
+        mproc_queue *gate = queue(), *in[ITEMS];
+        struct seen seen = nothing_seen();
+        mproc_result *r;
+        for (int i = 0; i < ITEMS; i++) {
+            in[i] = gate;
+        }
+        mproc_batch b = {.fn = waits_for,
+                         .in = in,
+                         .in_size = sizeof *in,
+                         .count = ITEMS,
+                         .chunk = 3,
+                         .window = 9,
+                         .on_item = see,
+                         .user = &seen};
+        assert_ok(mproc_pool_map_async(p, &b, &r));
+        assert_ok(way % 2 ? mproc_pool_terminate(p) : mproc_result_cancel(r));
+        assert_err(mproc_result_wait(r, mproc_in_ms(100)), MPROC_ETIMEDOUT);
+        assert_int_equal(seen.bad, 0);
+        assert_ok(mproc_pool_close(p));
+        if (way < 2) {
+            assert_int_equal(dispatch_to_the_end(p), ITEMS);
+        } else {
+            assert_ok(mproc_pool_join(p, TEST_BOUND));
+        }
+        assert_int_equal(seen.bad, ITEMS);
+        assert_int_equal(seen.elsewhere, 0);
+        assert_ok(mproc_result_wait(r, MPROC_NOWAIT));
+        mproc_result_free(r);
+        mproc_pool_free(p);
+        mproc_queue_free(gate);
+    }
+}
+
 static void iterations_need_no_dispatch(void **state)
 {
     (void)state;
@@ -397,6 +410,15 @@ static void a_callback_may_do_all_but_wait(void **state)
     mproc_queue_free(gate);
 }
 
+/* Nobody waits for the end of a pool that its callback has freed. */
+static void expect_freed(mproc_pool *p)
+{
+    for (int i = 0; i < 3000 && mproc_pool_close(p) != MPROC_EINVAL; i++) {
+        usleep(10000);
+    }
+    assert_err(mproc_pool_close(p), MPROC_EINVAL);
+}
+
 /* Two pools; a callback of one runs one of the other inside. */
 struct nested {
     mproc_pool *outer, *inner;
@@ -453,18 +475,7 @@ static void a_callback_inside_another_is_of_both_pools(void **state)
     mproc_result_free(n.pending);
     end_of(n.inner);
     mproc_queue_free(gate);
-    /* nobody waits for the end of a pool that its callback has freed */
-    for (int i = 0; i < 3000 && mproc_pool_close(n.outer) != MPROC_EINVAL;
-         i++) {
-        usleep(10000);
-    }
-    assert_err(mproc_pool_close(n.outer), MPROC_EINVAL);
-}
-
-static void free_it(const mproc_outcome *o, void *user)
-{
-    (void)o;
-    mproc_pool_free(user);
+    expect_freed(n.outer);
 }
 
 static void terminate_it(const mproc_outcome *o, void *user)
@@ -513,6 +524,40 @@ static void a_callback_may_end_its_pool(void **state)
         assert_err(mproc_result_outcome(r)->status, MPROC_ECANCELED);
         mproc_result_free(r);
         mproc_queue_free(gate);
+    }
+}
+
+/* Of those that have ended, wait or run then. */
+static void after_a_callback_has_freed_its_pool_none_runs(void **state)
+{
+    (void)state;
+    enum { TASKS = 50 };
+    for (int manual = 0; manual < 2; manual++) {
+        mproc_pool *p = pool_with(
+            (mproc_pool_opts){.workers = 2, .manual_dispatch = manual});
+        struct seen seen = nothing_seen();
+        mproc_queue *gate = queue(), *never = queue();
+        mproc_call waits = {.fn = waits_for, MPROC_ARG(never)};
+        mproc_call frees = {
+            .fn = waits_for, MPROC_ARG(gate), .callback = free_it, .user = p};
+        mproc_result *r[TASKS];
+        assert_ok(mproc_pool_apply_async(p, &frees, NULL, TEST_BOUND));
+        assert_ok(mproc_pool_apply_async(p, &waits, NULL, TEST_BOUND));
+        for (int i = 0; i < TASKS; i++) {
+            r[i] = sent(p, seen_call(&i, &seen));
+        }
+        assert_ok(mproc_queue_put(gate, NULL, 0, MPROC_NOWAIT));
+        if (manual) {
+            mproc_pool_dispatch(p, TEST_BOUND);
+        }
+        for (int i = 0; i < TASKS; i++) {
+            assert_ok(mproc_result_wait(r[i], TEST_BOUND));
+            mproc_result_free(r[i]);
+        }
+        expect_freed(p);
+        assert_int_equal(seen.good + seen.bad, 0);
+        mproc_queue_free(gate);
+        mproc_queue_free(never);
     }
 }
 
@@ -588,6 +633,90 @@ static void threads_may_share_the_work(void **state)
     assert_int_equal(crowd.ran, 600);
     assert_int_equal(crowd.seen.overlapping, 0);
     mproc_pool_free(crowd.p);
+}
+
+enum { LARGE = 256 << 10, MANY = 40 };
+
+static int replies_much(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg;
+    (void)size;
+    char *bytes = mproc_reply_reserve(reply, LARGE);
+    return bytes != NULL ? (memset(bytes, 1, LARGE), 0) : -1;
+}
+
+struct large {
+    mproc_pool *p;
+    mproc_result *batch;
+    char *out;
+    _Atomic bool over;
+};
+
+/* Without its own callbacks. */
+static void *works_for_the_pool(void *user)
+{
+    struct large *large = user;
+    mproc_queue *gate = queue();
+    mproc_result *r =
+        sent(large->p, (mproc_call){.fn = waits_for, MPROC_ARG(gate)});
+    while (!large->over) {
+        mproc_result_wait(r, mproc_in_ms(1));
+    }
+    mproc_result_cancel(r);
+    mproc_result_free(r);
+    mproc_queue_free(gate);
+    return NULL;
+}
+
+/* It looks at what the other thread is writing, which is a race on purpose. */
+__attribute__((no_sanitize("thread"))) static bool is_written(const char *out)
+{
+    return *(const volatile char *)out != 0;
+}
+
+static void free_batch(const mproc_outcome *o, void *user)
+{
+    struct large *large = user;
+    (void)o;
+    while (!is_written(large->out)) {
+    }
+    mproc_result_free(large->batch);
+    memset(large->out, 2, (size_t)LARGE * MANY);
+}
+
+static void a_freed_batch_is_touched_by_no_thread(void **state)
+{
+    (void)state;
+    struct large large = {.p = manual_pool(2), .out = calloc(LARGE, MANY)};
+    pthread_t thread;
+    int in[MANY] = {0};
+    mproc_call call = {.fn = squares,
+                       MPROC_ARG(in[0]),
+                       .callback = free_batch,
+                       .user = &large};
+    mproc_batch b = {.fn = replies_much,
+                     .in = in,
+                     .in_size = sizeof *in,
+                     .count = MANY,
+                     .out = large.out,
+                     .out_size = LARGE,
+                     .chunk = 1};
+    pthread_create(&thread, NULL, works_for_the_pool, &large);
+    for (int i = 0; i < 60; i++) {
+        mproc_result *r = sent(large.p, call);
+        assert_ok(mproc_result_wait(r, TEST_BOUND));
+        mproc_result_free(r);
+        memset(large.out, 0, (size_t)LARGE * MANY);
+        assert_ok(mproc_pool_map_async(large.p, &b, &large.batch));
+        assert_int_equal(mproc_pool_dispatch(large.p, TEST_BOUND), 1);
+        for (size_t k = 0; k < (size_t)LARGE * MANY; k++) {
+            assert_true(large.out[k] == 2);
+        }
+    }
+    large.over = true;
+    pthread_join(thread, NULL);
+    end_of(large.p);
+    free(large.out);
 }
 
 /* ---- deaths ----------------------------------------------------------- */
@@ -724,9 +853,6 @@ static void refusals(void **state)
 
 /* ---- main ------------------------------------------------------------- */
 
-#define CLEAN(test) \
-    cmocka_unit_test_setup_teardown(test, note_what_is, nothing_is_left)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -735,12 +861,15 @@ int main(void)
         CLEAN(the_maker_has_no_thread_of_ours),
         CLEAN(join_map_and_apply_dispatch_too),
         CLEAN(items_of_a_batch_are_dispatched),
+        CLEAN(items_that_never_ran_are_dispatched),
         CLEAN(iterations_need_no_dispatch),
         CLEAN(room_comes_by_dispatching),
         CLEAN(a_callback_may_do_all_but_wait),
         CLEAN(a_callback_inside_another_is_of_both_pools),
         CLEAN(a_callback_may_end_its_pool),
+        CLEAN(after_a_callback_has_freed_its_pool_none_runs),
         CLEAN(what_is_not_dispatched_is_dropped),
+        CLEAN(a_freed_batch_is_touched_by_no_thread),
         CLEAN(threads_may_share_the_work),
         CLEAN(deaths_wake_an_event_loop),
         CLEAN(waiting_for_many_looks_after_the_pool),

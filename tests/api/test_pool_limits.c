@@ -10,28 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pool_tasks.h"
+
 /* ---- tasks ------------------------------------------------------------ */
-
-static int tells_pid(const void *arg, size_t size, mproc_reply *reply)
-{
-    pid_t pid = getpid();
-    (void)arg;
-    (void)size;
-    return mproc_reply_set(reply, &pid, sizeof pid);
-}
-
-/* Says its pid and waits for ever. */
-static int stays(const void *arg, size_t size, mproc_reply *reply)
-{
-    mproc_queue *here = *(mproc_queue *const *)arg;
-    pid_t pid = getpid();
-    (void)size;
-    (void)reply;
-    mproc_queue_put(here, &pid, sizeof pid, MPROC_FOREVER);
-    while (pause() != 0) {
-    }
-    return 0;
-}
 
 /* As stays, until it is told to stop, which it says. */
 static int stays_until_told(const void *arg, size_t size, mproc_reply *reply)
@@ -45,21 +26,6 @@ static int stays_until_told(const void *arg, size_t size, mproc_reply *reply)
     }
     mproc_queue_put(here, &pid, sizeof pid, MPROC_FOREVER);
     return mproc_reply_set(reply, "never seen", 10);
-}
-
-static int waits_for(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)size;
-    (void)reply;
-    return mproc_queue_get(*(mproc_queue *const *)arg, NULL, 0, NULL,
-                           MPROC_FOREVER);
-}
-
-static void open_gate(mproc_queue *gate, int times)
-{
-    for (int i = 0; i < times; i++) {
-        assert_ok(mproc_queue_put(gate, NULL, 0, MPROC_FOREVER));
-    }
 }
 
 static pid_t heard(mproc_queue *here)
@@ -1117,20 +1083,6 @@ static void workers_know_their_time(void **state)
 }
 
 /* ---- priorities ------------------------------------------------------- */
-
-struct turn {
-    mproc_queue *order;
-    int number;
-};
-
-static int takes_its_turn(const void *arg, size_t size, mproc_reply *reply)
-{
-    const struct turn *turn = arg;
-    (void)size;
-    (void)reply;
-    return mproc_queue_put(turn->order, &turn->number, sizeof(int),
-                           MPROC_FOREVER);
-}
 
 static int dies_once(const void *arg, size_t size, mproc_reply *reply)
 {

@@ -160,8 +160,8 @@ static void expect_lives_on(enum way way)
     for (int wanted = WORKERS; wanted <= LATER; wanted++) {
         expect_workers(p, 1);
         expect_squares(p, 20);
-        assert_ok(mproc_pool_resize(p, (size_t)wanted));
         least = t->calls + 1;
+        assert_ok(mproc_pool_resize(p, (size_t)wanted));
         most += START_TRIES * wanted + wanted;
         await_calls(t, least);
     }

@@ -12,6 +12,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "pool_tasks.h"
+
 static mproc_pool *threads_with(mproc_pool_opts opts)
 {
     opts.start = MPROC_START_THREAD;
@@ -408,12 +410,6 @@ static void a_thread_that_ends_itself_loses_its_task(void **state)
     end_of(p);
 }
 
-static void free_it(const mproc_outcome *o, void *user)
-{
-    (void)o;
-    mproc_pool_free(user);
-}
-
 static void a_callback_may_free_its_pool(void **state)
 {
     (void)state;
@@ -523,9 +519,6 @@ static void refusals(void **state)
     assert_err(mproc_pool_new(&p, &opts), MPROC_EAGAIN);
     assert_null(p);
 }
-
-#define CLEAN(test) \
-    cmocka_unit_test_setup_teardown(test, note_what_is, nothing_is_left)
 
 int main(void)
 {

@@ -63,19 +63,11 @@ struct crowd_message {
     char filling[1500];
 };
 
-enum { PRODUCERS = 3, CONSUMERS = 3, EACH = 2000 };
-
-struct crowd {
-    mproc_queue *q;
-    int me;
-    _Atomic int *taken; /* [PRODUCERS][EACH] */
-};
-
 static int produce(void *arg)
 {
     const struct crowd *crowd = arg;
     struct crowd_message m = {.producer = crowd->me};
-    for (m.number = 0; m.number < EACH; m.number++) {
+    for (m.number = 0; m.number < crowd->each; m.number++) {
         size_t size =
             m.number % 3 ? offsetof(struct crowd_message, filling) : sizeof m;
         assert_ok(mproc_queue_put(crowd->q, &m, size, TEST_BOUND));
@@ -94,7 +86,7 @@ static int consume(void *arg)
            0) {
         assert_true(m.number > last[m.producer] || order == MPROC_LIFO);
         last[m.producer] = m.number;
-        atomic_fetch_add(&crowd->taken[m.producer * EACH + m.number], 1);
+        take_note(crowd, m.producer, m.number);
     }
     assert_err(err, MPROC_ESHUTDOWN);
     return 0;
@@ -103,28 +95,7 @@ static int consume(void *arg)
 static void a_crowd_gets_each_message_once_and_in_order(void **state)
 {
     (void)state;
-    pid_t producer[PRODUCERS], consumer[CONSUMERS];
-    struct crowd crowd = {
-        .q = bounded(100),
-        .taken = mproc_calloc(PRODUCERS * EACH, sizeof(_Atomic int))};
-    for (int i = 0; i < CONSUMERS; i++) {
-        consumer[i] = test_fork(consume, &crowd);
-    }
-    for (crowd.me = 0; crowd.me < PRODUCERS; crowd.me++) {
-        producer[crowd.me] = test_fork(produce, &crowd);
-    }
-    for (int i = 0; i < PRODUCERS; i++) {
-        assert_int_equal(test_wait_exit(producer[i]), 0);
-    }
-    assert_ok(mproc_queue_shutdown(crowd.q, false));
-    for (int i = 0; i < CONSUMERS; i++) {
-        assert_int_equal(test_wait_exit(consumer[i]), 0);
-    }
-    for (int i = 0; i < PRODUCERS * EACH; i++) {
-        assert_int_equal(crowd.taken[i], 1);
-    }
-    mproc_free(crowd.taken);
-    mproc_queue_free(crowd.q);
+    run_a_crowd(bounded(100), 2000, produce, consume);
 }
 
 static void a_message_that_does_not_fit_stays_and_tells_its_size(void **state)
@@ -648,11 +619,6 @@ static void more_task_done_than_messages_is_refused(void **state)
     mproc_queue_free(q);
 }
 
-static int acknowledge_anothers(void *arg)
-{
-    return as_status(mproc_queue_task_done(arg));
-}
-
 static void anyone_may_acknowledge(void **state)
 {
     (void)state;
@@ -1065,27 +1031,18 @@ static int with_a_small_heap(void)
     return 0;
 }
 
-static int run_small_heap(void *unused)
-{
-    (void)unused;
-    execl("/proc/self/exe", "test_queue", order_name[order], "small-heap",
-          (char *)NULL);
-    return 98;
-}
-
 static void without_memory_put_says_so_and_nothing_is_lost(void **state)
 {
     (void)state;
-    assert_int_equal(test_wait_exit(test_fork(run_small_heap, NULL)), 0);
+    expect_good_with_a_small_heap();
 }
 
 int main(int argc, char **argv)
 {
-    order = argc > 1 ? read_order(argv[1]) : MPROC_FIFO;
-    if (order < 0) {
+    if (!order_is_read(argc, argv)) {
         return 2;
     }
-    if (argc > 2 && strcmp(argv[2], "small-heap") == 0) {
+    if (is_small_heap(argc, argv)) {
         return with_a_small_heap();
     }
     const struct CMUnitTest first_come_first_served[] = {

@@ -653,11 +653,6 @@ static void once_a_death_is_known_the_size_counts_it(void **state)
     mproc_queue_free(q);
 }
 
-static int acknowledge_anothers(void *arg)
-{
-    return as_status(mproc_queue_task_done(arg));
-}
-
 static void
 a_message_that_may_come_again_is_acknowledged_by_its_own(void **state)
 {
@@ -779,8 +774,7 @@ static void nothing_is_left(void **state)
 
 int main(int argc, char **argv)
 {
-    order = argc > 1 ? read_order(argv[1]) : MPROC_FIFO;
-    if (order < 0) {
+    if (!order_is_read(argc, argv)) {
         return 2;
     }
     const struct CMUnitTest tests[] = {

@@ -340,25 +340,19 @@ static void each_of_many_is_acknowledged_by_itself(void **state)
 
 /* ---- a crowd ---------------------------------------------------------- */
 
-enum { PRODUCERS = 3, CONSUMERS = 3, EACH = 9000, BATCH = 100 };
+enum { BATCH = 100 };
 
 struct item {
     int producer, number;
     char filling[52];
 };
 
-struct crowd {
-    mproc_queue *q;
-    int me;
-    atomic_int *taken; /* [PRODUCERS][EACH] */
-};
-
 static int produce(void *arg)
 {
     const struct crowd *crowd = arg;
     static struct item items[BATCH];
-    for (int number = 0, n = 1; number < EACH; n = n * 7 % BATCH + 1) {
-        n = n < EACH - number ? n : EACH - number;
+    for (int number = 0, n = 1; number < crowd->each; n = n * 7 % BATCH + 1) {
+        n = n < crowd->each - number ? n : crowd->each - number;
         for (int i = 0; i < n; i++) {
             items[i].producer = crowd->me;
             items[i].number = number++;
@@ -382,7 +376,7 @@ static int consume(void *arg)
             int from = items[i].producer, number = items[i].number;
             assert_true(order == MPROC_LIFO || number > last[from]);
             last[from] = number;
-            atomic_fetch_add(&crowd->taken[from * EACH + number], 1);
+            take_note(crowd, from, number);
         }
     }
     assert_err(n, MPROC_ESHUTDOWN);
@@ -392,30 +386,8 @@ static int consume(void *arg)
 static void a_crowd_gets_each_once_and_in_order(void **state)
 {
     (void)state;
-    for (size_t maxsize = 0; maxsize <= 150; maxsize += 150) {
-        pid_t producer[PRODUCERS], consumer[CONSUMERS];
-        struct crowd crowd = {
-            .q = bounded(maxsize),
-            .taken = mproc_calloc(PRODUCERS * EACH, sizeof(atomic_int))};
-        for (int i = 0; i < CONSUMERS; i++) {
-            consumer[i] = test_fork(consume, &crowd);
-        }
-        for (crowd.me = 0; crowd.me < PRODUCERS; crowd.me++) {
-            producer[crowd.me] = test_fork(produce, &crowd);
-        }
-        for (int i = 0; i < PRODUCERS; i++) {
-            assert_int_equal(test_wait_exit(producer[i]), 0);
-        }
-        assert_ok(mproc_queue_shutdown(crowd.q, false));
-        for (int i = 0; i < CONSUMERS; i++) {
-            assert_int_equal(test_wait_exit(consumer[i]), 0);
-        }
-        for (int i = 0; i < PRODUCERS * EACH; i++) {
-            assert_int_equal(crowd.taken[i], 1);
-        }
-        mproc_free(crowd.taken);
-        mproc_queue_free(crowd.q);
-    }
+    run_a_crowd(new_queue(NULL), 9000, produce, consume);
+    run_a_crowd(bounded(150), 9000, produce, consume);
 }
 
 /* ---- memory ----------------------------------------------------------- */
@@ -443,27 +415,18 @@ static int with_a_small_heap(void)
     return 0;
 }
 
-static int run_small_heap(void *unused)
-{
-    (void)unused;
-    execl("/proc/self/exe", "test_queue_many", order_name[order], "small-heap",
-          (char *)NULL);
-    return 98;
-}
-
 static void without_memory_it_says_how_many_went(void **state)
 {
     (void)state;
-    assert_int_equal(test_wait_exit(test_fork(run_small_heap, NULL)), 0);
+    expect_good_with_a_small_heap();
 }
 
 int main(int argc, char **argv)
 {
-    order = argc > 1 ? read_order(argv[1]) : MPROC_FIFO;
-    if (order < 0) {
+    if (!order_is_read(argc, argv)) {
         return 2;
     }
-    if (argc > 2 && strcmp(argv[2], "small-heap") == 0) {
+    if (is_small_heap(argc, argv)) {
         return with_a_small_heap();
     }
     const struct CMUnitTest tests[] = {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Queues of MPROC_LIFO and MPROC_PRIORITY: what their order adds to a queue. */
-#include "test.h"
+#include "queue_support.h"
 
 #include <signal.h>
 #include <stdatomic.h>
@@ -10,34 +10,16 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { KIB = 1024, MIB = 1024 * KIB };
-
-static mproc_heap_info heap_now(void)
+static mproc_queue *queue_of(int its)
 {
-    mproc_heap_info info;
-    assert_ok(mproc_heap_stats(&info));
-    return info;
+    order = its;
+    return new_queue(NULL);
 }
 
-static mproc_queue *new_queue(int order)
-{
-    mproc_queue *q = NULL;
-    const mproc_queue_opts opts = {.order = order};
-    assert_ok(mproc_queue_new(&q, &opts));
-    return q;
-}
-
-static void put_int(mproc_queue *q, int64_t priority, int value)
+static void put_with(mproc_queue *q, int64_t priority, int value)
 {
     assert_ok(mproc_queue_put_priority(q, priority, &value, sizeof value,
                                        TEST_BOUND));
-}
-
-static int get_int(mproc_queue *q)
-{
-    int value = 0;
-    assert_ok(mproc_queue_get(q, &value, sizeof value, NULL, MPROC_NOWAIT));
-    return value;
 }
 
 static uint32_t random_state = 1;
@@ -54,7 +36,7 @@ static uint32_t random_below(uint32_t limit)
 static void the_newest_is_taken_first(void **state)
 {
     (void)state;
-    mproc_queue *q = new_queue(MPROC_LIFO);
+    mproc_queue *q = queue_of(MPROC_LIFO);
     for (int i = 0; i < 5000; i++) {
         assert_ok(mproc_queue_put(q, &i, sizeof i, MPROC_NOWAIT));
         if (i % 3 == 2) {
@@ -75,9 +57,9 @@ static void the_lowest_is_taken_first(void **state)
     (void)state;
     static const int64_t priority[] = {3, -7, INT64_MAX, 0, INT64_MIN, 1};
     static const int expected[] = {4, 1, 3, 5, 0, 2};
-    mproc_queue *q = new_queue(MPROC_PRIORITY);
+    mproc_queue *q = queue_of(MPROC_PRIORITY);
     for (int i = 0; i < 6; i++) {
-        put_int(q, priority[i], i);
+        put_with(q, priority[i], i);
     }
     for (int i = 0; i < 6; i++) {
         assert_int_equal(mproc_queue_qsize(q), 6 - i);
@@ -91,9 +73,9 @@ static void equals_are_served_as_they_came(void **state)
 {
     (void)state;
     enum { KINDS = 7, EACH = 3000 };
-    mproc_queue *q = new_queue(MPROC_PRIORITY);
+    mproc_queue *q = queue_of(MPROC_PRIORITY);
     for (int i = 0; i < KINDS * EACH; i++) {
-        put_int(q, i * 5 % KINDS, i / KINDS);
+        put_with(q, i * 5 % KINDS, i / KINDS);
     }
     for (int kind = 0; kind < KINDS; kind++) {
         for (int i = 0; i < EACH; i++) {
@@ -106,13 +88,13 @@ static void equals_are_served_as_they_came(void **state)
 static void a_plain_put_has_the_priority_zero(void **state)
 {
     (void)state;
-    mproc_queue *q = new_queue(MPROC_PRIORITY);
+    mproc_queue *q = queue_of(MPROC_PRIORITY);
     void *text;
-    put_int(q, 1, 1);
+    put_with(q, 1, 1);
     assert_ok(mproc_queue_put(q, &(int){2}, sizeof(int), MPROC_NOWAIT));
-    put_int(q, 0, 3);
+    put_with(q, 0, 3);
     assert_ok(mproc_queue_putf(q, MPROC_NOWAIT, "%d", 4));
-    put_int(q, -1, 5);
+    put_with(q, -1, 5);
     assert_int_equal(get_int(q), 5);
     assert_int_equal(get_int(q), 2);
     assert_int_equal(get_int(q), 3);
@@ -126,9 +108,9 @@ static void a_plain_put_has_the_priority_zero(void **state)
 static void a_priority_is_refused_where_it_means_nothing(void **state)
 {
     (void)state;
-    mproc_queue *fifo = new_queue(MPROC_FIFO), *lifo = new_queue(MPROC_LIFO);
-    mproc_queue *gone = new_queue(MPROC_PRIORITY);
-    mproc_queue *q = new_queue(MPROC_PRIORITY);
+    mproc_queue *fifo = queue_of(MPROC_FIFO), *lifo = queue_of(MPROC_LIFO);
+    mproc_queue *gone = queue_of(MPROC_PRIORITY);
+    mproc_queue *q = queue_of(MPROC_PRIORITY);
     mproc_queue_free(gone);
     mproc_queue *const refused[] = {fifo, lifo, gone, NULL};
     for (int i = 0; i < 4; i++) {
@@ -214,10 +196,10 @@ static void get_entry(mproc_queue *q, struct model *model)
             (--model->count - next) * sizeof entry);
 }
 
-static void expect_as_the_model(int order, uint32_t most)
+static void expect_as_the_model(int its, uint32_t most)
 {
-    mproc_queue *q = new_queue(order);
-    struct model model = {.order = order};
+    mproc_queue *q = queue_of(its);
+    struct model model = {.order = its};
     model.entries = calloc(most + 1, sizeof *model.entries);
     size_t before = heap_now().in_use;
     int number = 0;
@@ -255,7 +237,7 @@ static void it_does_what_a_sorted_list_does(void **state)
 static void what_does_not_fit_keeps_its_place(void **state)
 {
     (void)state;
-    mproc_queue *q = new_queue(MPROC_PRIORITY);
+    mproc_queue *q = queue_of(MPROC_PRIORITY);
     char got[8];
     size_t size = 0;
     assert_ok(mproc_queue_put_priority(q, 2, "12345678", 8, MPROC_NOWAIT));
@@ -276,14 +258,6 @@ static void what_does_not_fit_keeps_its_place(void **state)
 
 /* ---- many processes --------------------------------------------------- */
 
-enum { PRODUCERS = 3, CONSUMERS = 2, EACH = 3000 };
-
-struct crowd {
-    mproc_queue *q;
-    int me;
-    _Atomic int *taken; /* [PRODUCERS][EACH] */
-};
-
 struct crowd_message {
     int producer, number;
     char filling[300];
@@ -293,7 +267,7 @@ static int produce(void *arg)
 {
     const struct crowd *crowd = arg;
     struct crowd_message m = {.producer = crowd->me};
-    for (m.number = 0; m.number < EACH; m.number++) {
+    for (m.number = 0; m.number < crowd->each; m.number++) {
         size_t size =
             m.number % 3 ? offsetof(struct crowd_message, filling) : sizeof m;
         assert_ok(mproc_queue_put_priority(crowd->q, m.number % 2, &m, size,
@@ -313,7 +287,7 @@ static int consume(void *arg)
            0) {
         assert_true(m.number > last[m.producer][m.number % 2]);
         last[m.producer][m.number % 2] = m.number;
-        atomic_fetch_add(&crowd->taken[m.producer * EACH + m.number], 1);
+        take_note(crowd, m.producer, m.number);
     }
     assert_err(err, MPROC_ESHUTDOWN);
     return 0;
@@ -322,28 +296,7 @@ static int consume(void *arg)
 static void a_crowd_gets_each_once_and_equals_in_order(void **state)
 {
     (void)state;
-    pid_t producer[PRODUCERS], consumer[CONSUMERS];
-    struct crowd crowd = {
-        .q = new_queue(MPROC_PRIORITY),
-        .taken = mproc_calloc(PRODUCERS * EACH, sizeof(_Atomic int))};
-    for (int i = 0; i < CONSUMERS; i++) {
-        consumer[i] = test_fork(consume, &crowd);
-    }
-    for (crowd.me = 0; crowd.me < PRODUCERS; crowd.me++) {
-        producer[crowd.me] = test_fork(produce, &crowd);
-    }
-    for (int i = 0; i < PRODUCERS; i++) {
-        assert_int_equal(test_wait_exit(producer[i]), 0);
-    }
-    assert_ok(mproc_queue_shutdown(crowd.q, false));
-    for (int i = 0; i < CONSUMERS; i++) {
-        assert_int_equal(test_wait_exit(consumer[i]), 0);
-    }
-    for (int i = 0; i < PRODUCERS * EACH; i++) {
-        assert_int_equal(crowd.taken[i], 1);
-    }
-    mproc_free(crowd.taken);
-    mproc_queue_free(crowd.q);
+    run_a_crowd(queue_of(MPROC_PRIORITY), 3000, produce, consume);
 }
 
 /* Each message is its priority in all its bytes, so that half of one shows. */
@@ -367,7 +320,7 @@ static int use_without_end(void *arg)
 static void killed_users_leave_it_sorted(void **state)
 {
     (void)state;
-    mproc_queue *q = new_queue(MPROC_PRIORITY);
+    mproc_queue *q = queue_of(MPROC_PRIORITY);
     for (int round = 0; round < 40; round++) {
         pid_t user[2] = {test_fork(use_without_end, q),
                          test_fork(use_without_end, q)};
@@ -395,7 +348,7 @@ static void killed_users_leave_it_sorted(void **state)
 
 enum { BACKLOG = 200000, MESSAGE = 64 };
 
-static void fill(mproc_queue *q, int order)
+static void fill_up(mproc_queue *q)
 {
     char data[MESSAGE];
     for (int i = 0; i < BACKLOG; i++) {
@@ -411,11 +364,11 @@ static void fill(mproc_queue *q, int order)
 static void a_backlog_costs_less_than_twice_its_payload(void **state)
 {
     (void)state;
-    for (int order = MPROC_LIFO; order <= MPROC_PRIORITY; order++) {
-        mproc_queue *q = new_queue(order);
+    for (int its = MPROC_LIFO; its <= MPROC_PRIORITY; its++) {
+        mproc_queue *q = queue_of(its);
         char data[MESSAGE];
         size_t before = heap_now().in_use;
-        fill(q, order);
+        fill_up(q);
         assert_true(heap_now().in_use - before < (size_t)2 * BACKLOG * MESSAGE);
         for (int i = 0; i < BACKLOG - 100; i++) {
             assert_ok(
@@ -435,11 +388,11 @@ static void a_backlog_costs_less_than_twice_its_payload(void **state)
 static void a_long_one_may_be_dropped_or_freed(void **state)
 {
     (void)state;
-    for (int order = MPROC_LIFO; order <= MPROC_PRIORITY; order++) {
+    for (int its = MPROC_LIFO; its <= MPROC_PRIORITY; its++) {
         for (int dropped = 0; dropped < 2; dropped++) {
             size_t before = heap_now().in_use;
-            mproc_queue *q = new_queue(order);
-            fill(q, order);
+            mproc_queue *q = queue_of(its);
+            fill_up(q);
             if (dropped) {
                 assert_ok(mproc_queue_shutdown(q, true));
                 assert_int_equal(mproc_queue_qsize(q), 0);
@@ -471,7 +424,7 @@ static int with_a_small_heap(void)
     const mproc_config config = {.heap_max = 2 * MIB};
     char data[MESSAGE] = "";
     assert_ok(mproc_configure(&config));
-    mproc_queue *q = new_queue(MPROC_PRIORITY);
+    mproc_queue *q = queue_of(MPROC_PRIORITY);
     mproc_heap_info before = heap_now();
     for (int round = 0; round < 3; round++) {
         int count = 0, err = 0;
@@ -497,17 +450,10 @@ static int with_a_small_heap(void)
     return 0;
 }
 
-static int run_small_heap(void *unused)
-{
-    (void)unused;
-    execl("/proc/self/exe", "test_queue_orders", "small-heap", (char *)NULL);
-    return 98;
-}
-
 static void without_memory_put_says_so_and_nothing_is_lost(void **state)
 {
     (void)state;
-    assert_int_equal(test_wait_exit(test_fork(run_small_heap, NULL)), 0);
+    expect_good_with_a_small_heap();
 }
 
 /* ---- joining ---------------------------------------------------------- */
@@ -515,10 +461,9 @@ static void without_memory_put_says_so_and_nothing_is_lost(void **state)
 static void what_is_taken_in_any_order_is_joined(void **state)
 {
     (void)state;
-    for (int order = MPROC_LIFO; order <= MPROC_PRIORITY; order++) {
-        const mproc_queue_opts opts = {.order = order, .joinable = 1};
-        mproc_queue *q;
-        assert_ok(mproc_queue_new(&q, &opts));
+    for (int its = MPROC_LIFO; its <= MPROC_PRIORITY; its++) {
+        order = its;
+        mproc_queue *q = joinable();
         for (int i = 0; i < 100; i++) {
             assert_ok(mproc_queue_put(q, &i, sizeof i, MPROC_NOWAIT));
         }
@@ -538,7 +483,7 @@ static void what_is_taken_in_any_order_is_joined(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc > 1 && strcmp(argv[1], "small-heap") == 0) {
+    if (is_small_heap(argc, argv)) {
         return with_a_small_heap();
     }
     const struct CMUnitTest tests[] = {

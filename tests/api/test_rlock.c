@@ -90,14 +90,7 @@ static int wait_for_it(void *unused)
 
 static void start_waiters(pid_t *pids, int n)
 {
-    int before = atomic_load(&s->ready);
-    for (int i = 0; i < n; i++) {
-        pids[i] = test_fork(wait_for_it, NULL);
-    }
-    await_count(&s->ready, before + n);
-    for (int i = 0; i < n; i++) {
-        await_asleep(pids[i]);
-    }
+    start_asleep(pids, n, wait_for_it, &s->ready);
 }
 
 static int count(void *unused)

@@ -1,24 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Many messages at once, loans, messages taken in place, and redelivery, with a
- * user who is killed, or stopped for a while, after any instruction.
+ * Loans, messages taken in place, and redelivery, with a user who is killed, or
+ * stopped for a while, after any instruction.
  *
- * usage: sweep_loan [lifo] [option of sweep_main]...
+ * usage: sweep_loan [lifo | priority] [option of sweep_main]...
  */
-#include "queue_scene.h"
+#include "queue_check.h"
 
-enum { BATCH = 3 };
-
-static char batch[BATCH * LARGE]; /* each process has its own */
-static mproc_message held;        /* likewise */
+static mproc_message held; /* each process has its own */
 
 /* ---- setting up ------------------------------------------------------- */
-
-static void *small_one_place(void)
-{
-    return set_up_filled(&(struct scenario){.size = SMALL, .opts.maxsize = 1},
-                         0);
-}
 
 /* One message, and a loan that is held by the round. */
 static void *full_with_a_loan(void)
@@ -34,35 +25,6 @@ static void *large_one_place(void)
 {
     return set_up_filled(&(struct scenario){.size = LARGE, .opts.maxsize = 1},
                          0);
-}
-
-static void *large_four(void)
-{
-    return set_up_filled(&(struct scenario){.size = LARGE}, 4);
-}
-
-static void *joinable_four(void)
-{
-    return set_up_filled(
-        &(struct scenario){.size = SMALL, .opts.joinable = true}, 4);
-}
-
-/* Two messages stand before the end of a segment, two behind it. */
-static void *around_segment_end(void)
-{
-    struct journal *j = segment_is_full();
-    while (j != NULL && j->q->log.tail.segment == &j->q->log.first) {
-        j = fill(j, 1) ? j : NULL;
-    }
-    struct mpr_segment *second = j != NULL ? j->q->log.tail.segment : NULL;
-    while (j != NULL && j->q->log.tail.segment == second) {
-        j = fill(j, 1) ? j : NULL;
-    }
-    j = j != NULL && fill(j, 1) ? j : NULL;
-    while (j != NULL && mproc_queue_qsize(j->q) > 4) {
-        j = drain(j, 1) ? j : NULL;
-    }
-    return j;
 }
 
 static const struct scenario redelivering = {
@@ -198,66 +160,6 @@ static const char *put_if_nothing_comes(void *ctx)
         }
     }
     return put_if_empty(ctx);
-}
-
-/* What comes again is there once somebody has noticed the death. */
-static const char *finish_what_comes(void *ctx)
-{
-    struct journal *j = ctx;
-    while (!is_done(j)) {
-        if (mpr_os_now() > round_end.at_ns) {
-            return "join does not end";
-        }
-        int err = get(j, ROUND, MPROC_NOWAIT);
-        if (err == 0 && mproc_queue_task_done(j->q) < 0) {
-            return "what came again cannot be acknowledged";
-        }
-        usleep(500);
-    }
-    return NULL;
-}
-
-/* ---- the victims: many at once ---------------------------------------- */
-
-static void be_ready_with_a_batch(void *ctx)
-{
-    struct journal *j = ctx;
-    be_ready(ctx);
-    for (uint32_t i = 0; i < BATCH; i++) {
-        compose(j->is.size, VICTIM, i);
-        memcpy(batch + i * j->is.size, out, j->is.size);
-    }
-    compose(j->is.size, SECOND, 0);
-}
-
-static int put_batch(void *ctx)
-{
-    struct journal *j = ctx;
-    struct doings *d = &j->of[VICTIM];
-    mproc_deadline until = j->is.opts.maxsize > 0 ? MPROC_NOWAIT : SOON;
-    atomic_store(&d->puts_begun, BATCH);
-    int n = mproc_queue_put_many(j->q, batch, j->is.size, BATCH, until);
-    if (n <= 0) {
-        return 1;
-    }
-    atomic_store(&d->puts_done, (uint32_t)n);
-    atomic_store(&d->puts_begun, (uint32_t)n);
-    return 0;
-}
-
-static int get_batch(void *ctx)
-{
-    struct journal *j = ctx;
-    struct doings *d = &j->of[VICTIM];
-    atomic_store(&d->gets_begun, BATCH);
-    int n = mproc_queue_get_many(j->q, batch, j->is.size, BATCH, SOON);
-    for (int i = 0; i < n; i++) {
-        memcpy(&d->message[i], batch + (size_t)i * j->is.size,
-               sizeof(struct head));
-    }
-    atomic_store(&d->got, n > 0 ? (uint32_t)n : 0);
-    atomic_store(&d->gets_done, BATCH);
-    return n > 0 ? 0 : 1;
 }
 
 /* ---- the victims: loans ----------------------------------------------- */
@@ -398,349 +300,137 @@ static int acknowledge_got(void *ctx)
     return end_the_taken(ctx, true);
 }
 
-/* ---- ends ------------------------------------------------------------- */
-
-static int free_queue(void *ctx)
-{
-    struct journal *j = ctx;
-    mproc_queue_free(j->q);
-    return 0;
-}
-
-static const char *free_if_untouched(void *ctx)
-{
-    struct journal *j = ctx;
-    if (mpr_object_is(j->q, MPR_QUEUE)) {
-        mproc_queue_free(j->q);
-    }
-    return NULL;
-}
-
-static const char *check_freed(void *ctx, const struct sweep_point *at)
-{
-    struct journal *j = ctx;
-    (void)at;
-    const char *wrong = reap_all();
-    return wrong == NULL ? all_is_given_back(j) : wrong;
-}
-
-/* All that is out is that of the dead: it is back first. */
-static const char *check_out(void *ctx, const struct sweep_point *at)
-{
-    struct journal *j = ctx;
-    const char *wrong = reap_all();
-    return wrong == NULL ? check_queue(j, at) : wrong;
-}
-
-/* What went of a batch is its beginning. */
-static const char *check_batch(void *ctx, const struct sweep_point *at)
-{
-    struct journal *j = ctx;
-    const char *wrong = check_out(j, at);
-    for (uint32_t i = 0; wrong == NULL && i + 1 < BATCH; i++) {
-        bool behind = times_got(j, VICTIM, i + 1) > 0;
-        if (behind && times_got(j, VICTIM, i) == 0 && gets_cut(j) == 0) {
-            wrong = "a hole in what was put";
-        }
-    }
-    return wrong;
-}
-
 /* ---- the cases -------------------------------------------------------- */
 
 static const struct sweep_case cases[] = {
-    {
-        .name = "put_many, consumer asleep",
-        .setup = small_empty,
-        .prepare = be_ready_with_a_batch,
-        .operation = put_batch,
-        .sleeper = asleep_in_get,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = put_if_empty,
-        .check = check_batch,
-        .shared = region,
-    },
-    {
-        .name = "put_many, one place left",
-        .setup = small_one_place,
-        .prepare = be_ready_with_a_batch,
-        .operation = put_batch,
-        .bystander = put_and_get_beside,
-        .check = check_batch,
-        .shared = region,
-    },
-    {
-        .name = "put_many 100 KiB",
-        .setup = large_empty,
-        .prepare = be_ready_with_a_batch,
-        .operation = put_batch,
-        .second = use_and_reap,
-        .follow_up = reap_and_scribble,
-        .check = check_batch,
-        .shared = region,
-    },
-    {
-        .name = "get_many, producer asleep",
-        .setup = small_full,
-        .prepare = be_ready,
-        .operation = get_batch,
-        .sleeper = asleep_in_put,
-        .bystander = get_and_put_beside,
-        .second = use_and_reap,
-        .follow_up = get_if_full,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "get_many, joiner asleep",
-        .setup = joinable_four,
-        .prepare = be_ready,
-        .operation = get_batch,
-        .sleeper = asleep_in_join,
-        .second = reap,
-        .follow_up = finish_what_comes,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "get_many 100 KiB",
-        .setup = large_four,
-        .prepare = be_ready,
-        .operation = get_batch,
-        .second = use_and_reap,
-        .follow_up = reap_and_scribble,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "loan",
-        .setup = small_one_place,
-        .prepare = be_ready,
-        .operation = have_loan,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = reap_and_scribble,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "loan, second chunk",
-        .setup = small_empty,
-        .prepare = have_all_of_a_chunk,
-        .operation = have_loan,
-        .second = reap,
-        .follow_up = reap_and_scribble,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "loan and send, consumer asleep",
-        .setup = small_empty,
-        .prepare = be_ready,
-        .operation = loan_and_send,
-        .sleeper = asleep_in_get,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = put_if_empty,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "send 100 KiB, last place",
-        .setup = large_one_place,
-        .prepare = have_loan_first,
-        .operation = send_loan,
-        .bystander = put_and_get_beside,
-        .follow_up = reap_and_scribble,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "loan given up, producer asleep",
-        .setup = full_with_a_loan,
-        .prepare = have_the_rounds_loan,
-        .operation = give_loan_up,
-        .sleeper = asleep_in_put,
-        .bystander = get_and_put_beside,
-        .second = reap,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "take and release, producer asleep",
-        .setup = small_full,
-        .prepare = be_ready,
-        .operation = take_and_release,
-        .sleeper = asleep_in_put,
-        .bystander = get_and_put_beside,
-        .second = use_and_reap,
-        .follow_up = get_if_full,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "take and release 100 KiB",
-        .setup = large_four,
-        .prepare = be_ready,
-        .operation = take_and_release,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = reap_and_scribble,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "take and release, joiner asleep",
-        .setup = joinable_one,
-        .prepare = be_ready,
-        .operation = take_and_release,
-        .sleeper = asleep_in_join,
-        .second = reap,
-        .follow_up = finish_what_comes,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "take, comes again",
-        .setup = redelivering_one,
-        .prepare = be_ready,
-        .operation = take_only,
-        .bystander = put_and_acknowledge_beside,
-        .second = reap,
-        .follow_up = reap_and_scribble,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "take, second chunk",
-        .setup = leases_are_full,
-        .prepare = be_ready,
-        .operation = take_only,
-        .second = reap,
-        .follow_up = free_if_untouched,
-        .check = check_freed,
-        .shared = region,
-    },
-    {
-        .name = "get, comes again to joiner's relief",
-        .setup = redelivering_one,
-        .prepare = be_ready,
-        .operation = get_only,
-        .sleeper = asleep_in_join,
-        .second = reap,
-        .follow_up = finish_what_comes,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "release or come again, consumer asleep",
-        .setup = round_has_taken,
-        .prepare = have_the_rounds_message,
-        .operation = release_taken,
-        .sleeper = asleep_in_get_and_acknowledge,
-        .second = reap,
-        .follow_up = put_if_nothing_comes,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "task_done or come again, consumer asleep",
-        .setup = round_has_got,
-        .prepare = have_the_rounds_message,
-        .operation = acknowledge_got,
-        .sleeper = asleep_in_get_and_acknowledge,
-        .second = reap,
-        .follow_up = put_if_nothing_comes,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "reaping what was out",
-        .setup = a_dead_one_had_some,
-        .prepare = be_ready,
-        .operation = reap,
-        .bystander = put_and_get_beside,
-        .second = reap,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "reaping what comes again",
-        .setup = a_dead_one_had_some_that_come_again,
-        .prepare = be_ready,
-        .operation = reap,
-        .second = reap,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "free, with much out and a consumer asleep",
-        .setup = some_are_out,
-        .prepare = be_ready,
-        .operation = free_queue,
-        .sleeper = asleep_until_refused,
-        .bystander = use_another,
-        .second = reap,
-        .follow_up = free_if_untouched,
-        .check = check_freed,
-        .shared = region,
-    },
+    {.name = "loan",
+     .setup = small_one_place,
+     .operation = have_loan,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .follow_up = reap_and_scribble,
+     .check = check_out},
+    {.name = "loan, second chunk",
+     .setup = small_empty,
+     .prepare = have_all_of_a_chunk,
+     .operation = have_loan,
+     .second = reap,
+     .follow_up = reap_and_scribble,
+     .check = check_out},
+    {.name = "loan and send, consumer asleep",
+     .setup = small_empty,
+     .operation = loan_and_send,
+     .sleeper = asleep_in_get,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .follow_up = put_if_empty,
+     .check = check_out},
+    {.name = "send 100 KiB, last place",
+     .setup = large_one_place,
+     .prepare = have_loan_first,
+     .operation = send_loan,
+     .bystander = put_and_get_beside,
+     .follow_up = reap_and_scribble,
+     .check = check_out},
+    {.name = "loan given up, producer asleep",
+     .setup = full_with_a_loan,
+     .prepare = have_the_rounds_loan,
+     .operation = give_loan_up,
+     .sleeper = asleep_in_put,
+     .bystander = get_and_put_beside,
+     .second = reap,
+     .check = check_out},
+    {.name = "take and release, producer asleep",
+     .setup = small_full,
+     .operation = take_and_release,
+     .sleeper = asleep_in_put,
+     .bystander = get_and_put_beside,
+     .second = use_and_reap,
+     .follow_up = get_if_full,
+     .check = check_out},
+    {.name = "take and release 100 KiB",
+     .setup = large_four,
+     .operation = take_and_release,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .follow_up = reap_and_scribble,
+     .check = check_out},
+    {.name = "take and release, joiner asleep",
+     .setup = joinable_one,
+     .operation = take_and_release,
+     .sleeper = asleep_in_join,
+     .second = reap,
+     .follow_up = finish_what_comes,
+     .check = check_out},
+    {.name = "take, comes again",
+     .setup = redelivering_one,
+     .operation = take_only,
+     .bystander = put_and_acknowledge_beside,
+     .second = reap,
+     .follow_up = reap_and_scribble,
+     .check = check_out},
+    {.name = "take, second chunk",
+     .setup = leases_are_full,
+     .operation = take_only,
+     .second = reap,
+     .check = check_freed_at_once},
+    {.name = "get, comes again to joiner's relief",
+     .setup = redelivering_one,
+     .operation = get_only,
+     .sleeper = asleep_in_join,
+     .second = reap,
+     .follow_up = finish_what_comes,
+     .check = check_out},
+    {.name = "release or come again, consumer asleep",
+     .setup = round_has_taken,
+     .prepare = have_the_rounds_message,
+     .operation = release_taken,
+     .sleeper = asleep_in_get_and_acknowledge,
+     .second = reap,
+     .follow_up = put_if_nothing_comes,
+     .check = check_out},
+    {.name = "task_done or come again, consumer asleep",
+     .setup = round_has_got,
+     .prepare = have_the_rounds_message,
+     .operation = acknowledge_got,
+     .sleeper = asleep_in_get_and_acknowledge,
+     .second = reap,
+     .follow_up = put_if_nothing_comes,
+     .check = check_out},
+    {.name = "reaping what was out",
+     .setup = a_dead_one_had_some,
+     .operation = reap,
+     .bystander = put_and_get_beside,
+     .second = reap,
+     .check = check_out},
+    {.name = "reaping what comes again",
+     .setup = a_dead_one_had_some_that_come_again,
+     .operation = reap,
+     .second = reap,
+     .check = check_out},
+    {.name = "free, with much out and a consumer asleep",
+     .setup = some_are_out,
+     .operation = free_queue,
+     .sleeper = asleep_until_refused,
+     .bystander = use_another,
+     .second = reap,
+     .follow_up = free_if_untouched,
+     .check = check_freed},
 };
 
 /* Where the records lie in segments. */
 static const struct sweep_case log_cases[] = {
-    {
-        .name = "put_many, new segment",
-        .setup = segment_is_full,
-        .prepare = be_ready_with_a_batch,
-        .operation = put_batch,
-        .sleeper = asleep_in_get,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = put_if_empty,
-        .check = check_batch,
-        .shared = region,
-    },
-    {
-        .name = "get_many, next segment",
-        .setup = around_segment_end,
-        .prepare = be_ready,
-        .operation = get_batch,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .check = check_out,
-        .shared = region,
-    },
-    {
-        .name = "send, new segment",
-        .setup = segment_is_full,
-        .prepare = have_loan_first,
-        .operation = send_loan,
-        .second = use_and_reap,
-        .follow_up = reap_and_scribble,
-        .check = check_out,
-        .shared = region,
-    },
-};
-
-enum {
-    CASES = sizeof cases / sizeof *cases,
-    LOG_CASES = sizeof log_cases / sizeof *log_cases
+    {.name = "send, new segment",
+     .setup = segment_is_full,
+     .prepare = have_loan_first,
+     .operation = send_loan,
+     .second = use_and_reap,
+     .follow_up = reap_and_scribble,
+     .check = check_out},
 };
 
 int main(int argc, char **argv)
 {
-    struct sweep_case all[CASES + LOG_CASES];
-    size_t count = CASES + LOG_CASES;
-    memcpy(all, cases, sizeof cases);
-    memcpy(all + CASES, log_cases, sizeof log_cases);
-    if (argc > 1 && argv[1][0] != '-') {
-        order = read_order(argv[1]);
-        count = CASES;
-        argv[1] = argv[0];
-        argv++;
-        argc--;
-    }
-    return order < 0 ? 2 : sweep_main(argc, argv, all, count);
+    victims_priority = 0;
+    return play(argc, argv, CASES(cases), CASES(log_cases), (struct cases){0});
 }

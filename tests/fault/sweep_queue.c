@@ -4,7 +4,7 @@
  *
  * usage: sweep_queue [lifo | priority] [option of sweep_main]...
  */
-#include "queue_scene.h"
+#include "queue_check.h"
 
 /* ---- setting up ------------------------------------------------------- */
 
@@ -51,19 +51,9 @@ static void *chunk_is_spare(void)
 static void *at_segment_end(void)
 {
     struct journal *j = set_up(&(struct scenario){.size = INLINE_MOST});
-    struct mpr_segment *first = j != NULL ? &j->q->log.first : NULL, *second;
-    while (j != NULL && j->q->log.tail.segment == first) {
-        j = fill(j, 1) ? j : NULL;
-    }
-    second = j != NULL ? j->q->log.tail.segment : NULL;
-    while (j != NULL && j->q->log.tail.segment == second) {
-        j = fill(j, 1) ? j : NULL;
-    }
-    while (j != NULL &&
-           mpr_log_head(&j->q->log) + 1 < mpr_log_tail(&j->q->log)) {
-        j = drain(j, 1) ? j : NULL;
-    }
-    return j;
+    return j != NULL && fill_segment(j) && fill_segment(j) && drain_to(j, 1)
+               ? j
+               : NULL;
 }
 
 static bool pass_on(mproc_queue *q, size_t size, int count)
@@ -216,13 +206,6 @@ static int shut_down_at_once(void *ctx)
     return mproc_queue_shutdown(j->q, true);
 }
 
-static int free_queue(void *ctx)
-{
-    struct journal *j = ctx;
-    mproc_queue_free(j->q);
-    return 0;
-}
-
 static int make_another(void *ctx)
 {
     (void)ctx;
@@ -245,43 +228,6 @@ static int get_a_segment_beside(void *ctx)
 }
 
 /* ---- ending ----------------------------------------------------------- */
-
-static const char *free_if_live(void *ctx)
-{
-    struct journal *j = ctx;
-    mproc_queue_free(j->q);
-    return NULL;
-}
-
-static const char *free_if_untouched(void *ctx)
-{
-    return mpr_object_is(((struct journal *)ctx)->q, MPR_QUEUE)
-               ? free_if_live(ctx)
-               : NULL;
-}
-
-static const char *check_freed(void *ctx, const struct sweep_point *at)
-{
-    struct journal *j = ctx;
-    (void)at;
-    if (atomic_load(&j->outcome) != MPROC_EINVAL) {
-        return "who waited for a freed queue was not told so";
-    }
-    const char *wrong = reap_all();
-    if (wrong == NULL &&
-        mproc_queue_put(j->q, "", 1, MPROC_NOWAIT) != MPROC_EINVAL) {
-        wrong = "it is not freed";
-    }
-    return wrong == NULL ? all_is_given_back(j) : wrong;
-}
-
-static const char *check_freed_at_once(void *ctx, const struct sweep_point *at)
-{
-    struct journal *j = ctx;
-    (void)at;
-    mproc_queue_free(j->q);
-    return all_is_given_back(j);
-}
 
 /* A queue that became live as its maker was killed is nobody's. */
 static const char *check_made(void *ctx, const struct sweep_point *at)
@@ -339,349 +285,212 @@ static const char *check_shut(void *ctx, const struct sweep_point *at)
 /* ---- the cases -------------------------------------------------------- */
 
 static const struct sweep_case cases[] = {
-    {
-        .name = "put, consumer asleep",
-        .setup = small_empty,
-        .prepare = be_ready,
-        .operation = put_one,
-        .sleeper = asleep_in_get,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = put_if_empty,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "put, nobody asleep",
-        .setup = small_empty,
-        .prepare = be_ready,
-        .operation = put_one,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "put 100 KiB",
-        .setup = large_empty,
-        .prepare = be_ready,
-        .operation = put_one,
-        .sleeper = asleep_in_get,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = put_if_empty,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "put 100 KiB, the dead reaped",
-        .setup = large_two,
-        .prepare = be_ready,
-        .operation = put_one,
-        .follow_up = reap_and_scribble,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "get 100 KiB, the dead reaped",
-        .setup = large_two,
-        .prepare = be_ready,
-        .operation = get_one,
-        .follow_up = reap_and_scribble,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "put, last place",
-        .setup = one_place_left,
-        .prepare = be_ready,
-        .operation = put_one,
-        .bystander = put_and_get_beside,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "put at once, never full",
-        .setup = small_room_for_two,
-        .prepare = be_ready,
-        .operation = put_one_at_once,
-        .bystander = move_on_beside,
-        .check = check_queue,
-        .shared = region,
-        .pause_only = true,
-    },
-    {
-        .name = "get at once, never empty",
-        .setup = small_two,
-        .prepare = be_ready,
-        .operation = get_one_at_once,
-        .bystander = move_on_beside,
-        .check = check_queue,
-        .shared = region,
-        .pause_only = true,
-    },
-    {
-        .name = "get",
-        .setup = small_three,
-        .prepare = be_ready,
-        .operation = get_one,
-        .bystander = put_and_get_beside,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "get, producer asleep",
-        .setup = small_full,
-        .prepare = be_ready,
-        .operation = get_one,
-        .sleeper = asleep_in_put,
-        .bystander = get_and_put_beside,
-        .second = use_and_reap,
-        .follow_up = get_if_full,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "get 100 KiB, producer asleep",
-        .setup = large_full,
-        .prepare = be_ready,
-        .operation = get_one,
-        .sleeper = asleep_in_put,
-        .bystander = get_and_put_beside,
-        .second = use_and_reap,
-        .follow_up = get_if_full,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "get, joiner asleep",
-        .setup = joinable_one,
-        .prepare = be_ready,
-        .operation = get_one,
-        .sleeper = asleep_in_join,
-        .second = reap,
-        .follow_up = finish_if_unfinished,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "task_done, joiner asleep",
-        .setup = joinable_one,
-        .prepare = get_one_first,
-        .operation = acknowledge,
-        .sleeper = asleep_in_join,
-        .second = reap,
-        .follow_up = finish_if_unfinished,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "shutdown, consumer asleep",
-        .setup = small_empty,
-        .prepare = be_ready,
-        .operation = shut_down,
-        .sleeper = asleep_until_refused,
-        .follow_up = shut_if_open,
-        .check = check_shut,
-        .shared = region,
-    },
-    {
-        .name = "shutdown at once, joiner asleep",
-        .setup = joinable_one,
-        .prepare = be_ready,
-        .operation = shut_down_at_once,
-        .sleeper = asleep_in_join,
-        .second = reap,
-        .follow_up = drop_if_not_dropped,
-        .check = check_shut,
-        .shared = region,
-    },
-    {
-        .name = "new",
-        .setup = joinable_one,
-        .prepare = be_ready,
-        .operation = make_another,
-        .bystander = use_another,
-        .second = reap,
-        .check = check_made,
-        .shared = region,
-    },
-    {
-        .name = "free, consumer asleep",
-        .setup = small_empty,
-        .prepare = be_ready,
-        .operation = free_queue,
-        .sleeper = asleep_until_refused,
-        .bystander = use_another,
-        .second = reap,
-        .follow_up = free_if_untouched,
-        .check = check_freed,
-        .shared = region,
-    },
-    {
-        .name = "free 100 KiB, producer asleep",
-        .setup = joinable_large,
-        .prepare = be_ready,
-        .operation = free_queue,
-        .sleeper = asleep_until_no_room_will_be,
-        .bystander = use_another,
-        .second = reap,
-        .follow_up = free_if_untouched,
-        .check = check_freed,
-        .shared = region,
-    },
+    {.name = "put, consumer asleep",
+     .setup = small_empty,
+     .operation = put_one,
+     .sleeper = asleep_in_get,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .follow_up = put_if_empty,
+     .check = check_queue},
+    {.name = "put, nobody asleep",
+     .setup = small_empty,
+     .operation = put_one,
+     .check = check_queue},
+    {.name = "put 100 KiB",
+     .setup = large_empty,
+     .operation = put_one,
+     .sleeper = asleep_in_get,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .follow_up = put_if_empty,
+     .check = check_queue},
+    {.name = "put 100 KiB, the dead reaped",
+     .setup = large_two,
+     .operation = put_one,
+     .follow_up = reap_and_scribble,
+     .check = check_queue},
+    {.name = "get 100 KiB, the dead reaped",
+     .setup = large_two,
+     .operation = get_one,
+     .follow_up = reap_and_scribble,
+     .check = check_queue},
+    {.name = "put, last place",
+     .setup = one_place_left,
+     .operation = put_one,
+     .bystander = put_and_get_beside,
+     .check = check_queue},
+    {.name = "put at once, never full",
+     .setup = small_room_for_two,
+     .operation = put_one_at_once,
+     .bystander = move_on_beside,
+     .check = check_queue,
+     .pause_only = true},
+    {.name = "get at once, never empty",
+     .setup = small_two,
+     .operation = get_one_at_once,
+     .bystander = move_on_beside,
+     .check = check_queue,
+     .pause_only = true},
+    {.name = "get",
+     .setup = small_three,
+     .operation = get_one,
+     .bystander = put_and_get_beside,
+     .check = check_queue},
+    {.name = "get, producer asleep",
+     .setup = small_full,
+     .operation = get_one,
+     .sleeper = asleep_in_put,
+     .bystander = get_and_put_beside,
+     .second = use_and_reap,
+     .follow_up = get_if_full,
+     .check = check_queue},
+    {.name = "get 100 KiB, producer asleep",
+     .setup = large_full,
+     .operation = get_one,
+     .sleeper = asleep_in_put,
+     .bystander = get_and_put_beside,
+     .second = use_and_reap,
+     .follow_up = get_if_full,
+     .check = check_queue},
+    {.name = "get, joiner asleep",
+     .setup = joinable_one,
+     .operation = get_one,
+     .sleeper = asleep_in_join,
+     .second = reap,
+     .follow_up = finish_if_unfinished,
+     .check = check_queue},
+    {.name = "task_done, joiner asleep",
+     .setup = joinable_one,
+     .prepare = get_one_first,
+     .operation = acknowledge,
+     .sleeper = asleep_in_join,
+     .second = reap,
+     .follow_up = finish_if_unfinished,
+     .check = check_queue},
+    {.name = "shutdown, consumer asleep",
+     .setup = small_empty,
+     .operation = shut_down,
+     .sleeper = asleep_until_refused,
+     .follow_up = shut_if_open,
+     .check = check_shut},
+    {.name = "shutdown at once, joiner asleep",
+     .setup = joinable_one,
+     .operation = shut_down_at_once,
+     .sleeper = asleep_in_join,
+     .second = reap,
+     .follow_up = drop_if_not_dropped,
+     .check = check_shut},
+    {.name = "new",
+     .setup = joinable_one,
+     .operation = make_another,
+     .bystander = use_another,
+     .second = reap,
+     .check = check_made},
+    {.name = "free, consumer asleep",
+     .setup = small_empty,
+     .operation = free_queue,
+     .sleeper = asleep_until_refused,
+     .bystander = use_another,
+     .second = reap,
+     .follow_up = free_if_untouched,
+     .check = check_freed},
+    {.name = "free 100 KiB, producer asleep",
+     .setup = joinable_large,
+     .operation = free_queue,
+     .sleeper = asleep_until_no_room_will_be,
+     .bystander = use_another,
+     .second = reap,
+     .follow_up = free_if_untouched,
+     .check = check_freed},
 };
 
 /* What only the first order has. */
 static const struct sweep_case log_cases[] = {
-    {
-        .name = "put in a new segment, freed then",
-        .setup = segment_is_full,
-        .prepare = be_ready,
-        .operation = put_one,
-        .check = check_freed_at_once,
-        .shared = region,
-    },
-    {
-        .name = "get past a segment and a chunk of leases",
-        .setup = at_end_of_leases,
-        .prepare = be_ready,
-        .operation = get_any,
-        .bystander = get_a_segment_beside,
-        .check = check_freed_at_once,
-        .shared = region,
-    },
-    {
-        .name = "put, new segment",
-        .setup = segment_is_full,
-        .prepare = be_ready,
-        .operation = put_one,
-        .sleeper = asleep_in_get,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = put_if_empty,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "get, next segment",
-        .setup = at_segment_end,
-        .prepare = be_ready,
-        .operation = get_one,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .check = check_queue,
-        .shared = region,
-    },
+    {.name = "put in a new segment, freed then",
+     .setup = segment_is_full,
+     .operation = put_one,
+     .check = check_freed_at_once},
+    {.name = "get past a segment and a chunk of leases",
+     .setup = at_end_of_leases,
+     .operation = get_any,
+     .bystander = get_a_segment_beside,
+     .check = check_freed_at_once},
+    {.name = "put, new segment",
+     .setup = segment_is_full,
+     .operation = put_one,
+     .sleeper = asleep_in_get,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .follow_up = put_if_empty,
+     .check = check_queue},
+    {.name = "get, next segment",
+     .setup = at_segment_end,
+     .operation = get_one,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .check = check_queue},
 };
 
 /* What only the others have. */
 static const struct sweep_case array_cases[] = {
-    {
-        .name = "put, new chunk",
-        .setup = chunk_is_full,
-        .prepare = be_ready,
-        .operation = put_one,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = reap_and_scribble,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "get, chunk given back",
-        .setup = chunk_is_spare,
-        .prepare = be_ready,
-        .operation = get_one,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = reap_and_scribble,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "put, among many",
-        .setup = small_many,
-        .prepare = be_ready,
-        .operation = put_one,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "get, among many",
-        .setup = small_many,
-        .prepare = be_ready,
-        .operation = get_one,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "shutdown at once, many in it",
-        .setup = joinable_many,
-        .prepare = be_ready,
-        .operation = shut_down_at_once,
-        .second = reap,
-        .follow_up = drop_if_not_dropped,
-        .check = check_shut,
-        .shared = region,
-    },
-    {
-        .name = "free, many in it, producer asleep",
-        .setup = joinable_many,
-        .prepare = be_ready,
-        .operation = free_queue,
-        .sleeper = asleep_until_no_room_will_be,
-        .bystander = use_another,
-        .second = reap,
-        .follow_up = free_if_untouched,
-        .check = check_freed,
-        .shared = region,
-    },
-    {
-        .name = "put, new table",
-        .setup = table_is_needed,
-        .prepare = be_ready,
-        .operation = put_one,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = reap_and_scribble,
-        .check = check_queue,
-        .shared = region,
-    },
-    {
-        .name = "get, table given back",
-        .setup = table_is_spare,
-        .prepare = be_ready,
-        .operation = get_one,
-        .bystander = put_and_get_beside,
-        .second = use_and_reap,
-        .follow_up = reap_and_scribble,
-        .check = check_queue,
-        .shared = region,
-    },
-};
-
-enum {
-    CASES = sizeof cases / sizeof *cases,
-    LOG_CASES = sizeof log_cases / sizeof *log_cases,
-    ARRAY_CASES = sizeof array_cases / sizeof *array_cases
+    {.name = "put, new chunk",
+     .setup = chunk_is_full,
+     .operation = put_one,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .follow_up = reap_and_scribble,
+     .check = check_queue},
+    {.name = "get, chunk given back",
+     .setup = chunk_is_spare,
+     .operation = get_one,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .follow_up = reap_and_scribble,
+     .check = check_queue},
+    {.name = "put, among many",
+     .setup = small_many,
+     .operation = put_one,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .check = check_queue},
+    {.name = "get, among many",
+     .setup = small_many,
+     .operation = get_one,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .check = check_queue},
+    {.name = "shutdown at once, many in it",
+     .setup = joinable_many,
+     .operation = shut_down_at_once,
+     .second = reap,
+     .follow_up = drop_if_not_dropped,
+     .check = check_shut},
+    {.name = "free, many in it, producer asleep",
+     .setup = joinable_many,
+     .operation = free_queue,
+     .sleeper = asleep_until_no_room_will_be,
+     .bystander = use_another,
+     .second = reap,
+     .follow_up = free_if_untouched,
+     .check = check_freed},
+    {.name = "put, new table",
+     .setup = table_is_needed,
+     .operation = put_one,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .follow_up = reap_and_scribble,
+     .check = check_queue},
+    {.name = "get, table given back",
+     .setup = table_is_spare,
+     .operation = get_one,
+     .bystander = put_and_get_beside,
+     .second = use_and_reap,
+     .follow_up = reap_and_scribble,
+     .check = check_queue},
 };
 
 int main(int argc, char **argv)
 {
-    struct sweep_case all[CASES + LOG_CASES + ARRAY_CASES];
-    size_t more = LOG_CASES;
-    memcpy(all, cases, sizeof cases);
-    memcpy(all + CASES, log_cases, sizeof log_cases);
-    if (argc > 1 && argv[1][0] != '-') {
-        order = read_order(argv[1]);
-        memcpy(all + CASES, array_cases, sizeof array_cases);
-        more = ARRAY_CASES;
-        argv[1] = argv[0];
-        argv++;
-        argc--;
-    }
-    return order < 0 ? 2 : sweep_main(argc, argv, all, CASES + more);
+    return play(argc, argv, CASES(cases), CASES(log_cases), CASES(array_cases));
 }

@@ -347,6 +347,55 @@ static inline void victim_appears(void *ctx)
     appear(VICTIM);
 }
 
+/* What a bystander that could not wait for long returns. */
+static inline int end_beside(int err)
+{
+    if (err == MPROC_ETIMEDOUT) {
+        return SWEEP_WOULD_BLOCK;
+    }
+    return finish(BYSTANDER, err);
+}
+
+static inline void be_new(void *ctx)
+{
+    (void)ctx;
+    atomic_store(&scene->strays, true);
+    if (!let_go(SLEEPER)) {
+        abort();
+    }
+}
+
+static inline void *claim_and_stay(void *unused)
+{
+    (void)unused;
+    appear(VICTIM);
+    for (;;) {
+        pause();
+    }
+    return NULL;
+}
+
+/*
+ * The victim's thread has no record, but its process lives for the family; it
+ * blocks a signal as a handler does, and so claims none.
+ */
+static inline void be_new_thread(void *ctx)
+{
+    pthread_t thread;
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &one, NULL);
+    if (pthread_create(&thread, NULL, claim_and_stay, NULL) != 0) {
+        abort();
+    }
+    while (atomic_load(&scene->part[VICTIM].pid) == 0) {
+        nap();
+    }
+    be_new(ctx);
+    atomic_store(&scene->strays, false);
+}
+
 static inline int reap_all(void *ctx)
 {
     struct mpr_thread *self;
