@@ -123,9 +123,10 @@ measure_fn bench_py_queue, bench_py_map_by_one, bench_py_map,
 
 /*
  * The number that `run` prints on standard output, in a child, before it
- * returns; or that the program prints which it executes. Exit status 127 means
- * that there is no such program: NOT_THERE.
+ * returns; or that the program prints which it executes. Exit status NOT_FOUND
+ * means that there is no such program: NOT_THERE.
  */
+enum { NOT_FOUND = 127 }; /* as shells say it */
 typedef void child_fn(const void *arg);
 double bench_in_child(child_fn *run, const void *arg);
 

@@ -3,8 +3,6 @@
 
 #include <stdlib.h>
 
-enum { NOT_FOUND = 127 };
-
 double bench_in_child(child_fn *run, const void *arg)
 {
     int ends[2], status;

@@ -7,8 +7,6 @@
 
 #include <stdlib.h>
 
-enum { NOT_FOUND = 127 };
-
 struct work {
     const char *what;
     long n;

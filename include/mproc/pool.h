@@ -17,8 +17,9 @@
  * results, which outlive their pool. Workers ignore SIGINT and may make pools.
  * Daemonic processes may make pools too: workers are not daemonic, yet end with
  * their maker.
- * A function handed to a pool must be in the program when the pool starts. One
- * function serves apply and map alike.
+ * A function handed to a pool must be in the program when the pool starts: in
+ * the place of one that is loaded later the workers have nothing, and crash
+ * (MPROC_EWORKERLOST). One function serves apply and map alike.
  *
  * Callbacks run one at a time, in the process that made the pool, in a thread
  * of the pool or, with manual_dispatch, where the caller lets them. A result is
@@ -73,7 +74,8 @@ typedef int mproc_task_fn(const void *arg, size_t size, mproc_reply *reply);
  *
  * 0             set
  * MPROC_ENOMEM  the shared heap is full
- * MPROC_EINVAL  reply is NULL, or data is NULL with a size
+ * MPROC_EINVAL  reply is NULL or another process's, as in one that the task has
+ *               forked; or data is NULL with a size
  */
 MPROC_API int mproc_reply_set(mproc_reply *reply, const void *data,
                               size_t size);
@@ -81,7 +83,8 @@ MPROC_API int mproc_reply_set(mproc_reply *reply, const void *data,
 /*
  * Memory of `size` bytes for the reply, to be written in place before the task
  * returns; called again with less it shrinks the reply. Aligned for any type,
- * owned by the library. NULL: the shared heap is full.
+ * owned by the library. NULL: the shared heap is full, or the reply is another
+ * process's.
  */
 MPROC_API void *mproc_reply_reserve(mproc_reply *reply, size_t size);
 

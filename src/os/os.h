@@ -357,6 +357,9 @@ int mpr_os_child_signal(pid_t pid, int pidfd, int sig);
  */
 bool mpr_os_has_ended(pid_t pid, int pidfd, int64_t since_boot_ns);
 
+/* Is there a child of this process to be reaped, or none left? */
+bool mpr_os_child_has_ended(void);
+
 /* Any child of this process, as mpr_os_child_reap. ECHILD: it has none. */
 int mpr_os_child_reap_any(pid_t *pid, int *code);
 

@@ -148,10 +148,11 @@ static int code_of(const siginfo_t *info)
     return info->si_code == CLD_EXITED ? info->si_status : -info->si_status;
 }
 
-static int wait_id(int type, int id, siginfo_t *info)
+static int wait_id(int type, int id, siginfo_t *info, int also)
 {
     info->si_pid = 0;
-    long result = syscall(SYS_waitid, type, id, info, WEXITED | WNOHANG, NULL);
+    long result =
+        syscall(SYS_waitid, type, id, info, WEXITED | WNOHANG | also, NULL);
     return result == 0 ? 0 : errno;
 }
 
@@ -160,10 +161,10 @@ int mpr_os_child_reap(pid_t pid, int pidfd, int *code)
     siginfo_t info;
     int err = EINVAL;
     if (pidfd >= 0) {
-        err = wait_id(WAIT_FOR_PIDFD, pidfd, &info);
+        err = wait_id(WAIT_FOR_PIDFD, pidfd, &info, 0);
     }
     if (err == EINVAL || err == EBADF) { /* Linux 5.3, or closed by a user */
-        err = wait_id(P_PID, pid, &info);
+        err = wait_id(P_PID, pid, &info, 0);
     }
     if (err != 0) {
         return MPROC_ECHILD;
@@ -175,10 +176,16 @@ int mpr_os_child_reap(pid_t pid, int pidfd, int *code)
     return 0;
 }
 
+bool mpr_os_child_has_ended(void)
+{
+    siginfo_t info;
+    return wait_id(P_ALL, 0, &info, WNOWAIT) != 0 || info.si_pid != 0;
+}
+
 int mpr_os_child_reap_any(pid_t *pid, int *code)
 {
     siginfo_t info;
-    if (wait_id(P_ALL, 0, &info) != 0) {
+    if (wait_id(P_ALL, 0, &info, 0) != 0) {
         return MPROC_ECHILD;
     }
     if (info.si_pid == 0) {

@@ -94,16 +94,13 @@ bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
     struct mpr_batch_state *batch = result->batch;
     struct mpr_part *part = task->chunk->part;
     size_t items = part->items;
-    mpr_pool_lock();
-    measure(batch, task->chunk);
     if (batch->forgotten) {
         mpr_pool_count(pool, MPROC_ECANCELED, items);
-    }
-    mpr_pool_unlock();
-    if (!batch->forgotten) {
+    } else {
         take_in(pool, task, status);
     }
     mpr_pool_lock();
+    measure(batch, task->chunk);
     mpr_batch_unlink(batch, part);
     bool kept = batch->iter != NULL && !batch->forgotten;
     if (kept) {
@@ -112,14 +109,16 @@ bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
     bool more = batch->open && batch->iter == NULL;
     bool over = !batch->open && batch->parts == 0;
     mpr_pool_unlock();
-    if (!kept) {
+    if (!kept && !more) {
         mpr_pool_give_back(pool, self, entry);
         free(part);
     }
     if (over) {
         mpr_batch_end(self, result);
     }
-    mpr_collector_end_items(pool, self, items);
+    if (!more) {
+        mpr_collector_end_items(pool, self, items);
+    }
     return more;
 }
 
@@ -149,7 +148,9 @@ static int attempt_forget(void *user)
     struct mpr_pool_private *mine = result->pool->mine;
     mpr_pool_lock();
     bool touched = is_touched(result->pool, result->batch);
-    result->batch->forgotten = !touched;
+    if (!touched) {
+        result->batch->forgotten = true;
+    }
     mine->refused |= mine->attended; /* it rings when it is done */
     mpr_pool_unlock();
     return touched ? MPROC_ETIMEDOUT : 0;

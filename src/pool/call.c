@@ -110,7 +110,8 @@ static int submit_call(struct submission *s, struct mproc_result *result)
         mpr_pool_refuse_task(pool, s->self, &entry);
         return err;
     }
-    return mpr_pool_submit(pool, s->self, &entry);
+    mpr_task_set_queued(&entry);
+    return mpr_pool_send(pool, s->self, &entry);
 }
 
 /* The result is the caller's before a callback can look for it there. */

@@ -128,37 +128,50 @@ static void fill_items(struct mpr_chunk *chunk, const struct plan *plan,
     }
 }
 
-struct mpr_chunk *mpr_chunk_new(struct mpr_thread *self,
-                                const struct mpr_batch_state *batch,
-                                size_t first, size_t count)
+static void lay_out(struct mpr_chunk *chunk, const struct plan *plan,
+                    const struct mpr_staged *staged, size_t first, size_t count)
 {
-    const mproc_batch *b = &batch->is;
-    const struct mpr_staged *staged =
-        b->next != NULL ? &batch->iter->staged : NULL;
-    struct plan plan = plan_of(batch, count, staged != NULL ? staged->size : 0);
-    char *block = mpr_heap_alloc(self, plan.end, MPR_HAND_BLOCK);
-    if (block == NULL) {
-        return NULL;
-    }
-    struct mpr_chunk *chunk = (struct mpr_chunk *)block;
+    const mproc_batch *b = plan->batch;
+    char *block = (char *)chunk;
     *chunk = (struct mpr_chunk){.first = first,
                                 .count = count,
                                 .in_size = b->in_size,
                                 .out_size = b->out_size,
                                 .timed = b->chunk == 0,
                                 .bad = count};
-    fill_in(chunk, &plan);
-    fill_items(chunk, &plan, staged);
+    fill_in(chunk, plan);
+    fill_items(chunk, plan, staged);
     if (b->out != NULL) {
-        chunk->out = plan.out_in_place ? (char *)b->out + first * b->out_size
-                                       : block + plan.out;
+        chunk->out = plan->out_in_place ? (char *)b->out + first * b->out_size
+                                        : block + plan->out;
     }
-    chunk->status =
-        plan.status_in_place ? b->status + first : (int *)(block + plan.status);
+    chunk->status = plan->status_in_place ? b->status + first
+                                          : (int *)(block + plan->status);
     for (size_t i = 0; i < count; i++) {
         chunk->status[i] = MPR_ITEM_PENDING;
     }
+}
+
+struct mpr_chunk *mpr_chunk_new(struct mpr_thread *self,
+                                const struct mpr_batch_state *batch,
+                                size_t first, size_t count)
+{
+    const struct mpr_staged *staged =
+        batch->is.next != NULL ? &batch->iter->staged : NULL;
+    struct plan plan = plan_of(batch, count, staged != NULL ? staged->size : 0);
+    struct mpr_chunk *chunk = mpr_heap_alloc(self, plan.end, MPR_HAND_BLOCK);
+    if (chunk != NULL) {
+        lay_out(chunk, &plan, staged, first, count);
+    }
     return chunk;
+}
+
+void mpr_chunk_again(struct mpr_chunk *chunk,
+                     const struct mpr_batch_state *batch, size_t first,
+                     size_t count)
+{
+    struct plan plan = plan_of(batch, count, 0);
+    lay_out(chunk, &plan, NULL, first, count);
 }
 
 /* ---- what came back --------------------------------------------------- */

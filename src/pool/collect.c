@@ -114,19 +114,11 @@ static void end_single(mproc_pool *pool, struct mpr_thread *self,
     mpr_collector_end_items(pool, self, 1);
 }
 
-/*
- * Once its record is given back there may be room for more of the batch. Only
- * who collects sends it.
- */
 static void end_chunk(mproc_pool *pool, struct mpr_thread *self,
                       const struct mpr_entry *entry, int status)
 {
-    struct mproc_result *result = entry->task->result;
-    bool more = mpr_batch_collect(pool, self, entry, status);
-    if (more && !mpr_pool_is_manual(pool)) {
-        mpr_batch_feed(pool, self, result);
-    } else if (more) {
-        atomic_store(&pool->mine->attend, true);
+    if (mpr_batch_collect(pool, self, entry, status)) {
+        mpr_batch_go_on(pool, self, entry);
     }
 }
 
@@ -198,7 +190,9 @@ void mpr_pool_count(mproc_pool *pool, int status, size_t items)
 
 void mpr_pool_count_unsent(mproc_pool *pool, int status, size_t items)
 {
-    atomic_fetch_add(&pool->mine->accepted, items);
+    mpr_pool_lock();
+    mpr_pool_accept(pool, items);
+    mpr_pool_unlock();
     mpr_pool_count(pool, status, items);
     atomic_fetch_add(&pool->mine->collected, items);
 }

@@ -30,13 +30,23 @@ enum work {
 
 /* ---- what has been told ----------------------------------------------- */
 
+/*
+ * What was told before this one: once it has ended, as its word publishes, and
+ * so no longer what its maker wrote there.
+ */
+static struct mpr_task *told_before(const struct mpr_task *task)
+{
+    (void)atomic_load_explicit(&task->word, memory_order_acquire);
+    return task->next;
+}
+
 /* What was told goes behind what was heard before, the first one first. */
 static void hear(mproc_pool *pool)
 {
     struct mpr_task *told = atomic_exchange(&pool->told, NULL);
     struct mpr_task *first = NULL, *last = pool->mine->heard;
     while (told != NULL) {
-        struct mpr_task *before = told->next;
+        struct mpr_task *before = told_before(told);
         told->next = first;
         first = told;
         told = before;
@@ -53,8 +63,8 @@ static void hear(mproc_pool *pool)
 
 static bool has_heard(mproc_pool *pool)
 {
-    if (pool->mine->heard == NULL &&
-        atomic_load_explicit(&pool->told, memory_order_relaxed) != NULL) {
+    /* it comes after the watch of the bell, which no weaker load must pass */
+    if (pool->mine->heard == NULL && atomic_load(&pool->told) != NULL) {
         hear(pool);
     }
     return pool->mine->heard != NULL;
@@ -73,9 +83,10 @@ static void collect_first(mproc_pool *pool, struct mpr_thread *self)
 static bool has_ended(const struct mpr_entry *entry)
 {
     uint64_t word = atomic_load(&entry->task->word);
-    return word == mpr_task_word_by(entry, 0, MPR_TASK_ENDED) ||
-           word == mpr_task_word_by(entry, 0, MPR_TASK_CANCELED) ||
-           word == mpr_task_word_by(entry, 0, MPR_TASK_UNSERVED);
+    enum mpr_task_state state = mpr_task_state(word);
+    return word >> 32 == (uint32_t)entry->serial &&
+           (state == MPR_TASK_ENDED || state == MPR_TASK_CANCELED ||
+            state == MPR_TASK_UNSERVED);
 }
 
 /* Locked. It has ended: true if that is for the collector to take in. */
@@ -89,9 +100,9 @@ static bool is_ours(struct mpr_task *task)
 }
 
 /*
- * The worker that ran it is dead, and a thread of ours that cancels a task has
- * told of it before it unlocks: what has ended and is not heard of by then was
- * not told, and is not going to be.
+ * The worker that ended it is dead, and a thread of ours that cancels a task
+ * has told of it before it unlocks: what has ended and is not heard of by then
+ * was not told, and is not going to be.
  */
 static void settle_doubt(mproc_pool *pool, struct mpr_thread *self,
                          const struct mpr_entry *entry)

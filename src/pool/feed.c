@@ -57,17 +57,22 @@ static size_t chosen_chunk(const mproc_pool *pool,
     return mpr_batch_chunk(batch, share + 1, CHUNK_NS);
 }
 
+/* As many as may be under way. */
+static size_t most_parts(const mproc_pool *pool,
+                         const struct mpr_batch_state *batch)
+{
+    return PARTS_A_WORKER * (size_t)mpr_pool_wanted(pool) +
+           (batch->is.chunk != 0 ? PARTS_MORE : 0);
+}
+
 /* Locked. Items to be sent next, 0: nothing now. */
 static size_t next_count(const mproc_pool *pool,
                          const struct mpr_batch_state *batch)
 {
     size_t left = batch->count - batch->sent, room = mpr_pool_room(pool);
     size_t window = batch->is.window, chunk = batch->is.chunk;
-    size_t parts = PARTS_A_WORKER * (size_t)mpr_pool_wanted(pool);
     if (chunk == 0) {
         chunk = chosen_chunk(pool, batch);
-    } else {
-        parts += PARTS_MORE;
     }
     chunk = chunk < left ? chunk : left;
     chunk = chunk < room ? chunk : room;
@@ -77,7 +82,7 @@ static size_t next_count(const mproc_pool *pool,
             return 0;
         }
     }
-    return batch->parts < parts ? chunk : 0;
+    return batch->parts < most_parts(pool, batch) ? chunk : 0;
 }
 
 /* ---- sending ---------------------------------------------------------- */
@@ -99,6 +104,7 @@ void mpr_batch_unlink(struct mpr_batch_state *batch, struct mpr_part *part)
 
 static void link_part(struct mpr_batch_state *batch, struct mpr_part *part)
 {
+    part->newer = NULL;
     part->older = batch->newest;
     if (part->older != NULL) {
         part->older->newer = part;
@@ -107,6 +113,35 @@ static void link_part(struct mpr_batch_state *batch, struct mpr_part *part)
     batch->parts++;
     batch->ahead += part->items;
     part->first = batch->sent;
+}
+
+/*
+ * The record is gone on failure. Who cancels the batch finds the part, or it is
+ * cancelled here.
+ */
+static int put_under_way(struct mpr_thread *self, struct mproc_result *result,
+                         struct mpr_part *part)
+{
+    mproc_pool *pool = (mproc_pool *)result->pool;
+    struct mpr_batch_state *batch = result->batch;
+    struct mpr_entry entry = part->entry; /* it may end, and be freed */
+    size_t count = part->items;
+    mpr_pool_lock();
+    link_part(batch, part);
+    mpr_task_set_queued(&entry);
+    if (batch->stop != 0) {
+        mpr_pool_cancel(pool, &entry);
+    }
+    mpr_pool_unlock();
+    int err = mpr_pool_send(pool, self, &entry);
+    if (err < 0) {
+        mpr_pool_lock();
+        mpr_batch_unlink(batch, part);
+        mpr_pool_unlock();
+    } else {
+        batch->sent += count;
+    }
+    return err;
 }
 
 /* The record is the task's from here on, and gone with it on failure. */
@@ -119,7 +154,9 @@ static int submit_part(struct mpr_thread *self, struct mproc_result *result,
     struct mpr_chunk *chunk =
         mpr_chunk_new(self, batch, batch->sent, part->items);
     if (chunk == NULL) {
-        atomic_fetch_sub(&pool->mine->accepted, part->items - 1);
+        mpr_pool_lock();
+        mpr_pool_accept(pool, 1 - part->items);
+        mpr_pool_unlock();
         mpr_pool_refuse_task(pool, self, &part->entry);
         return MPROC_ENOMEM;
     }
@@ -129,17 +166,7 @@ static int submit_part(struct mpr_thread *self, struct mproc_result *result,
     task->limit_ns = mpr_pool_limit(batch->is.timeout_s);
     task->chunk = chunk;
     mpr_task_adopt_arg(pool, self, task, MPR_ARG_OF_CHUNK);
-    mpr_pool_lock();
-    link_part(batch, part);
-    mpr_pool_unlock();
-    struct mpr_entry entry = part->entry; /* it may end, and be freed */
-    int err = mpr_pool_submit(pool, self, &entry);
-    if (err < 0) {
-        mpr_pool_lock();
-        mpr_batch_unlink(batch, part);
-        mpr_pool_unlock();
-    }
-    return err;
+    return put_under_way(self, result, part);
 }
 
 int mpr_batch_send(struct mpr_thread *self, struct mproc_result *result,
@@ -154,9 +181,7 @@ int mpr_batch_send(struct mpr_thread *self, struct mproc_result *result,
     if (err == 0) {
         err = submit_part(self, result, part);
     }
-    if (err == 0) {
-        result->batch->sent += count;
-    } else {
+    if (err < 0) {
         free(part);
     }
     return err;
@@ -290,6 +315,74 @@ void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
     }
     if (batch->sent == batch->count) {
         mpr_batch_close(self, result);
+    }
+}
+
+/* Locked. Items to be sent in place of those of a chunk, 0: not there. */
+static size_t count_again(mproc_pool *pool, const struct mpr_batch_state *batch,
+                          const struct mpr_chunk *chunk)
+{
+    bool others =
+        batch->feeding || !batch->open || pool->max_pending < SIZE_MAX;
+    if (others || mpr_batch_stop(pool, batch) != 0) {
+        return 0;
+    }
+    size_t count = next_count(pool, batch);
+    return count <= chunk->count ? count : 0;
+}
+
+/*
+ * The next items with all that those of a chunk had. False: they do not go that
+ * way. On failure the part is gone with its record. `feed`: more is to be done.
+ */
+static bool send_again(mproc_pool *pool, struct mpr_thread *self,
+                       const struct mpr_entry *entry, bool *feed)
+{
+    struct mpr_task *task = entry->task;
+    struct mproc_result *result = task->result;
+    struct mpr_batch_state *batch = result->batch;
+    struct mpr_part *part = task->chunk->part;
+    mpr_pool_lock();
+    size_t count = count_again(pool, batch, task->chunk);
+    mpr_pool_accept(pool, count);
+    *feed = count == 0 || batch->parts + 1 < most_parts(pool, batch);
+    mpr_pool_unlock();
+    if (count == 0) {
+        return false;
+    }
+    mpr_collector_end_items(pool, self, part->items);
+    part->items = count;
+    part->entry = (struct mpr_entry){task, (uint32_t)entry->serial + 1};
+    if (task->reply != NULL) {
+        mpr_worker_adopt(pool, self, task);
+    }
+    task->limit_ns = mpr_pool_limit(batch->is.timeout_s);
+    mpr_chunk_again(task->chunk, batch, batch->sent, count);
+    task->chunk->part = part;
+    int err = put_under_way(self, result, part);
+    if (err < 0) {
+        free(part);
+    }
+    *feed |= err < 0 || batch->sent == batch->count;
+    return true;
+}
+
+void mpr_batch_go_on(mproc_pool *pool, struct mpr_thread *self,
+                     const struct mpr_entry *entry)
+{
+    struct mproc_result *result = entry->task->result;
+    struct mpr_part *part = entry->task->chunk->part;
+    bool manual = mpr_pool_is_manual(pool), feed = true;
+    if (manual || !send_again(pool, self, entry, &feed)) {
+        size_t items = part->items;
+        mpr_pool_give_back(pool, self, entry);
+        free(part);
+        mpr_collector_end_items(pool, self, items);
+    }
+    if (manual) { /* only who collects sends */
+        atomic_store(&pool->mine->attend, true);
+    } else if (feed) {
+        mpr_batch_feed(pool, self, result);
     }
 }
 

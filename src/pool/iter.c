@@ -27,7 +27,7 @@ enum {
  */
 struct mproc_iter {
     struct mpr_object object;
-    mpr_id maker;
+    _Atomic mpr_id maker;
     struct mproc_result *result;
     _Atomic uint32_t busy;
     _Atomic uint32_t freed;

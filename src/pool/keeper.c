@@ -234,17 +234,21 @@ static bool has_ended(const struct mpr_keeper *k,
            MPROC_EAGAIN;
 }
 
-/* False: not all of them. */
+/* The nursery has no children but the workers. False: not all of them. */
 static bool bury_the_dead(struct mpr_keeper *k)
 {
     struct mpr_worker *worker;
     bool all = true;
+    if (!k->pool->threads && !k->unburied && !mpr_os_child_has_ended()) {
+        return true;
+    }
     for (uint32_t i = 0; (worker = mpr_worker_at(k->table, i)) != NULL; i++) {
         int code = 0;
         if (mpr_worker_pid(worker) != 0 && has_ended(k, worker, &code)) {
             all &= bury(k, worker, code);
         }
     }
+    k->unburied = !all;
     return all;
 }
 
@@ -335,9 +339,20 @@ static void let_go(struct mpr_keeper *k, uint32_t count)
     mpr_bell_ring(&k->pool->to_workers, INT_MAX);
 }
 
+/* Who asks for workers once more, has it tried once more. */
+static void read_request(struct mpr_keeper *k)
+{
+    uint64_t wanted = atomic_load(&k->pool->wanted);
+    if (wanted != k->wanted) {
+        k->wanted = wanted;
+        k->failed_starts = 0;
+        k->failed_forks = 0;
+    }
+}
+
 static void keep_number(struct mpr_keeper *k)
 {
-    k->wanted = atomic_load(&k->pool->wanted);
+    read_request(k);
     uint32_t wanted = (uint32_t)k->wanted, staying = census(k).staying;
     if (staying < wanted && wants_workers(k)) {
         staying += let_stay(k, wanted - staying);

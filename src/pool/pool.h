@@ -40,7 +40,7 @@ enum mpr_task_state {
     MPR_TASK_QUEUED,
     MPR_TASK_RUNNING,    /* by the worker in the word */
     MPR_TASK_CANCELLING, /* was running; its worker will be ended */
-    MPR_TASK_ENDED,      /* `status` says how; the collector takes it */
+    MPR_TASK_ENDED,      /* so by the worker in the word; `status` says how */
     MPR_TASK_CANCELED,   /* ended, with MPROC_ECANCELED */
     MPR_TASK_UNSERVED,   /* ended, with MPROC_EBROKEN */
     MPR_TASK_COLLECTED,  /* ended, with `status`; its callback is to come */
@@ -63,7 +63,9 @@ enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
  *   QUEUED→CANCELED        maker
  *   QUEUED→UNSERVED        collector, nursery: no worker can be had for it
  *   RUNNING→ENDED          the worker, after status, code and reply; or, when
- *                          the worker is dead, the nursery
+ *                          the worker is dead, the nursery. The word keeps the
+ *                          worker: only of a dead one's it is in doubt whether
+ *                          it was told
  *   RUNNING→QUEUED         the nursery, or the worker at its last task: to be
  *                          run again, or the rest of a batch's chunk
  *   RUNNING→CANCELLING     maker; the worker leaves when the task returns, or
@@ -74,11 +76,12 @@ enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
  *   these four→FREE        collector, or who awaits it; the serial goes up
  *   RUNNING, CANCELLING→ABANDONED  the keeper of threads
  *   ABANDONED→FREE         the thread
- * `status`, `code`, `worker`, `losses`, `reply` belong to the worker while it is
- * RUNNING and to who ends it, or has it run again, in its place once the worker
- * is dead; of a chunk, `losses` counts for the item at `at`. `awaited` changes
- * under mpr_pool_lock once the task is QUEUED; `bell` is what its maker sleeps
- * on, and counts on when the record serves another. The rest is the maker's.
+ * `status`, `code`, `worker`, `losses`, `reply` belong to the worker while it
+ * is RUNNING and to who ends it, or has it run again, in its place once the
+ * worker is dead; of a chunk, `losses` counts for the item at `at`. `awaited`
+ * changes under mpr_pool_lock once the task is QUEUED; `bell` is what its maker
+ * sleeps on, and counts on when the record serves another. The rest is the
+ * maker's.
  * `reply` is a heap block of the task's own unless it points into the record;
  * with the size MPR_REPLY_TEXT it is the text of an error. An argument that has
  * no room in `inline_arg` is such a block too, whose address is there then.
@@ -235,11 +238,12 @@ static inline uint64_t mpr_task_word_by(const struct mpr_entry *entry,
                                         uint32_t worker,
                                         enum mpr_task_state state)
 {
-    bool has = state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING;
+    bool has = state == MPR_TASK_RUNNING || state == MPR_TASK_CANCELLING ||
+               state == MPR_TASK_ENDED;
     return mpr_task_word((uint32_t)entry->serial, has ? worker : 0, state);
 }
 
-/* `worker` counts where one of the two states has a worker. */
+/* `worker` counts where one of the two states has it. */
 static inline bool mpr_task_move(const struct mpr_entry *entry, uint32_t worker,
                                  enum mpr_task_state from,
                                  enum mpr_task_state to)
@@ -385,7 +389,7 @@ struct mpr_pool_private;
  */
 struct mproc_pool {
     struct mpr_object object;
-    mpr_id maker;
+    _Atomic mpr_id maker;
     pid_t maker_pid;
     int flag;
     bool threads; /* the workers are threads of the maker */
@@ -545,6 +549,7 @@ struct mpr_keeper {
     uint64_t wanted;        /* as the pool told it last */
     uint32_t begun;         /* as the pool told it last */
     uint32_t owed;          /* workers that ended and were not replaced */
+    bool unburied;          /* a worker that was reaped has its row yet */
     unsigned failed_starts; /* since a worker became ready */
     unsigned failed_forks;  /* since one went through */
 };

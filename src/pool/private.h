@@ -84,14 +84,15 @@ struct mpr_iteration {
 };
 
 /*
- * A handle, so it lies in the shared region, but all of it is the maker's.
+ * A handle, so it lies in the shared region, but all of it is the maker's. Who
+ * reaps asks for `maker`, perhaps while the memory becomes another's.
  * `users`: the holder of the handle, and the pool while the task has not ended
  * or its callback runs. `ended` is set once, when all else is filled in; `bell`
  * tells of it.
  */
 struct mproc_result {
     struct mpr_object object;
-    mpr_id maker;
+    _Atomic mpr_id maker;
     const mproc_pool *pool; /* may be gone once it has ended */
     uint64_t pool_tag;
     bool manual;
@@ -229,6 +230,9 @@ void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
 /* Locked. So many more tasks may be accepted. */
 size_t mpr_pool_room(const mproc_pool *pool);
 
+/* Locked. So many more tasks or items are accepted, or fewer. */
+void mpr_pool_accept(mproc_pool *pool, size_t items);
+
 /* So many more tasks or items have ended so. */
 void mpr_pool_count(mproc_pool *pool, int status, size_t items);
 
@@ -264,8 +268,14 @@ void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
  * FREE→QUEUED and into the log. On failure the record is dropped, else the task
  * ends once.
  */
-int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry);
+static inline void mpr_task_set_queued(const struct mpr_entry *entry)
+{
+    atomic_store_explicit(&entry->task->word,
+                          mpr_task_word_by(entry, 0, MPR_TASK_QUEUED),
+                          memory_order_release);
+}
+int mpr_pool_send(mproc_pool *pool, struct mpr_thread *self,
+                  const struct mpr_entry *entry);
 
 /*
  * Locked. Cancel one task, wherever it is: it ends with MPROC_ECANCELED. False:
@@ -369,6 +379,11 @@ struct mpr_chunk *mpr_chunk_new(struct mpr_thread *self,
                                 const struct mpr_batch_state *batch,
                                 size_t first, size_t count);
 
+/* The same block for others, not more, which do not come from `next`. */
+void mpr_chunk_again(struct mpr_chunk *chunk,
+                     const struct mpr_batch_state *batch, size_t first,
+                     size_t count);
+
 /*
  * Items that never ended have the status of the task that carried them. Returns
  * the first bad item, or their count.
@@ -386,11 +401,16 @@ mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
 void mpr_chunk_copy_out(const struct mpr_chunk *chunk, const mproc_batch *to);
 
 /*
- * A chunk has ended; its record is given back or kept. True when its batch has
- * more to send: feed it.
+ * A chunk has ended; its record is given back or kept. But when its batch has
+ * more to send, which is true then, both it and its part are left to
+ * mpr_batch_go_on.
  */
 bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
                        const struct mpr_entry *entry, int status);
+
+/* Drop what has ended, and send more of its batch. */
+void mpr_batch_go_on(mproc_pool *pool, struct mpr_thread *self,
+                     const struct mpr_entry *entry);
 
 /* Send what there is room for, of one batch or of all that are open. */
 void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,

@@ -87,7 +87,7 @@ bool mpr_reply_is_kept(const struct mpr_chunk *chunk)
 
 void *mproc_reply_reserve(mproc_reply *reply, size_t size)
 {
-    if (reply == NULL || size >= SIZE_MAX / 2) {
+    if (reply == NULL || size >= SIZE_MAX / 2 || !mpr_reply_is_ours(reply)) {
         return NULL;
     }
     if (reply->memory == NULL || size > reply->capacity) {
@@ -106,7 +106,8 @@ void *mproc_reply_reserve(mproc_reply *reply, size_t size)
 
 int mproc_reply_set(mproc_reply *reply, const void *data, size_t size)
 {
-    if (reply == NULL || (data == NULL && size > 0)) {
+    if (reply == NULL || (data == NULL && size > 0) ||
+        !mpr_reply_is_ours(reply)) {
         return MPROC_EINVAL;
     }
     void *memory = mproc_reply_reserve(reply, size);

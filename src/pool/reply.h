@@ -22,6 +22,18 @@ struct mproc_reply {
     size_t ran;
 };
 
+/*
+ * False in a process that the task has forked: that has all of this, but is no
+ * worker, and its thread's record may be another's by now.
+ */
+static inline bool mpr_reply_is_ours(const mproc_reply *reply)
+{
+    mpr_id worker = reply->pool->threads ? reply->pool->maker
+                                         : atomic_load(&reply->worker->id);
+    mpr_id own = mpr_own_id();
+    return own != 0 && own == worker;
+}
+
 /* Replies of the items of a chunk are kept in it. */
 bool mpr_reply_is_kept(const struct mpr_chunk *chunk);
 

@@ -54,7 +54,7 @@ int mpr_result_new(mproc_pool *pool, struct mpr_thread *self,
     if (result == NULL) {
         return MPROC_ENOMEM;
     }
-    result->maker = mpr_self_id();
+    atomic_store_explicit(&result->maker, mpr_self_id(), memory_order_relaxed);
     result->pool = pool;
     result->pool_tag = mpr_object_tag(pool, MPR_POOL);
     result->manual = mpr_pool_is_manual(pool);
@@ -86,10 +86,10 @@ void mpr_result_set_ended(struct mproc_result *result)
     mpr_bell_ring(&result->bell, INT_MAX);
 }
 
+/* Not weaker: who waits has watched its bell before. */
 static bool has_ended(const struct mproc_result *result)
 {
-    return atomic_load_explicit(&((struct mproc_result *)result)->ended,
-                                memory_order_acquire) != 0;
+    return atomic_load(&((struct mproc_result *)result)->ended) != 0;
 }
 
 /* ---- waiting ---------------------------------------------------------- */

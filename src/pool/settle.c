@@ -147,6 +147,20 @@ static void settle_hands(mproc_pool *pool, struct mpr_thread *self)
     mpr_guard_unlock(&pool->replies, self);
 }
 
+/*
+ * Has it ended, and perhaps nobody tells of it? Another may have ended it, that
+ * took it up after the dead, or before it could: that one tells, or else is
+ * settled itself.
+ */
+static bool is_in_doubt(const struct mpr_entry *entry,
+                        const struct mpr_worker *worker)
+{
+    uint64_t word = atomic_load(&entry->task->word);
+    enum mpr_task_state state = mpr_task_state(word);
+    return state == MPR_TASK_CANCELED || state == MPR_TASK_UNSERVED ||
+           word == mpr_task_word_by(entry, worker->index, MPR_TASK_ENDED);
+}
+
 int mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
                       struct mpr_worker *worker, int code)
 {
@@ -166,14 +180,10 @@ int mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
     /* cancelled, perhaps meanwhile */
     mpr_task_move(&entry, worker->index, MPR_TASK_CANCELLING,
                   MPR_TASK_CANCELED);
-    switch (mpr_task_state(atomic_load(&entry.task->word))) {
-    case MPR_TASK_QUEUED: /* taken, perhaps, but not begun; or to be gone on */
+    if (mpr_task_state(atomic_load(&entry.task->word)) == MPR_TASK_QUEUED) {
+        /* taken, perhaps, but not begun; or to be gone on */
         return requeue(pool, self, &entry);
-    case MPR_TASK_ENDED: /* told, perhaps */
-    case MPR_TASK_CANCELED:
-    case MPR_TASK_UNSERVED:
-        return mpr_pool_tell_doubt(pool, self, &entry);
-    default:
-        return 0;
     }
+    return is_in_doubt(&entry, worker) ? mpr_pool_tell_doubt(pool, self, &entry)
+                                       : 0;
 }

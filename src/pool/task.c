@@ -87,10 +87,15 @@ int mpr_pool_next(mproc_pool *pool, struct mpr_thread *self,
     return err;
 }
 
+/*
+ * Where others do the collector's work all of them are woken: one may sleep in
+ * a callback, for the sake of its batch, and cannot do that work.
+ */
 static void call_collector(mproc_pool *pool)
 {
-    mpr_bell_ring(&pool->to_collector, 1);
-    if (!mpr_pool_is_manual(pool) || (atomic_load(&pool->shown) & 1) != 0) {
+    bool manual = mpr_pool_is_manual(pool);
+    mpr_bell_ring(&pool->to_collector, manual ? INT_MAX : 1);
+    if (!manual || (atomic_load(&pool->shown) & 1) != 0) {
         return;
     }
     if (pool->threads) {
@@ -243,13 +248,21 @@ int mpr_pool_take_record(mproc_pool *pool, struct mpr_thread *self,
     return 0;
 }
 
+/* No more than a load and a store, since who writes it has the lock. */
+void mpr_pool_accept(mproc_pool *pool, size_t items)
+{
+    _Atomic size_t *accepted = &pool->mine->accepted;
+    size_t before = atomic_load_explicit(accepted, memory_order_relaxed);
+    atomic_store_explicit(accepted, before + items, memory_order_release);
+}
+
 /* Locked. */
 static int take(mproc_pool *pool, struct mpr_thread *self,
                 struct mpr_entry *entry, size_t items)
 {
     int err = mpr_pool_take_record(pool, self, entry);
     if (err == 0) {
-        atomic_fetch_add(&pool->mine->accepted, items);
+        mpr_pool_accept(pool, items);
     }
     return err;
 }
@@ -295,8 +308,10 @@ void mpr_pool_give_back(mproc_pool *pool, struct mpr_thread *self,
 {
     struct mpr_task *task = entry->task;
     mpr_task_free_all(pool, self, self, task);
-    atomic_store(&task->word,
-                 mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE));
+    atomic_store_explicit(
+        &task->word,
+        mpr_task_word((uint32_t)entry->serial + 1, 0, MPR_TASK_FREE),
+        memory_order_release);
     struct mpr_task *before = atomic_load(&pool->mine->given_back);
     do {
         task->user = before;
@@ -356,15 +371,14 @@ void mpr_pool_refuse_task(mproc_pool *pool, struct mpr_thread *self,
     size_t items = items_of(entry->task);
     mpr_pool_give_back(pool, self, entry);
     mpr_pool_lock();
-    atomic_fetch_sub(&pool->mine->accepted, items);
+    mpr_pool_accept(pool, 0 - items);
     make_room(pool, self, items);
     mpr_pool_unlock();
 }
 
-int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
-                    const struct mpr_entry *entry)
+int mpr_pool_send(mproc_pool *pool, struct mpr_thread *self,
+                  const struct mpr_entry *entry)
 {
-    mpr_task_move(entry, 0, MPR_TASK_FREE, MPR_TASK_QUEUED);
     int err = mpr_pool_queue(pool, self, entry);
     if (err < 0) {
         if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
@@ -375,11 +389,12 @@ int mpr_pool_submit(mproc_pool *pool, struct mpr_thread *self,
     return err;
 }
 
+/* `awaited` is what it is to be once the word says that it is QUEUED. */
 bool mpr_pool_cancel(mproc_pool *pool, const struct mpr_entry *entry)
 {
     for (;;) {
-        enum mpr_awaited awaited = atomic_load(&entry->task->awaited);
         uint64_t word = atomic_load(&entry->task->word);
+        enum mpr_awaited awaited = atomic_load(&entry->task->awaited);
         uint32_t worker = (uint32_t)word >> 8;
         if (word != mpr_task_word_by(entry, 0, MPR_TASK_QUEUED) &&
             word != mpr_task_word_by(entry, worker, MPR_TASK_RUNNING)) {

@@ -84,7 +84,7 @@ static bool call(mproc_reply *reply, const void *arg, size_t size, int *status)
     }
     begin_time(reply);
     int code = reply->entry.task->fn(arg, size, reply);
-    if (mpr_self_if_any() != reply->self) {
+    if (!mpr_reply_is_ours(reply)) {
         mpr_child_leave(0); /* a fork of the worker, by the task */
     }
     if (!end_time(reply)) {

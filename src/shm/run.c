@@ -187,7 +187,7 @@ static int give_pages(uint32_t first, uint32_t length, bool zeroed)
             mpr_os_populate(mpr_span_address(i), MPR_SPAN_SIZE) < 0) {
             return MPROC_ENOMEM;
         }
-        spans[i].resident = 1;
+        atomic_store_explicit(&spans[i].resident, 1, memory_order_relaxed);
     }
     return 0;
 }
@@ -248,7 +248,8 @@ void mpr_run_free(struct mpr_thread *self, struct mpr_thread *whose,
         atomic_load(&mpr_heap()->kept) + length > KEPT_SPANS) {
         mpr_os_give_back(mpr_span_address(first), length * MPR_SPAN_SIZE);
         for (uint32_t i = first; i < first + length; i++) {
-            mpr_heap()->spans[i].resident = 0;
+            atomic_store_explicit(&mpr_heap()->spans[i].resident, 0,
+                                  memory_order_relaxed);
         }
     }
     mpr_guard_lock(&mpr_heap()->guard, self, whose);

@@ -44,14 +44,15 @@ enum mpr_span_kind {
  * `prev`: in the list of a bin or of a class, span number + 1. `used`: bits
  * set. Caches, under the same guards. `next` of a span of objects: in the list
  * of its type, for ever.
- * `resident`: the pages may be there. Written by who holds the span.
+ * `resident`: the pages may be there. Written by who holds the span; who counts
+ * the heap reads it all the same.
  */
 struct mpr_span {
     alignas(MPR_LINE) _Atomic uint64_t word;
     uint32_t run;
     uint32_t next, prev;
     uint32_t used;
-    uint32_t resident;
+    _Atomic uint32_t resident;
     alignas(MPR_LINE) _Atomic uint64_t bits[MPR_MAP_WORDS];
 };
 
@@ -138,7 +139,8 @@ static inline uint32_t mpr_span_resident(uint32_t first, uint32_t length)
 {
     uint32_t count = 0;
     for (uint32_t i = first; i < first + length; i++) {
-        count += mpr_heap()->spans[i].resident;
+        count += atomic_load_explicit(&mpr_heap()->spans[i].resident,
+                                      memory_order_relaxed);
     }
     return count;
 }

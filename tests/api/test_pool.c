@@ -852,51 +852,6 @@ static void the_initializer_runs_once_a_worker(void **state)
     end_of(p);
 }
 
-static int counts_and_fails(void *arg)
-{
-    counts(arg);
-    return MPROC_EAGAIN; /* a code as any other */
-}
-
-static int counts_and_dies(void *arg)
-{
-    counts(arg);
-    raise(SIGKILL);
-    return 0;
-}
-
-static int counts_and_exits(void *arg)
-{
-    counts(arg);
-    exit(0);
-}
-
-static void an_initializer_that_fails_fails_the_start(void **state)
-{
-    (void)state;
-    const struct {
-        mproc_main_fn *fn;
-        int err;
-    } bad[] = {
-        {counts_and_fails, MPROC_ETASK},
-        {counts_and_dies, MPROC_EWORKERLOST},
-        {counts_and_exits, MPROC_EWORKERLOST},
-    };
-    enum { WORKERS = 4 };
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        mproc_pool *p = NULL;
-        counter = mproc_calloc(1, sizeof *counter);
-        assert_err(
-            mproc_pool_new(&p, &(mproc_pool_opts){.workers = WORKERS,
-                                                  .initializer = bad[i].fn,
-                                                  .initializer_arg = &counter}),
-            bad[i].err);
-        assert_null(p);
-        assert_in_range(*counter, 1, 3 * WORKERS);
-        mproc_free((void *)counter);
-    }
-}
-
 static void workers_are_replaced_after_their_tasks(void **state)
 {
     (void)state;
@@ -1263,7 +1218,6 @@ int main(void)
         CLEAN(free_ends_what_runs),
         CLEAN(unused_pools_end),
         CLEAN(the_initializer_runs_once_a_worker),
-        CLEAN(an_initializer_that_fails_fails_the_start),
         CLEAN(workers_are_replaced_after_their_tasks),
         CLEAN(what_tasks_print_comes_out_once),
         CLEAN(a_worker_is_a_child_of_the_maker),

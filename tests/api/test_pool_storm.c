@@ -301,10 +301,10 @@ static bool cancel_a_batch(mproc_pool *p, unsigned *seed)
 {
     struct trace *trace = mproc_calloc(ITEMS, sizeof *trace);
     struct order order[ITEMS];
-    int status[ITEMS];
+    int status[ITEMS], longest = rand_r(seed) % 4 == 0 ? 2000 : 60;
     mproc_result *r;
     for (int i = 0; i < ITEMS; i++) {
-        order[i] = (struct order){&trace[i], i, rand_r(seed) % 60, 0};
+        order[i] = (struct order){&trace[i], i, rand_r(seed) % longest, 0};
     }
     mproc_batch b = {.fn = leaves_a_trace,
                      .in = order,

@@ -178,7 +178,11 @@ static void collect(void)
 
 static void work(uint32_t index)
 {
-    mpr_worker_work(pool, self, &atomic_load(&pool->table)->worker[index]);
+    struct mpr_worker *worker = &atomic_load(&pool->table)->worker[index];
+    if (atomic_load(&worker->id) != mpr_self_id()) {
+        atomic_store(&worker->id, mpr_self_id());
+    }
+    mpr_worker_work(pool, self, worker);
 }
 
 /* ---- setting up ------------------------------------------------------- */
