@@ -30,12 +30,17 @@ enum work {
 
 /* ---- what has been told ----------------------------------------------- */
 
-/* What was told goes behind what was heard before, the first one first. */
+/*
+ * What was told goes behind what was heard before, the first one first. Its
+ * word is the way from who submitted it that a tool can follow which does not
+ * see the worker.
+ */
 static void hear(mproc_pool *pool)
 {
     struct mpr_task *told = atomic_exchange(&pool->told, NULL);
     struct mpr_task *first = NULL, *last = pool->mine->heard;
     while (told != NULL) {
+        (void)atomic_load_explicit(&told->word, memory_order_acquire);
         struct mpr_task *before = told->next;
         told->next = first;
         first = told;
