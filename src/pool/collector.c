@@ -95,9 +95,9 @@ static bool is_ours(struct mpr_task *task)
 }
 
 /*
- * The worker that ended it is dead, and a thread of ours that cancels a task has
- * told of it before it unlocks: what has ended and is not heard of by then was
- * not told, and is not going to be.
+ * The worker that ended it is dead, and a thread of ours that cancels a task
+ * has told of it before it unlocks: what has ended and is not heard of by then
+ * was not told, and is not going to be.
  */
 static void settle_doubt(mproc_pool *pool, struct mpr_thread *self,
                          const struct mpr_entry *entry)
