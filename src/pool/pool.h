@@ -78,9 +78,10 @@ enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
  *   ABANDONED→FREE         the thread
  * `status`, `code`, `worker`, `losses`, `reply` belong to the worker while it
  * is RUNNING and to who ends it, or has it run again, in its place once the
- * worker is dead; of a chunk, `losses` counts for the item at `at`. `awaited` changes
- * under mpr_pool_lock once the task is QUEUED; `bell` is what its maker sleeps
- * on, and counts on when the record serves another. The rest is the maker's.
+ * worker is dead; of a chunk, `losses` counts for the item at `at`. `awaited`
+ * changes under mpr_pool_lock once the task is QUEUED; `bell` is what its maker
+ * sleeps on, and counts on when the record serves another. The rest is the
+ * maker's.
  * `reply` is a heap block of the task's own unless it points into the record;
  * with the size MPR_REPLY_TEXT it is the text of an error. An argument that has
  * no room in `inline_arg` is such a block too, whose address is there then.
