@@ -115,10 +115,31 @@ static void link_part(struct mpr_batch_state *batch, struct mpr_part *part)
     part->first = batch->sent;
 }
 
-/*
- * The record is gone on failure. Who cancels the batch finds the part, or it is
- * cancelled here.
- */
+/* Locked. Who cancels the batch finds the part, or it is cancelled here. */
+static void queue_part(mproc_pool *pool, struct mpr_batch_state *batch,
+                       struct mpr_part *part)
+{
+    link_part(batch, part);
+    mpr_task_set_queued(&part->entry);
+    if (batch->stop != 0) {
+        mpr_pool_cancel(pool, &part->entry);
+    }
+}
+
+/* It was not sent after all, and may have been the last of a closed batch. */
+static void take_part_back(struct mpr_thread *self, struct mproc_result *result,
+                           struct mpr_part *part)
+{
+    mpr_pool_lock();
+    mpr_batch_unlink(result->batch, part);
+    bool over = !result->batch->open && result->batch->parts == 0;
+    mpr_pool_unlock();
+    if (over) {
+        mpr_batch_end(self, result);
+    }
+}
+
+/* Of an open batch: one that was closed meanwhile may have ended. */
 static int put_under_way(struct mpr_thread *self, struct mproc_result *result,
                          struct mpr_part *part)
 {
@@ -127,17 +148,19 @@ static int put_under_way(struct mpr_thread *self, struct mproc_result *result,
     struct mpr_entry entry = part->entry; /* it may end, and be freed */
     size_t count = part->items;
     mpr_pool_lock();
-    link_part(batch, part);
-    mpr_task_set_queued(&entry);
-    if (batch->stop != 0) {
-        mpr_pool_cancel(pool, &entry);
+    int stop = batch->stop != 0 ? batch->stop : MPROC_ECANCELED;
+    bool open = batch->open;
+    if (open) {
+        queue_part(pool, batch, part);
     }
     mpr_pool_unlock();
+    if (!open) {
+        mpr_pool_refuse_task(pool, self, &entry);
+        return stop;
+    }
     int err = mpr_pool_send(pool, self, &entry);
     if (err < 0) {
-        mpr_pool_lock();
-        mpr_batch_unlink(batch, part);
-        mpr_pool_unlock();
+        take_part_back(self, result, part);
     } else {
         batch->sent += count;
     }

@@ -163,10 +163,6 @@ static bool copy_task(mproc_pool *pool, struct mpr_thread *self,
 {
     to->fn = from->fn;
     to->limit_ns = from->limit_ns;
-    atomic_store_explicit(
-        &to->priority,
-        atomic_load_explicit(&from->priority, memory_order_relaxed),
-        memory_order_relaxed);
     if (mpr_task_chunk(from) == NULL) {
         return true;
     }
@@ -179,7 +175,10 @@ static bool copy_task(mproc_pool *pool, struct mpr_thread *self,
     return copy_replies(pool, self, from, to);
 }
 
-/* Locked. Whoever looks for the task finds the stand-in. */
+/*
+ * Locked. Whoever looks for the chunk finds the stand-in; that of a single task
+ * ends before it is looked for.
+ */
 static void replace(mproc_pool *pool, struct mpr_worker *worker,
                     const struct mpr_entry *entry)
 {
@@ -192,10 +191,6 @@ static void replace(mproc_pool *pool, struct mpr_worker *worker,
     } else {
         to->callback = from->callback;
         to->error_callback = from->error_callback;
-        from->callback = from->error_callback = NULL;
-        if (to->result != NULL) {
-            to->result->entry = *entry;
-        }
     }
     uint64_t word =
         mpr_task_word((uint32_t)worker->current.serial, 0, MPR_TASK_ABANDONED);

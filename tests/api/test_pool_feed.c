@@ -133,7 +133,10 @@ struct wait {
     mproc_pool *p;
     mproc_iter *it;
     mproc_event *gate, *begun;
+    int delay_us;
 };
+
+enum { LARGE = 4 << 20 };
 
 static void *sends_one(void *user)
 {
@@ -327,6 +330,56 @@ static void a_broken_pool_ends_its_iterators(void **state)
     }
 }
 
+/* Large: most of the time the thread that iterates is about to send one. */
+static int next_large(void *user, const void **item, size_t *size)
+{
+    *item = user;
+    *size = LARGE;
+    return 0;
+}
+
+static int nothing(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg;
+    (void)size;
+    (void)reply;
+    return 0;
+}
+
+static void *frees(void *user)
+{
+    struct wait *wait = user;
+    assert_ok(mproc_event_wait(wait->begun, TEST_BOUND));
+    usleep((useconds_t)wait->delay_us);
+    mproc_pool_free(wait->p);
+    return NULL;
+}
+
+static void a_pool_may_go_while_an_item_is_sent(void **state)
+{
+    (void)state;
+    char *item = calloc(LARGE, 1);
+    for (int i = 0; i < 40; i++) {
+        struct wait wait = {
+            .p = pool_of(1), .begun = event(), .delay_us = i % 8 * 300};
+        mproc_batch b = {
+            .fn = nothing, .next = next_large, .user = item, .window = 2};
+        mproc_iter *it = iterate(wait.p, i % 2, b);
+        int err;
+        begin(&wait, frees);
+        assert_ok(mproc_event_set(wait.begun));
+        do {
+            err = mproc_iter_next(it, NULL, TEST_BOUND);
+        } while (err == 0);
+        assert_err(err, MPROC_ECANCELED);
+        end(&wait);
+        assert_err(mproc_iter_next(it, NULL, TEST_BOUND), MPROC_ECANCELED);
+        mproc_iter_free(it);
+        mproc_event_free(wait.begun);
+    }
+    free(item);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -337,6 +390,7 @@ int main(void)
         CLEAN(who_waits_for_room_hears_that_the_pool_ends),
         CLEAN(a_join_waits_for_another_threads_iterator),
         CLEAN(a_broken_pool_ends_its_iterators),
+        CLEAN(a_pool_may_go_while_an_item_is_sent),
     };
     return cmocka_run_group_tests_name("pool_feed", tests, NULL, NULL);
 }
