@@ -159,6 +159,8 @@ static void a_new_worker_was_not_idle_before(void **state)
     (void)state;
     mproc_pool *p = pool_of(1);
     mproc_worker_info info;
+    assert_ok(mproc_pool_apply(p, &(mproc_call){.fn = does_nothing}, NULL, 0,
+                               TEST_BOUND));
     usleep(300000);
     assert_int_equal(mproc_pool_worker_stats(p, &info, 1), 1);
     assert_true(info.idle_s > 0.1);
