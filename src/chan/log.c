@@ -104,8 +104,10 @@ static void repair_head(struct mpr_guard *guard, struct mpr_thread *hands)
         repair_array(log, hands);
         return;
     }
+    /* first the tail: who put the records that are walked has stored it */
+    bool more = mpr_log_load_seq(&log->tail) > mpr_log_load_seq(head);
     find_place(head, &last);
-    if (mpr_log_load_seq(head) < mpr_log_load_seq(&log->tail)) {
+    if (more) {
         settle(hands, MPR_HAND_BLOCK,
                block_in(mpr_record_at(head->segment, head->offset)));
     }

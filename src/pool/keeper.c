@@ -199,8 +199,7 @@ void mpr_keeper_report(mproc_pool *pool, int result)
     }
 }
 
-/* False: there is no memory to tell of its task now. */
-static bool bury(struct mpr_keeper *k, struct mpr_worker *worker, int code)
+bool mpr_keeper_bury(struct mpr_keeper *k, struct mpr_worker *worker, int code)
 {
     int err = start_error(worker);
     if (mpr_worker_settle(k->pool, k->self, worker, code) < 0) {
@@ -245,7 +244,7 @@ static bool bury_the_dead(struct mpr_keeper *k)
     for (uint32_t i = 0; (worker = mpr_worker_at(k->table, i)) != NULL; i++) {
         int code = 0;
         if (mpr_worker_pid(worker) != 0 && has_ended(k, worker, &code)) {
-            all &= bury(k, worker, code);
+            all &= mpr_keeper_bury(k, worker, code);
         }
     }
     k->unburied = !all;

@@ -564,6 +564,9 @@ int64_t mpr_keeper_pass(struct mpr_keeper *k);
 void mpr_keeper_leave(mproc_pool *pool);
 enum { MPR_KEEPER_OVER = -1 };
 
+/* A worker is dead. False: there is no memory to tell of its task now. */
+bool mpr_keeper_bury(struct mpr_keeper *k, struct mpr_worker *worker, int code);
+
 /* End all workers; threads are only told. */
 void mpr_keeper_end_all(struct mpr_keeper *k);
 

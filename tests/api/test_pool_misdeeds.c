@@ -414,13 +414,13 @@ static void what_does_no_harm_keeps_the_worker(void **state)
 static int leaves_who_returns(const void *arg, size_t size, mproc_reply *reply)
 {
     static const char large[500];
-    bool small = *(const int *)arg % 2;
+    int number = *(const int *)arg; /* which goes with the worker */
     (void)size;
     if (fork() > 0) {
         _exit(13);
     }
-    usleep(500 + (useconds_t) * (const int *)arg * 10);
-    int err = mproc_reply_set(reply, large, small ? 4 : sizeof large);
+    usleep(500 + (useconds_t)number * 10);
+    int err = mproc_reply_set(reply, large, number % 2 ? 4 : sizeof large);
     return err != 0 ? mproc_reply_fail(reply, 3, "%d", err) : 0;
 }
 

@@ -120,6 +120,7 @@ struct sleepers {
     mproc_result *batch, *single;
     struct mpr_thread *_Atomic in_callback, *_Atomic waiting;
     int outcome;
+    bool late;
 };
 
 /* It waits for the batch's worker, which goes on for long. */
@@ -144,7 +145,9 @@ static void *wait_for_single(void *user)
     struct mpr_thread *self;
     s->outcome = mpr_self(&self);
     s->waiting = self;
-    s->outcome = mproc_result_wait(s->single, TEST_BOUND);
+    mproc_deadline until = TEST_BOUND;
+    s->outcome = mproc_result_wait(s->single, until);
+    s->late = mproc_in_s(0).at_ns >= until.at_ns;
     return NULL;
 }
 
@@ -180,6 +183,7 @@ static void wait_for_one(struct sleepers *s, mproc_queue *gate)
     assert_ok(mproc_queue_put(gate, NULL, 0, MPROC_FOREVER));
     pthread_join(waiter, NULL);
     assert_ok(s->outcome);
+    assert_false(s->late); /* it looks once more when its time is over */
     mproc_result_free(s->single);
 }
 
