@@ -153,6 +153,28 @@ static void starts_may_fail_now_and_then(void **state)
 
 /* ---- in what state ---------------------------------------------------- */
 
+/* Killed while it has nothing to do, as it had for a while. */
+static void a_new_worker_was_not_idle_before(void **state)
+{
+    (void)state;
+    mproc_pool *p = pool_of(1);
+    mproc_worker_info info;
+    assert_ok(mproc_pool_apply(p, &(mproc_call){.fn = does_nothing}, NULL, 0,
+                               TEST_BOUND));
+    usleep(300000);
+    assert_int_equal(mproc_pool_worker_stats(p, &info, 1), 1);
+    assert_true(info.idle_s > 0.1);
+    int64_t before = mproc_in_s(0).at_ns;
+    assert_int_equal(kill(info.pid, SIGKILL), 0);
+    await_workers(p, 1, 1);
+    assert_ok(mproc_pool_apply(p, &(mproc_call){.fn = does_nothing}, NULL, 0,
+                               TEST_BOUND));
+    assert_int_equal(mproc_pool_worker_stats(p, &info, 1), 1);
+    double since = (double)(mproc_in_s(0).at_ns - before) / 1e9;
+    assert_true(info.idle_s + info.busy_s <= since);
+    end_of(p);
+}
+
 /* The time of the one before is not its own. */
 static void a_new_worker_has_done_nothing_yet(void **state)
 {
@@ -363,6 +385,7 @@ int main(void)
         CLEAN(a_thread_that_is_abandoned_is_replaced_once),
         CLEAN(starts_may_fail_now_and_then),
         CLEAN(a_new_worker_has_done_nothing_yet),
+        CLEAN(a_new_worker_was_not_idle_before),
         CLEAN(a_worker_that_begins_is_not_busy),
         CLEAN(replacing_workers_uses_nothing_up),
         CLEAN(a_worker_has_no_handler_for_children),
