@@ -30,6 +30,9 @@ void mpr_sleep_begin(struct mpr_sleep *sleep, mproc_deadline until)
     };
 }
 
+/* How often this thread has looked while it span. */
+static _Thread_local unsigned looks;
+
 /*
  * Where there are more who can run than CPUs, one that only looks keeps what it
  * looks for from being done: now and then it lets another run.
@@ -43,7 +46,7 @@ bool mpr_sleep_spin(struct mpr_sleep *sleep)
     if (sleep->spin_end_ns == 0) {
         sleep->spin_end_ns = mpr_family->cpus > 1 ? now + SPIN_US * 1000 : now;
     }
-    if (sleep->looks++ % 2 != 0) {
+    if (++looks % 3 == 0) {
         mpr_os_yield();
     } else {
         for (int i = 0; i < 8; i++) {

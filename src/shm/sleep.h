@@ -50,7 +50,6 @@ struct mpr_sleep {
     uint32_t deaths;     /* those known at the last try */
     int64_t deep_at_ns;  /* end of the first stage; 0: not slept yet */
     int64_t spin_end_ns; /* 0: has not begun to spin */
-    unsigned looks;      /* while it span */
 };
 
 void mpr_sleep_begin(struct mpr_sleep *sleep, mproc_deadline until);
