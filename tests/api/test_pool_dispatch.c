@@ -311,6 +311,69 @@ static void items_that_never_ran_are_dispatched(void **state)
     }
 }
 
+/* Nor does its flag stay up. */
+static void a_cancelled_batch_is_forgotten_once_it_is_told(void **state)
+{
+    (void)state;
+    enum { ITEMS = 100 };
+    mproc_pool *p = manual_pool(1);
+    mproc_queue *gate = queue(), *in[ITEMS];
+    struct seen seen = nothing_seen();
+    mproc_result *r;
+    for (int i = 0; i < ITEMS; i++) {
+        in[i] = gate;
+    }
+    mproc_batch b = {.fn = waits_for,
+                     .in = in,
+                     .in_size = sizeof *in,
+                     .count = ITEMS,
+                     .chunk = 1,
+                     .window = 2,
+                     .on_item = see,
+                     .user = &seen};
+    assert_ok(mproc_pool_map_async(p, &b, &r));
+    assert_ok(mproc_result_cancel(r));
+    while (!mproc_result_ready(r)) {
+        assert_true(readable(p, 30000));
+        mproc_pool_dispatch(p, MPROC_NOWAIT);
+    }
+    assert_int_equal(seen.bad, ITEMS);
+    mproc_result_free(r);
+    expect_quiet(p);
+    end_of(p);
+    mproc_queue_free(gate);
+}
+
+/* Nobody is to be told of these. */
+static void a_batch_without_callbacks_ends_without_dispatch(void **state)
+{
+    (void)state;
+    enum { ITEMS = 200 };
+    mproc_pool *p = manual_pool(2);
+    mproc_queue *gate = queue(), *in[ITEMS];
+    int status[ITEMS];
+    mproc_result *r;
+    for (int i = 0; i < ITEMS; i++) {
+        in[i] = gate;
+    }
+    mproc_batch b = {.fn = waits_for,
+                     .in = in,
+                     .in_size = sizeof *in,
+                     .count = ITEMS,
+                     .chunk = 3,
+                     .window = 9,
+                     .status = status};
+    assert_ok(mproc_pool_map_async(p, &b, &r));
+    assert_ok(mproc_result_cancel(r));
+    assert_ok(mproc_result_wait(r, TEST_BOUND));
+    for (int i = 0; i < ITEMS; i++) {
+        assert_err(status[i], MPROC_ECANCELED);
+    }
+    mproc_result_free(r);
+    end_of(p);
+    mproc_queue_free(gate);
+}
+
 static void iterations_need_no_dispatch(void **state)
 {
     (void)state;
@@ -862,6 +925,8 @@ int main(void)
         CLEAN(join_map_and_apply_dispatch_too),
         CLEAN(items_of_a_batch_are_dispatched),
         CLEAN(items_that_never_ran_are_dispatched),
+        CLEAN(a_cancelled_batch_is_forgotten_once_it_is_told),
+        CLEAN(a_batch_without_callbacks_ends_without_dispatch),
         CLEAN(iterations_need_no_dispatch),
         CLEAN(room_comes_by_dispatching),
         CLEAN(a_callback_may_do_all_but_wait),
