@@ -211,6 +211,19 @@ static void long_times_have_hours(void **state)
     assert_int_equal(strcspn(bar + 1, "]"), 40); /* however wide it is */
 }
 
+/* What nobody lives to see is not told. */
+static void longer_times_are_left_out(void **state)
+{
+    (void)state;
+    char *text = shown_by(ends_some, (mproc_progress){.total = SIZE_MAX}, 200);
+    if (text == NULL) {
+        skip();
+    }
+    struct drawings d = drawings_in(text);
+    assert_non_null(strstr(d.last, ", 1 failed,  left"));
+    assert_null(strchr(d.last, ':'));
+}
+
 static int ends_half(void *arg)
 {
     struct run *run = arg;
@@ -299,6 +312,7 @@ int main(void)
         CLEAN(a_line_is_drawn_on_a_terminal),
         CLEAN(a_narrow_terminal_is_not_overrun),
         CLEAN(long_times_have_hours),
+        CLEAN(longer_times_are_left_out),
         CLEAN(the_time_left_is_that_of_the_rest),
         CLEAN(more_items_than_were_said_spoil_nothing),
         CLEAN(items_that_nobody_counted_are_shown_as_many),

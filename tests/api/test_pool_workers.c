@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 
@@ -116,6 +117,34 @@ static void a_thread_that_is_abandoned_is_replaced_once(void **state)
         usleep(10000);
     }
     usleep(20000); /* it gives back what it had */
+}
+
+static void *resizes(void *user)
+{
+    for (size_t i = 0; i < 60; i++) {
+        assert_ok(mproc_pool_resize(user, 1 + i % 4));
+    }
+    return NULL;
+}
+
+/* The last one counts; none waits for an answer to an earlier one. */
+static void threads_may_resize_at_a_time(void **state)
+{
+    (void)state;
+    enum { THREADS = 4 };
+    mproc_pool *p = pool_of(1);
+    pthread_t thread[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        pthread_create(&thread[i], NULL, resizes, p);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(thread[i], NULL);
+    }
+    for (int i = 0; i < 3000 && stats_of(p).workers != 4; i++) {
+        usleep(10000);
+    }
+    assert_int_equal(stats_of(p).workers, 4);
+    end_of(p);
 }
 
 /* ---- starts that fail ------------------------------------------------- */
@@ -383,6 +412,7 @@ int main(void)
         CLEAN(only_workers_that_ended_are_replaced),
         CLEAN(nobody_replaces_what_terminate_ends),
         CLEAN(a_thread_that_is_abandoned_is_replaced_once),
+        CLEAN(threads_may_resize_at_a_time),
         CLEAN(starts_may_fail_now_and_then),
         CLEAN(a_new_worker_has_done_nothing_yet),
         CLEAN(a_new_worker_was_not_idle_before),
