@@ -84,6 +84,12 @@ static void be_ready(void *ctx)
     atomic_store(&row(VICTIM)->id, mpr_self_id());
 }
 
+static void work_as_other(void)
+{
+    atomic_store(&row(OTHER)->id, mpr_self_id());
+    mpr_worker_work(pool, self, row(OTHER));
+}
+
 static int work_once(void *ctx)
 {
     (void)ctx;
@@ -174,7 +180,7 @@ static const char *take_over(void *ctx)
     bury();
     mpr_log_close(&pool->todo, self);
     pool->max_tasks = 0;
-    mpr_worker_work(pool, self, row(OTHER));
+    work_as_other();
     collect();
     return NULL;
 }
@@ -242,7 +248,7 @@ static int work_on(void *ctx)
     (void)ctx;
     mpr_self(&self);
     while (!mpr_log_closed(&pool->todo)) {
-        mpr_worker_work(pool, self, row(OTHER));
+        work_as_other();
     }
     return 0;
 }
