@@ -339,6 +339,47 @@ static void a_pool_holds_no_pipe_open(void **state)
     end_of(p);
 }
 
+struct maker {
+    mproc_queue *here;
+    bool manual;
+};
+
+/* Nobody in it sleeps in a call of the library, or works for the pool. */
+static int makes_an_idle_pool(void *arg)
+{
+    enum { WORKERS = 3 };
+    const struct maker *maker = arg;
+    pid_t pids[WORKERS];
+    mproc_pool *p = pool_with((mproc_pool_opts){
+        .workers = WORKERS, .manual_dispatch = maker->manual});
+    assert_ok(mproc_pool_apply(p, &(mproc_call){.fn = does_nothing}, NULL, 0,
+                               TEST_BOUND));
+    assert_int_equal(mproc_pool_worker_pids(p, pids, WORKERS), WORKERS);
+    assert_ok(mproc_queue_put(maker->here, pids, sizeof pids, MPROC_FOREVER));
+    while (pause() != 0) {
+    }
+    return 0;
+}
+
+/* It may be a worker whom the kernel wakes, and not who keeps them. */
+static void idle_workers_end_with_an_idle_maker(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        struct maker maker = {queue(), i % 2};
+        pid_t pids[3], pid = test_fork(makes_an_idle_pool, &maker);
+        assert_ok(
+            mproc_queue_get(maker.here, pids, sizeof pids, NULL, TEST_BOUND));
+        usleep(20000);
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        assert_int_equal(test_wait_exit(pid), -SIGKILL);
+        for (int k = 0; k < 3; k++) {
+            expect_gone(pids[k]);
+        }
+        mproc_queue_free(maker.here);
+    }
+}
+
 /* ---- when they are ended ---------------------------------------------- */
 
 /* As a terminal sends it to all of them. */
@@ -420,6 +461,7 @@ int main(void)
         CLEAN(replacing_workers_uses_nothing_up),
         CLEAN(a_worker_has_no_handler_for_children),
         CLEAN(a_pool_holds_no_pipe_open),
+        CLEAN(idle_workers_end_with_an_idle_maker),
         CLEAN(interrupts_end_nobody),
         CLEAN(the_grace_may_be_for_ever),
     };
