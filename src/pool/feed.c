@@ -298,7 +298,7 @@ static bool may_end_rest(mproc_pool *pool, struct mpr_batch_state *batch,
 {
     mpr_pool_lock();
     bool calls = mpr_pool_is_manual(pool) && batch->is.on_item != NULL &&
-                 batch->sent < batch->count && !batch->forgotten;
+                 batch->sent < batch->count;
     if (calls) {
         batch->stop = stop;
         batch->untold = true;

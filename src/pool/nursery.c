@@ -40,6 +40,7 @@ static void keep(struct mpr_keeper *k)
     mproc_pool *pool = k->pool;
     for (;;) {
         struct mpr_sleep sleep;
+        mpr_sleep_begin(&sleep, MPROC_FOREVER); /* deaths from here on end it */
         uint32_t seen = mpr_bell_watch(&pool->to_nursery);
         if (mpr_id_is_dead(pool->maker)) {
             mpr_keeper_end_all(k);
@@ -52,7 +53,7 @@ static void keep(struct mpr_keeper *k)
         if (next == MPR_KEEPER_OVER) {
             return;
         }
-        mpr_sleep_begin(&sleep, mproc_deadline_at_(next));
+        sleep.until = mproc_deadline_at_(next);
         sleep.deep = true;
         mpr_sleep_on(&sleep, &pool->to_nursery, seen);
     }

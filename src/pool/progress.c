@@ -62,7 +62,7 @@ static void print_bar(char text[LINE], const mproc_progress *p, size_t columns)
     }
     width = width < BAR ? width : BAR;
     double part = (double)p->done / (double)p->total;
-    size_t full = part < 1 ? (size_t)(part * (double)width) : width;
+    size_t full = (size_t)(part * (double)width);
     size_t at = 0;
     text[at++] = '[';
     for (size_t i = 0; i < width; i++) {

@@ -121,22 +121,27 @@ void mpr_pool_end_orphans(const mproc_pool *pool)
     }
 }
 
-static void tell_of_orphans(struct mpr_object *object, void *unused)
+static void tell_of_orphans(struct mpr_object *object, void *dead)
 {
-    (void)unused;
-    mpr_id nursery = atomic_load(&((mproc_pool *)object)->nursery);
+    mproc_pool *pool = (mproc_pool *)object;
+    mpr_id nursery = atomic_load(&pool->nursery);
     if (nursery == 0 || mpr_id_is_dead(nursery)) {
         mpr_deaths_tell();
     }
+    if (pool->maker == *(mpr_id *)dead) {
+        mpr_bell_ring(&pool->to_nursery, INT_MAX);
+    }
 }
 
-/* A worker's death is its nursery's affair, and only without one that of all:
- * else the deaths of thousands would each wake thousands. */
+/*
+ * A worker's death is its nursery's affair, and only without one that of all:
+ * else the deaths of thousands would each wake thousands. A maker's death is
+ * its nursery's too, and it may be that nobody else is to be told of it.
+ */
 static void reap(struct mpr_thread *self, mpr_id dead)
 {
     (void)self;
-    (void)dead;
-    mpr_object_each(MPR_POOL, tell_of_orphans, NULL);
+    mpr_object_each(MPR_POOL, tell_of_orphans, &dead);
 }
 
 __attribute__((constructor)) static void hook_deaths(void)

@@ -18,6 +18,14 @@ static int waits_for(const void *arg, size_t size, mproc_reply *reply)
     return event != NULL ? mproc_event_wait(event, MPROC_FOREVER) : 0;
 }
 
+static int nothing(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg;
+    (void)size;
+    (void)reply;
+    return 0;
+}
+
 static mproc_event *event(void)
 {
     mproc_event *e;
@@ -186,6 +194,54 @@ static void all_hear_of_the_room_of_a_chunk(void **state)
     }
 }
 
+static atomic_bool over;
+
+static void *takes_room(void *user)
+{
+    struct wait *wait = user;
+    mproc_call call = {.fn = nothing};
+    while (!over) {
+        assert_ok(mproc_pool_apply_async(wait->p, &call, NULL, TEST_BOUND));
+    }
+    return NULL;
+}
+
+/* Others take it between the look and the step. */
+static void a_map_shares_the_room_with_tasks(void **state)
+{
+    (void)state;
+    enum { THREADS = 3, COUNT = 2000 };
+    mproc_pool *p = pool_with_room(3);
+    struct wait wait[THREADS];
+    int *in = calloc(COUNT, sizeof *in), *out = calloc(COUNT, sizeof *out);
+    mproc_batch b = {.fn = squares,
+                     .in = in,
+                     .in_size = sizeof *in,
+                     .count = COUNT,
+                     .out = out,
+                     .out_size = sizeof *out,
+                     .chunk = 2};
+    over = false;
+    for (int i = 0; i < THREADS; i++) {
+        wait[i] = (struct wait){.p = p};
+        begin(&wait[i], takes_room);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        in[i] = i;
+    }
+    assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
+    over = true;
+    for (int i = 0; i < THREADS; i++) {
+        end(&wait[i]);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        assert_int_equal(out[i], i * i);
+    }
+    end_of(p);
+    free(in);
+    free(out);
+}
+
 /* ---- how much at a time ----------------------------------------------- */
 
 /* Without a window there is work for each worker, however large its chunks. */
@@ -338,14 +394,6 @@ static int next_large(void *user, const void **item, size_t *size)
     return 0;
 }
 
-static int nothing(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)arg;
-    (void)size;
-    (void)reply;
-    return 0;
-}
-
 static void *frees(void *user)
 {
     struct wait *wait = user;
@@ -386,6 +434,7 @@ int main(void)
         CLEAN(next_may_take_the_room_of_its_items),
         CLEAN(who_waits_for_more_room_sleeps),
         CLEAN(all_hear_of_the_room_of_a_chunk),
+        CLEAN(a_map_shares_the_room_with_tasks),
         CLEAN(the_chosen_window_has_room_for_chunks),
         CLEAN(who_waits_for_room_hears_that_the_pool_ends),
         CLEAN(a_join_waits_for_another_threads_iterator),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Pools where the shared heap is small, or full. */
-#include "pool_support.h"
+#include "pool_tasks.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -244,6 +244,103 @@ static void a_full_heap_breaks_nothing(void **state)
     end_of(p);
 }
 
+static int waits_for_event(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)size;
+    (void)reply;
+    return mproc_event_wait(*(mproc_event *const *)arg, MPROC_FOREVER);
+}
+
+/* Tasks that wait for each other's end. Returns how many there was room for. */
+static int send_until_full(mproc_pool *p, mproc_event *gate, int most)
+{
+    mproc_call call = {.fn = waits_for_event, MPROC_ARG(gate)};
+    int err = 0, count = 0;
+    for (; count < most && err == 0; count += err == 0) {
+        err = mproc_pool_apply_async(p, &call, NULL, TEST_BOUND);
+    }
+    assert_true(err == 0 || err == MPROC_ENOMEM);
+    return count;
+}
+
+static void await_tasks(mproc_pool *p, size_t done)
+{
+    mproc_pool_info info = {.done = 0};
+    for (int i = 0; i < 30000 && info.done < done; i++) {
+        usleep(1000);
+        assert_ok(mproc_pool_stats(p, &info));
+    }
+    assert_int_equal(info.done, done);
+    assert_int_equal(info.queued + info.running, 0);
+}
+
+/* There are records for the tasks, from before, but no room to queue them. */
+static void what_cannot_be_queued_is_refused(void **state)
+{
+    (void)state;
+    enum { TASKS = 3000, SMALL = 64 };
+    mproc_pool *p = pool_of(1);
+    mproc_event *gate[2];
+    char in = 0;
+    mproc_batch b = {
+        .fn = squares, .in = &in, .in_size = 1, .count = 1, .chunk = 1};
+    mproc_iter *it;
+    mproc_result *r = NULL;
+    for (int i = 0; i < 2; i++) {
+        assert_ok(mproc_event_new(&gate[i]));
+    }
+    assert_int_equal(send_until_full(p, gate[0], TASKS), TASKS);
+    assert_ok(mproc_event_set(gate[0]));
+    await_tasks(p, TASKS);
+    void *reserve[SMALL];
+    for (int i = 0; i < SMALL; i++) {
+        reserve[i] = mproc_alloc(64 * (size_t)(i % 16 + 1));
+        assert_non_null(reserve[i]);
+    }
+    int count = take_all(), sent = send_until_full(p, gate[1], TASKS);
+    assert_in_range(sent, 1, TASKS - 1);
+    for (int i = 0; i < SMALL; i++) {
+        mproc_free(reserve[i]); /* nothing large comes of these */
+    }
+    assert_err(mproc_pool_map_async(p, &b, &r), MPROC_ENOMEM);
+    assert_null(r);
+    assert_ok(mproc_pool_imap(p, &b, &it));
+    assert_err(mproc_iter_next(it, NULL, TEST_BOUND), MPROC_ENOMEM);
+    mproc_iter_free(it);
+    for (int i = 0; i < count; i++) {
+        mproc_free(hoard[i]);
+    }
+    assert_ok(mproc_event_set(gate[1]));
+    await_tasks(p, (size_t)(TASKS + sent));
+    expect_works(p);
+    end_of(p);
+    for (int i = 0; i < 2; i++) {
+        mproc_event_free(gate[i]);
+    }
+}
+
+/* Chosen chunks do not grow beyond what a small heap can hold. */
+static void chosen_chunks_stay_small(void **state)
+{
+    (void)state;
+    enum { FREE = 10 << 20, SIZE = 64 << 10, COUNT = 2000 };
+    mproc_pool *p = pool_of(1);
+    char *in = calloc(COUNT, SIZE);
+    int count = take_all(), freed = 0;
+    while (freed < count && freed < FREE / SIZE) {
+        mproc_free(hoard[freed++]);
+    }
+    mproc_batch b = {
+        .fn = does_nothing, .in = in, .in_size = SIZE, .count = COUNT};
+    assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
+    while (freed < count) {
+        mproc_free(hoard[freed++]);
+    }
+    free(in);
+    expect_works(p);
+    end_of(p);
+}
+
 static _Atomic int come, leave;
 
 static int waits(const void *arg, size_t size, mproc_reply *reply)
@@ -297,6 +394,8 @@ int main(void)
         CLEAN(an_iteration_waits_for_memory),
         CLEAN(the_outcome_before_gives_its_memory_to_the_next),
         CLEAN(what_never_fits_is_refused),
+        CLEAN(what_cannot_be_queued_is_refused),
+        CLEAN(chosen_chunks_stay_small),
         CLEAN(a_thread_over_its_time_is_abandoned_later),
     };
     mproc_configure(&(mproc_config){.heap_max = HEAP});

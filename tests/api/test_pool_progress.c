@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -94,14 +95,20 @@ static int terminal(int *master, unsigned short columns)
 }
 
 /* What a run shows on a terminal of that width; NULL: there is none. */
-static char *shown(mproc_progress line, unsigned short columns)
+static char *shown_by(int (*fn)(void *), mproc_progress line,
+                      unsigned short columns)
 {
     int master, slave = terminal(&master, columns);
     if (slave < 0) {
         return NULL;
     }
     struct run run = {line, slave};
-    return written_by(test_fork(maps_to, &run), master, slave);
+    return written_by(test_fork(fn, &run), master, slave);
+}
+
+static char *shown(mproc_progress line, unsigned short columns)
+{
+    return shown_by(maps_to, line, columns);
 }
 
 /* Each drawing: where the last begins, and the widest's columns. */
@@ -144,6 +151,7 @@ static void a_line_is_drawn_on_a_terminal(void **state)
     assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
     assert_non_null(strstr(text, ">"));
     assert_non_null(strstr(text, " left\033[K\r"));
+    assert_null(strstr(d.last, "left"));
 }
 
 static void a_narrow_terminal_is_not_overrun(void **state)
@@ -156,6 +164,122 @@ static void a_narrow_terminal_is_not_overrun(void **state)
             skip();
         }
         assert_true(drawings_in(text).widest < columns);
+        const char *bar = strchr(text, '[');
+        while (bar != NULL && bar > text && bar[-1] == '\033') {
+            bar = strchr(bar + 1, '[');
+        }
+        assert_true(bar == NULL || strcspn(bar + 1, "]") >= 5);
+    }
+}
+
+/* Items that end as the test has it, without a pool. */
+static void end_items(mproc_progress *line, size_t until, int status)
+{
+    const mproc_outcome outcome = {.status = status, .error = ""};
+    while (line->done < until) {
+        mproc_progress_line(&outcome, line);
+    }
+}
+
+static int ends_some(void *arg)
+{
+    struct run *run = arg;
+    mproc_progress *line = &run->line;
+    dup2(run->fd, STDERR_FILENO);
+    end_items(line, 1, MPROC_OK);
+    usleep(150000);
+    end_items(line, 10, MPROC_EOVERTIME);
+    return line->done == 10 && line->failed == 9 ? 0 : 1;
+}
+
+/* Two of so many have taken 0.15 s: the others will take four hours. */
+static void long_times_have_hours(void **state)
+{
+    (void)state;
+    char *text = shown_by(ends_some, (mproc_progress){.total = 200000}, 200);
+    if (text == NULL) {
+        skip();
+    }
+    struct drawings d = drawings_in(text);
+    const char *left = strstr(d.last, " left");
+    const char *first = strchr(d.last, ':');
+    assert_non_null(left);
+    assert_true(first != NULL && first + 6 == left && first[3] == ':');
+    assert_non_null(strstr(d.last, "0% 2/200000, 1 failed, "));
+    const char *bar = strchr(d.last, '[');
+    assert_non_null(bar);
+    assert_int_equal(strcspn(bar + 1, "]"), 40); /* however wide it is */
+}
+
+/* What nobody lives to see is not told. */
+static void longer_times_are_left_out(void **state)
+{
+    (void)state;
+    char *text = shown_by(ends_some, (mproc_progress){.total = SIZE_MAX}, 200);
+    if (text == NULL) {
+        skip();
+    }
+    struct drawings d = drawings_in(text);
+    assert_non_null(strstr(d.last, ", 1 failed,  left"));
+    assert_null(strchr(d.last, ':'));
+}
+
+static int ends_half(void *arg)
+{
+    struct run *run = arg;
+    dup2(run->fd, STDERR_FILENO);
+    end_items(&run->line, 1, MPROC_OK);
+    usleep(2000000);
+    end_items(&run->line, run->line.total / 2, MPROC_OK);
+    return 0;
+}
+
+/* Half of it has taken two seconds: as long as the other half will take. */
+static void the_time_left_is_that_of_the_rest(void **state)
+{
+    (void)state;
+    int minutes = -1, seconds = -1;
+    double begun = now_s();
+    char *text = shown_by(ends_half, (mproc_progress){.total = 4}, WIDTH);
+    double took = now_s() - begun;
+    if (text == NULL) {
+        skip();
+    }
+    const char *at = strstr(drawings_in(text).last, "2/4, ");
+    assert_non_null(at);
+    assert_int_equal(sscanf(at, "2/4, %d:%d left", &minutes, &seconds), 2);
+    assert_in_range(minutes * 60 + seconds, 2, (int)(took + 0.5));
+}
+
+/* There may be more than was said; nothing else is written then. */
+static int ends_too_many(void *arg)
+{
+    struct run *run = arg;
+    dup2(run->fd, STDERR_FILENO);
+    end_items(&run->line, 4, MPROC_OK);
+    usleep(150000);
+    end_items(&run->line, 9, MPROC_OK);
+    mproc_progress_line(NULL, &run->line);
+    mproc_progress_line(&(mproc_outcome){0}, NULL);
+    return 0;
+}
+
+static void more_items_than_were_said_spoil_nothing(void **state)
+{
+    (void)state;
+    char label[400];
+    memset(label, 'x', sizeof label - 1);
+    label[sizeof label - 1] = '\0';
+    for (unsigned short columns = 20; columns <= 1000; columns += 70) {
+        char *text = shown_by(
+            ends_too_many,
+            (mproc_progress){.total = 4, .label = columns % 40 ? label : NULL},
+            columns);
+        if (text == NULL) {
+            skip();
+        }
+        assert_true(drawings_in(text).widest < columns);
+        assert_true(drawings_in(text).count >= 1);
     }
 }
 
@@ -187,6 +311,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CLEAN(a_line_is_drawn_on_a_terminal),
         CLEAN(a_narrow_terminal_is_not_overrun),
+        CLEAN(long_times_have_hours),
+        CLEAN(longer_times_are_left_out),
+        CLEAN(the_time_left_is_that_of_the_rest),
+        CLEAN(more_items_than_were_said_spoil_nothing),
         CLEAN(items_that_nobody_counted_are_shown_as_many),
         CLEAN(nothing_is_drawn_elsewhere),
     };

@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 
@@ -116,6 +117,34 @@ static void a_thread_that_is_abandoned_is_replaced_once(void **state)
         usleep(10000);
     }
     usleep(20000); /* it gives back what it had */
+}
+
+static void *resizes(void *user)
+{
+    for (size_t i = 0; i < 60; i++) {
+        assert_ok(mproc_pool_resize(user, 1 + i % 4));
+    }
+    return NULL;
+}
+
+/* The last one counts; none waits for an answer to an earlier one. */
+static void threads_may_resize_at_a_time(void **state)
+{
+    (void)state;
+    enum { THREADS = 4 };
+    mproc_pool *p = pool_of(1);
+    pthread_t thread[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        pthread_create(&thread[i], NULL, resizes, p);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(thread[i], NULL);
+    }
+    for (int i = 0; i < 3000 && stats_of(p).workers != 4; i++) {
+        usleep(10000);
+    }
+    assert_int_equal(stats_of(p).workers, 4);
+    end_of(p);
 }
 
 /* ---- starts that fail ------------------------------------------------- */
@@ -310,6 +339,47 @@ static void a_pool_holds_no_pipe_open(void **state)
     end_of(p);
 }
 
+struct maker {
+    mproc_queue *here;
+    bool manual;
+};
+
+/* Nobody in it sleeps in a call of the library, or works for the pool. */
+static int makes_an_idle_pool(void *arg)
+{
+    enum { WORKERS = 3 };
+    const struct maker *maker = arg;
+    pid_t pids[WORKERS];
+    mproc_pool *p = pool_with((mproc_pool_opts){
+        .workers = WORKERS, .manual_dispatch = maker->manual});
+    assert_ok(mproc_pool_apply(p, &(mproc_call){.fn = does_nothing}, NULL, 0,
+                               TEST_BOUND));
+    assert_int_equal(mproc_pool_worker_pids(p, pids, WORKERS), WORKERS);
+    assert_ok(mproc_queue_put(maker->here, pids, sizeof pids, MPROC_FOREVER));
+    while (pause() != 0) {
+    }
+    return 0;
+}
+
+/* It may be a worker whom the kernel wakes, and not who keeps them. */
+static void idle_workers_end_with_an_idle_maker(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        struct maker maker = {queue(), i % 2};
+        pid_t pids[3], pid = test_fork(makes_an_idle_pool, &maker);
+        assert_ok(
+            mproc_queue_get(maker.here, pids, sizeof pids, NULL, TEST_BOUND));
+        usleep(20000);
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        assert_int_equal(test_wait_exit(pid), -SIGKILL);
+        for (int k = 0; k < 3; k++) {
+            expect_gone(pids[k]);
+        }
+        mproc_queue_free(maker.here);
+    }
+}
+
 /* ---- when they are ended ---------------------------------------------- */
 
 /* As a terminal sends it to all of them. */
@@ -383,6 +453,7 @@ int main(void)
         CLEAN(only_workers_that_ended_are_replaced),
         CLEAN(nobody_replaces_what_terminate_ends),
         CLEAN(a_thread_that_is_abandoned_is_replaced_once),
+        CLEAN(threads_may_resize_at_a_time),
         CLEAN(starts_may_fail_now_and_then),
         CLEAN(a_new_worker_has_done_nothing_yet),
         CLEAN(a_new_worker_was_not_idle_before),
@@ -390,6 +461,7 @@ int main(void)
         CLEAN(replacing_workers_uses_nothing_up),
         CLEAN(a_worker_has_no_handler_for_children),
         CLEAN(a_pool_holds_no_pipe_open),
+        CLEAN(idle_workers_end_with_an_idle_maker),
         CLEAN(interrupts_end_nobody),
         CLEAN(the_grace_may_be_for_ever),
     };
