@@ -135,6 +135,31 @@ static void a_chunk_ends_with_its_last_item(void **state)
     end(&s, r);
 }
 
+/* Its worker died between the last item and the task's end. */
+static void nothing_is_lost_behind_the_last_item(void **state)
+{
+    (void)state;
+    struct scene s;
+    begin(&s, 0);
+    mproc_result *r = map(&s);
+    struct mpr_chunk *chunk = mpr_task_chunk(take(&s, 0)->task);
+    for (int i = 0; i < ITEMS; i++) {
+        int reply = in[i] + 1;
+        memcpy(chunk->out + (size_t)i * sizeof reply, &reply, sizeof reply);
+        chunk->status[i] = MPROC_OK;
+    }
+    int *behind = &chunk->status[ITEMS];
+    assert_true((char *)(behind + 1) <=
+                (char *)chunk + mpr_heap_block_size(chunk));
+    *behind = MPR_ITEM_PENDING;
+    atomic_store(&chunk->at, ITEMS);
+    settle(&s, 0);
+    assert_int_equal(*behind, MPR_ITEM_PENDING);
+    collect(&s);
+    expect_items((int[]){MPROC_OK, MPROC_OK, MPROC_OK});
+    end(&s, r);
+}
+
 /* It may be lost once, but not twice. */
 static void a_loss_is_counted_once(void **state)
 {
@@ -162,13 +187,78 @@ static void a_loss_is_counted_once(void **state)
     }
 }
 
+/* Its record is another task's by now, and is queued. */
+static void what_ended_before_is_nobodys_loss(void **state)
+{
+    (void)state;
+    struct scene s;
+    mproc_result *first, *second;
+    begin(&s, 0);
+    mproc_call call = {.fn = add_one, MPROC_ARG(in)};
+    assert_ok(mproc_pool_apply_async(s.p, &call, &first, MPROC_NOWAIT));
+    mpr_worker_work(s.p, s.self, row(&s, 0));
+    collect(&s);
+    assert_true(mproc_result_successful(first));
+    struct mpr_task *task = row(&s, 0)->current.task;
+    s.p->mine->free_tasks = NULL;
+    assert_ok(mproc_pool_apply_async(s.p, &call, &second, MPROC_NOWAIT));
+    assert_ptr_equal(second->entry.task, task);
+    settle(&s, 0);
+    assert_int_equal(mpr_pool_queued(s.p), 1);
+    work(&s);
+    assert_true(mproc_result_successful(second));
+    mproc_result_free(first);
+    end(&s, second);
+}
+
+/* As where there is no memory for it. */
+static void what_cannot_be_queued_again_ends(void **state)
+{
+    (void)state;
+    struct scene s;
+    mproc_result *r;
+    begin(&s, 1);
+    mproc_call call = {.fn = add_one, MPROC_ARG(in)};
+    assert_ok(mproc_pool_apply_async(s.p, &call, &r, MPROC_NOWAIT));
+    take(&s, 0);
+    mpr_log_close(&s.p->todo, s.self);
+    settle(&s, 0);
+    collect(&s);
+    assert_true(mproc_result_ready(r));
+    assert_err(mproc_result_outcome(r)->status, MPROC_EBROKEN);
+    end(&s, r);
+}
+
+/* The same, but who settles dies before it tells of that. */
+static void nor_does_it_end_untold(void **state)
+{
+    (void)state;
+    struct scene s;
+    mproc_result *r;
+    begin(&s, 1);
+    mproc_call call = {.fn = add_one, MPROC_ARG(in)};
+    assert_ok(mproc_pool_apply_async(s.p, &call, &r, MPROC_NOWAIT));
+    struct mpr_entry *entry = take(&s, 0);
+    atomic_store(&entry->task->word,
+                 mpr_task_word_by(entry, 0, MPR_TASK_UNSERVED));
+    settle(&s, 0);
+    collect(&s);
+    assert_true(mproc_result_ready(r));
+    assert_err(mproc_result_outcome(r)->status, MPROC_EBROKEN);
+    end(&s, r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_item_is_lost_once),
         cmocka_unit_test(an_item_that_has_ended_is_not_lost),
         cmocka_unit_test(a_chunk_ends_with_its_last_item),
+        cmocka_unit_test(nothing_is_lost_behind_the_last_item),
         cmocka_unit_test(a_loss_is_counted_once),
+        cmocka_unit_test(what_ended_before_is_nobodys_loss),
+        cmocka_unit_test(what_cannot_be_queued_again_ends),
+        cmocka_unit_test(nor_does_it_end_untold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
