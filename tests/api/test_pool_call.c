@@ -135,6 +135,46 @@ static void arguments_lie_apart(void **state)
     mproc_queue_free(gate);
 }
 
+/* ---- replies ---------------------------------------------------------- */
+
+/* An odd number has a square. */
+static int squares_odd(const void *arg, size_t size, mproc_reply *reply)
+{
+    return *(const int *)arg % 2 != 0 ? squares(arg, size, reply) : 0;
+}
+
+/* What the same worker has said before is not its reply. */
+static void who_says_nothing_has_no_reply(void **state)
+{
+    (void)state;
+    const int in[] = {1, 2, 3};
+    int out[3], status[3];
+    mproc_pool *p = pool_of(1);
+    for (int i = 0; i < 3; i++) {
+        mproc_result *r =
+            sent(p, (mproc_call){.fn = squares_odd, MPROC_ARG(in[i])});
+        assert_ok(mproc_result_wait(r, TEST_BOUND));
+        const mproc_outcome *o = mproc_result_outcome(r);
+        assert_ok(o->status);
+        assert_int_equal(o->size, in[i] % 2 != 0 ? sizeof(int) : 0);
+        assert_non_null(o->data);
+        mproc_result_free(r);
+    }
+    mproc_batch b = {.fn = squares_odd,
+                     .in = in,
+                     .in_size = sizeof *in,
+                     .count = 3,
+                     .out = out,
+                     .out_size = sizeof *out,
+                     .status = status,
+                     .chunk = 3};
+    assert_err(mproc_pool_map(p, &b, TEST_BOUND), MPROC_EMSGSIZE);
+    for (int i = 0; i < 3; i++) {
+        assert_err(status[i], in[i] % 2 != 0 ? MPROC_OK : MPROC_EMSGSIZE);
+    }
+    end_of(p);
+}
+
 /* ---- refusals --------------------------------------------------------- */
 
 static void what_is_refused_leaves_nothing(void **state)
@@ -155,6 +195,7 @@ int main(void)
         CLEAN(who_applies_is_called_back),
         CLEAN(a_cancelled_task_has_not_ended),
         CLEAN(arguments_lie_apart),
+        CLEAN(who_says_nothing_has_no_reply),
         CLEAN(what_is_refused_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
