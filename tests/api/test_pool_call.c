@@ -107,6 +107,19 @@ static int is_whole(const void *arg, size_t size, mproc_reply *reply)
     return strlen(arg) == size && strspn(arg, "x") == size ? 0 : -1;
 }
 
+enum { ITEM = 16 };
+
+/* Where such arguments were: each has its own NUL. */
+static void expect_whole_items(mproc_pool *p, const char *in, size_t count)
+{
+    mproc_batch b = {.fn = is_whole,
+                     .in = in,
+                     .in_size = ITEM,
+                     .count = count,
+                     .chunk = count};
+    assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
+}
+
 /* Whatever lies behind it, which is there before or comes after. */
 static void arguments_lie_apart(void **state)
 {
@@ -116,7 +129,7 @@ static void arguments_lie_apart(void **state)
     mproc_pool *p = pool_of(1);
     mproc_queue *gate = queue();
     memset(arg, 'x', sizeof arg);
-    for (size_t size = 16; size <= MOST; size += 16) {
+    for (size_t size = ITEM; size <= MOST; size += ITEM) {
         mproc_result *first =
             sent(p, (mproc_call){.fn = waits_for, MPROC_ARG(gate)});
         mproc_result *r[CALLS];
@@ -130,6 +143,7 @@ static void arguments_lie_apart(void **state)
             mproc_result_free(r[i]);
         }
         mproc_result_free(first);
+        expect_whole_items(p, arg, size / ITEM);
     }
     end_of(p);
     mproc_queue_free(gate);
@@ -172,6 +186,18 @@ static void who_says_nothing_has_no_reply(void **state)
     for (int i = 0; i < 3; i++) {
         assert_err(status[i], in[i] % 2 != 0 ? MPROC_OK : MPROC_EMSGSIZE);
     }
+    mproc_iter *it;
+    const mproc_outcome *o;
+    b.out = NULL;
+    b.status = NULL;
+    assert_ok(mproc_pool_imap(p, &b, &it));
+    for (int i = 0; i < 3; i++) {
+        assert_ok(mproc_iter_next(it, &o, TEST_BOUND));
+        assert_ok(o->status);
+        assert_int_equal(o->size, in[i] % 2 != 0 ? sizeof(int) : 0);
+        assert_memory_equal(o->data, &(int){in[i] * in[i]}, o->size);
+    }
+    mproc_iter_free(it);
     end_of(p);
 }
 
