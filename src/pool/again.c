@@ -44,6 +44,8 @@ bool mpr_batch_again(mproc_pool *pool, struct mpr_batch_state *batch,
         part->items = count;
         part->entry =
             (struct mpr_entry){entry->task, (uint32_t)entry->serial + 1};
+        /* not later: who cancels it makes this the `next` of what is told */
+        entry->task->limit_ns = mpr_pool_limit(batch->is.timeout_s);
         mpr_pool_accept(pool, count);
         mpr_batch_queue(pool, batch, part);
         batch->sent += count;
@@ -61,7 +63,6 @@ void mpr_batch_send_again(mproc_pool *pool, struct mpr_thread *self,
     if (task->reply != NULL) {
         mpr_worker_adopt(pool, self, task);
     }
-    task->limit_ns = mpr_pool_limit(batch->is.timeout_s);
     mpr_chunk_again(task->chunk, batch, part->first, part->items);
     task->chunk->part = part;
     mine->sending[mine->sendings++] = part->entry;
