@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Batches and iterations of pools whose callbacks are dispatched. */
+/* Batches, iterations and results of pools whose callbacks are dispatched. */
 #include "pool_loop.h"
 #include "pool_tasks.h"
 
@@ -268,6 +268,36 @@ static void a_freed_batch_is_touched_by_no_thread(void **state)
     free(large.out);
 }
 
+static void *opens_gate_soon(void *gate)
+{
+    usleep(50000); /* most likely somebody sleeps by then */
+    open_gate(gate, 1);
+    return NULL;
+}
+
+/* Nobody dies, so that is all who waits can hear. */
+static void waiting_for_many_hears_of_an_end(void **state)
+{
+    (void)state;
+    mproc_pool *p = manual_pool(1);
+    mproc_queue *gate = queue();
+    for (int i = 0; i < 5; i++) {
+        size_t ready;
+        pthread_t thread;
+        mproc_result *r =
+            sent(p, (mproc_call){.fn = waits_for, MPROC_ARG(gate)});
+        mproc_waitable what = mproc_waitable_result(r);
+        assert_int_equal(pthread_create(&thread, NULL, opens_gate_soon, gate),
+                         0);
+        assert_ok(mproc_wait(&what, 1, &ready, TEST_BOUND));
+        pthread_join(thread, NULL);
+        assert_true(mproc_result_successful(r));
+        mproc_result_free(r);
+    }
+    end_of(p);
+    mproc_queue_free(gate);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +307,7 @@ int main(void)
         CLEAN(a_batch_without_callbacks_ends_without_dispatch),
         CLEAN(iterations_need_no_dispatch),
         CLEAN(a_freed_batch_is_touched_by_no_thread),
+        CLEAN(waiting_for_many_hears_of_an_end),
     };
     return cmocka_run_group_tests_name("pool_loop", tests, NULL, NULL);
 }
