@@ -298,6 +298,38 @@ static void waiting_for_many_hears_of_an_end(void **state)
     mproc_queue_free(gate);
 }
 
+static void *waits_for_many(void *user)
+{
+    mproc_waitable what = mproc_waitable_result(*(mproc_result **)user);
+    static int err;
+    err = mproc_wait(&what, 1, NULL, TEST_BOUND);
+    return &err;
+}
+
+static void waiting_for_many_hears_that_one_is_freed(void **state)
+{
+    (void)state;
+    for (int manual = 0; manual < 2; manual++) {
+        mproc_pool *p = pool_with(
+            (mproc_pool_opts){.workers = 1, .manual_dispatch = manual});
+        mproc_queue *gate = queue();
+        mproc_result *r =
+            sent(p, (mproc_call){.fn = waits_for, MPROC_ARG(gate)});
+        pthread_t thread;
+        void *err;
+        mproc_deadline until = TEST_BOUND;
+        assert_int_equal(pthread_create(&thread, NULL, waits_for_many, &r), 0);
+        usleep(50000); /* most likely it sleeps by then */
+        mproc_result_free(r);
+        assert_int_equal(pthread_join(thread, &err), 0);
+        assert_err(*(int *)err, MPROC_EINVAL);
+        assert_true(mproc_in_s(0).at_ns < until.at_ns); /* it was told */
+        open_gate(gate, 1);
+        end_of(p);
+        mproc_queue_free(gate);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,6 +340,7 @@ int main(void)
         CLEAN(iterations_need_no_dispatch),
         CLEAN(a_freed_batch_is_touched_by_no_thread),
         CLEAN(waiting_for_many_hears_of_an_end),
+        CLEAN(waiting_for_many_hears_that_one_is_freed),
     };
     return cmocka_run_group_tests_name("pool_loop", tests, NULL, NULL);
 }
