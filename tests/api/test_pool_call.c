@@ -201,6 +201,44 @@ static void who_says_nothing_has_no_reply(void **state)
     end_of(p);
 }
 
+/* As many bytes as its argument says. */
+static int says_many(const void *arg, size_t size, mproc_reply *reply)
+{
+    size_t many = *(const size_t *)arg;
+    (void)size;
+    char *bytes = mproc_reply_reserve(reply, many);
+    if (bytes == NULL || bytes[many] != '\0') {
+        return -1;
+    }
+    memset(bytes, '7', many);
+    return 0;
+}
+
+/* Also none, and as many as there was room for up to the NUL. */
+static void replies_grow_from_nothing(void **state)
+{
+    (void)state;
+    const size_t in[] = {0, 1, 64, 65, 128, 129, 193};
+    enum { COUNT = sizeof in / sizeof *in };
+    char out[COUNT];
+    int status[COUNT];
+    mproc_pool *p = pool_of(1);
+    mproc_batch b = {.fn = says_many,
+                     .in = in,
+                     .in_size = sizeof *in,
+                     .count = COUNT,
+                     .out = out,
+                     .out_size = 1,
+                     .status = status,
+                     .chunk = COUNT};
+    assert_err(mproc_pool_map(p, &b, TEST_BOUND), MPROC_EMSGSIZE);
+    for (int i = 0; i < COUNT; i++) {
+        assert_err(status[i], in[i] == 1 ? MPROC_OK : MPROC_EMSGSIZE);
+    }
+    assert_int_equal(out[1], '7');
+    end_of(p);
+}
+
 /* ---- refusals --------------------------------------------------------- */
 
 static void what_is_refused_leaves_nothing(void **state)
@@ -222,6 +260,7 @@ int main(void)
         CLEAN(a_cancelled_task_has_not_ended),
         CLEAN(arguments_lie_apart),
         CLEAN(who_says_nothing_has_no_reply),
+        CLEAN(replies_grow_from_nothing),
         CLEAN(what_is_refused_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
