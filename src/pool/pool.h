@@ -375,8 +375,8 @@ struct mpr_pool_private;
  * `lookout` is 1 + the row of a worker that has nothing to do and looks for
  * tasks without sleeping, 0: none does. It sees the first one that comes, so
  * nobody is woken for that; once it does something else it has put 0 there and
- * then looks whether there are more. Of a dead one its keeper puts 0 there. One
- * that is stopped just then leaves that task to who comes next, or awaits it.
+ * then looks whether there are more. Of one that is dead or stopped the nursery
+ * puts 0 there and then wakes another.
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
  * `to_nursery`, `to_maker`, `to_workers`, `to_collector` and `room` are bells:
