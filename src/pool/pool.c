@@ -545,6 +545,9 @@ void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self)
     struct mpr_pool_private *mine = pool->mine;
     bool free_it = mine->has_collector && mine->free_at_end;
     struct mpr_os_thread collector = mine->collector;
+    if (pool->threads) {
+        mpr_threads_join(pool);
+    }
     atomic_store(&pool->ended, 1);
     mpr_pool_tell_maker(pool);
     if (mpr_pool_is_manual(pool)) {
