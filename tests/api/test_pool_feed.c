@@ -339,10 +339,17 @@ static int works_once(void *arg)
 
 static int leaves(const void *arg, size_t size, mproc_reply *reply)
 {
-    (void)arg;
-    (void)size;
-    (void)reply;
+    waits_for(arg, size, reply);
     _exit(1);
+}
+
+static int next_gate(void *user, const void **item, size_t *size)
+{
+    struct numbers *n = user;
+    n->given++;
+    *item = &n->gate;
+    *size = sizeof n->gate;
+    return n->given > n->count ? MPROC_EOF : 0;
 }
 
 /* What was under way ends, what was not yet taken is not. */
@@ -354,16 +361,17 @@ static void a_broken_pool_ends_its_iterators(void **state)
         mproc_pool *p = pool_with((mproc_pool_opts){.workers = 1,
                                                     .initializer = works_once,
                                                     .initializer_arg = &calls});
-        struct numbers numbers = {.count = 20};
+        struct numbers numbers = {.gate = event(), .count = 20};
         mproc_call call = {.fn = squares, MPROC_ARG(numbers)};
         mproc_batch b = {.fn = leaves,
-                         .next = next_number,
+                         .next = next_gate,
                          .user = &numbers,
                          .chunk = 1,
                          .window = 3};
         const mproc_outcome *o;
         int err, count = 0;
         mproc_iter *it = iterate(p, true, b);
+        assert_ok(mproc_event_set(numbers.gate)); /* all three are sent */
         while (mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND) !=
                MPROC_EBROKEN) {
         }
@@ -382,6 +390,7 @@ static void a_broken_pool_ends_its_iterators(void **state)
         if (!joins_first) {
             end_of(p);
         }
+        mproc_event_free(numbers.gate);
         mproc_free((void *)calls);
     }
 }
