@@ -626,6 +626,9 @@ static void expect_all_time_out(mproc_deadline until)
     assert_ok(mproc_queue_put(queue, "x", 1, until));
     assert_err(mproc_queue_put(queue, "x", 1, until), MPROC_EFULL);
     assert_err(mproc_queue_join(queue, until), MPROC_ETIMEDOUT);
+    assert_ok(mproc_queue_get(queue, &byte, 1, NULL, until));
+    assert_ok(mproc_queue_task_done(queue));
+    assert_ok(mproc_queue_join(queue, until));
     const mproc_waitable waitables[] = {
         {{0}}, mproc_waitable_event(event), mproc_waitable_connection(a)};
     assert_err(mproc_wait(waitables, 3, NULL, until), MPROC_ETIMEDOUT);
@@ -655,6 +658,8 @@ static void durations_that_are_none_mean_now(void **state)
     expect_all_time_out(mproc_in_s(-HUGE_VAL));
     expect_all_time_out(mproc_in_ms((double)NAN));
     expect_all_time_out(mproc_in_s(-1e300));
+    expect_all_time_out(mproc_deadline_at_(0));
+    expect_all_time_out(mproc_deadline_at_(-5));
 }
 
 static void one_budget_serves_many_calls(void **state)
