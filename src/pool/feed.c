@@ -330,7 +330,7 @@ void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
     bool others = batch->feeding || batch->untold;
     mpr_pool_unlock();
     if (batch->iter != NULL) {
-        mpr_iter_look(pool, self, result);
+        mpr_iteration_look(pool, self, result);
         return;
     }
     if (others) {

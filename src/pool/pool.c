@@ -535,7 +535,7 @@ int mproc_pool_join(mproc_pool *p, mproc_deadline until)
     if (atomic_load(&p->phase) == MPR_POOL_OPEN) {
         return MPROC_EINVAL;
     }
-    if (mpr_iter_blocks_join(p, self)) {
+    if (mpr_iteration_blocks_join(p, self)) {
         return MPROC_EDEADLK;
     }
     struct mpr_pool_wait wait = {.pool = p,
