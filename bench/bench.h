@@ -109,7 +109,7 @@ void bench_print_pending(long n, bool with_results);
 measure_fn bench_prefork, bench_prefork_call, bench_prefork_asleep;
 
 /* openmp.c; NULL where the compiler has no OpenMP */
-__attribute__((weak)) measure_fn bench_omp_tasks, bench_omp_handed,
+__attribute__((weak)) measure_fn bench_omp_tasks, bench_omp_outstanding,
     bench_omp_dynamic, bench_omp_static, bench_omp_calls;
 
 /* boost.cc; NULL where it is not installed */

@@ -68,8 +68,8 @@ loan to release, 64 B|put, get
 loan to release, 16 MiB|limit
 loan to release, 16 MiB|put, get
 pool task|prefork on pipes
-pool task|OpenMP task|a compiler with OpenMP
-pool task|OpenMP, handed over|a compiler with OpenMP
+pool task|OpenMP, mostly at once|a compiler with OpenMP
+pool task|OpenMP, outstanding|a compiler with OpenMP
 pool task|Python map, chunk 1|python3
 pool task and its result|Python apply_async|python3
 pool map, chunk 1|Python map, chunk 1|python3

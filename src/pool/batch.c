@@ -86,7 +86,19 @@ void mpr_batch_end(struct mpr_thread *self, struct mproc_result *result)
     mpr_result_release(self, result);
 }
 
-bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
+/* Only who collects sends: with manual dispatch this may be somebody else. */
+static void send_more(mproc_pool *pool, struct mpr_thread *self,
+                      struct mproc_result *result)
+{
+    if (mpr_pool_is_manual(pool)) {
+        atomic_store(&pool->mine->attend, true);
+    } else {
+        mpr_batch_send_all(pool, self); /* the earlier items first */
+        mpr_batch_feed(pool, self, result);
+    }
+}
+
+void mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
                        const struct mpr_entry *entry, int status)
 {
     struct mpr_task *task = entry->task;
@@ -108,18 +120,21 @@ bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
     }
     bool more = batch->open && batch->iter == NULL;
     bool over = !batch->open && batch->parts == 0;
+    bool again = more && mpr_batch_again(pool, batch, entry, &more);
     mpr_pool_unlock();
-    if (!kept && !more) {
+    if (again) {
+        mpr_batch_send_again(pool, self, task);
+    } else if (!kept) {
         mpr_pool_give_back(pool, self, entry);
         free(part);
     }
     if (over) {
         mpr_batch_end(self, result);
     }
-    if (!more) {
-        mpr_collector_end_items(pool, self, items);
+    mpr_collector_end_items(pool, self, items);
+    if (more) {
+        send_more(pool, self, result);
     }
-    return more;
 }
 
 /* ---- giving up -------------------------------------------------------- */

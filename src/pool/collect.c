@@ -114,14 +114,6 @@ static void end_single(mproc_pool *pool, struct mpr_thread *self,
     mpr_collector_end_items(pool, self, 1);
 }
 
-static void end_chunk(mproc_pool *pool, struct mpr_thread *self,
-                      const struct mpr_entry *entry, int status)
-{
-    if (mpr_batch_collect(pool, self, entry, status)) {
-        mpr_batch_go_on(pool, self, entry);
-    }
-}
-
 /* ---- callbacks that wait to be dispatched ----------------------------- */
 
 /* From here on it is told from what is said of it twice by its state. */
@@ -166,7 +158,7 @@ size_t mpr_pool_call_one(mproc_pool *pool, struct mpr_thread *self,
     size_t items = 1;
     if (mpr_task_chunk(task) != NULL) {
         items = task->chunk->count;
-        end_chunk(pool, self, &entry, outcome.status);
+        mpr_batch_collect(pool, self, &entry, outcome.status);
     } else {
         end_single(pool, self, &entry,
                    task->result != NULL ? &task->result->outcome : &outcome);
@@ -217,10 +209,13 @@ void mpr_collector_collect(mproc_pool *pool, struct mpr_thread *self,
     }
     bool calls = batch ? task->result->batch->is.on_item != NULL
                        : callback_of(task, outcome.status) != NULL;
+    if (calls) {
+        mpr_batch_send_all(pool, self);
+    }
     if (calls && mpr_pool_is_manual(pool)) {
         put_off(pool, entry, &outcome);
     } else if (batch) {
-        end_chunk(pool, self, entry, outcome.status);
+        mpr_batch_collect(pool, self, entry, outcome.status);
     } else {
         end_single(pool, self, entry, &outcome);
     }

@@ -76,6 +76,9 @@ static void collect_first(mproc_pool *pool, struct mpr_thread *self)
     pool->mine->heard = task->next;
     mpr_task_prefetch(task->next);
     mpr_collector_collect(pool, self, task);
+    if (pool->mine->heard == NULL) {
+        mpr_batch_send_all(pool, self);
+    }
 }
 
 /* ---- what may not have been told -------------------------------------- */

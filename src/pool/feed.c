@@ -65,9 +65,8 @@ static size_t most_parts(const mproc_pool *pool,
            (batch->is.chunk != 0 ? PARTS_MORE : 0);
 }
 
-/* Locked. Items to be sent next, 0: nothing now. */
-static size_t next_count(const mproc_pool *pool,
-                         const struct mpr_batch_state *batch)
+size_t mpr_batch_next_count(const mproc_pool *pool,
+                            const struct mpr_batch_state *batch)
 {
     size_t left = batch->count - batch->sent, room = mpr_pool_room(pool);
     size_t window = batch->is.window, chunk = batch->is.chunk;
@@ -115,9 +114,8 @@ static void link_part(struct mpr_batch_state *batch, struct mpr_part *part)
     batch->ahead += part->items;
 }
 
-/* Locked. Who cancels the batch finds the part, or it is cancelled here. */
-static void queue_part(mproc_pool *pool, struct mpr_batch_state *batch,
-                       struct mpr_part *part)
+void mpr_batch_queue(mproc_pool *pool, struct mpr_batch_state *batch,
+                     struct mpr_part *part)
 {
     link_part(batch, part);
     batch->sent += part->items;
@@ -163,7 +161,7 @@ static int put_under_way(struct mpr_thread *self, struct mproc_result *result,
     int stop = batch->stop != 0 ? batch->stop : MPROC_ECANCELED;
     bool open = batch->open;
     if (open) {
-        queue_part(pool, batch, part);
+        mpr_batch_queue(pool, batch, part);
     }
     mpr_pool_unlock();
     if (!open) {
@@ -224,7 +222,7 @@ static int send_some(mproc_pool *pool, struct mpr_thread *self,
     int err = 0;
     while (err == 0) {
         mpr_pool_lock();
-        size_t count = next_count(pool, result->batch);
+        size_t count = mpr_batch_next_count(pool, result->batch);
         mpr_pool_unlock();
         if (count == 0) {
             break;
@@ -346,74 +344,6 @@ void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
     }
     if (batch->sent == batch->count) {
         mpr_batch_close(self, result);
-    }
-}
-
-/* Locked. Items to be sent in place of those of a chunk, 0: not there. */
-static size_t count_again(mproc_pool *pool, const struct mpr_batch_state *batch,
-                          const struct mpr_chunk *chunk)
-{
-    bool others =
-        batch->feeding || !batch->open || pool->max_pending < SIZE_MAX;
-    if (others || mpr_batch_stop(pool, batch) != 0) {
-        return 0;
-    }
-    size_t count = next_count(pool, batch);
-    return count <= chunk->count ? count : 0;
-}
-
-/*
- * The next items with all that those of a chunk had. False: they do not go that
- * way. On failure the part is gone with its record. `feed`: more is to be done.
- */
-static bool send_again(mproc_pool *pool, struct mpr_thread *self,
-                       const struct mpr_entry *entry, bool *feed)
-{
-    struct mpr_task *task = entry->task;
-    struct mproc_result *result = task->result;
-    struct mpr_batch_state *batch = result->batch;
-    struct mpr_part *part = task->chunk->part;
-    mpr_pool_lock();
-    size_t count = count_again(pool, batch, task->chunk);
-    mpr_pool_accept(pool, count);
-    *feed = count == 0 || batch->parts + 1 < most_parts(pool, batch);
-    mpr_pool_unlock();
-    if (count == 0) {
-        return false;
-    }
-    mpr_collector_end_items(pool, self, part->items);
-    part->items = count;
-    part->entry = (struct mpr_entry){task, (uint32_t)entry->serial + 1};
-    if (task->reply != NULL) {
-        mpr_worker_adopt(pool, self, task);
-    }
-    task->limit_ns = mpr_pool_limit(batch->is.timeout_s);
-    mpr_chunk_again(task->chunk, batch, batch->sent, count);
-    task->chunk->part = part;
-    int err = put_under_way(self, result, part);
-    if (err < 0) {
-        free(part);
-    }
-    *feed |= err < 0 || batch->sent == batch->count;
-    return true;
-}
-
-void mpr_batch_go_on(mproc_pool *pool, struct mpr_thread *self,
-                     const struct mpr_entry *entry)
-{
-    struct mproc_result *result = entry->task->result;
-    struct mpr_part *part = entry->task->chunk->part;
-    bool manual = mpr_pool_is_manual(pool), feed = true;
-    if (manual || !send_again(pool, self, entry, &feed)) {
-        size_t items = part->items;
-        mpr_pool_give_back(pool, self, entry);
-        free(part);
-        mpr_collector_end_items(pool, self, items);
-    }
-    if (manual) { /* only who collects sends */
-        atomic_store(&pool->mine->attend, true);
-    } else if (feed) {
-        mpr_batch_feed(pool, self, result);
     }
 }
 

@@ -466,6 +466,11 @@ struct mpr_slab {
 int mpr_pool_queue(mproc_pool *pool, struct mpr_thread *self,
                    const struct mpr_entry *entry);
 
+/* The same for some of priority 0, in order: *done of n. */
+int mpr_pool_queue_many(mproc_pool *pool, struct mpr_thread *self,
+                        const struct mpr_entry *entries, size_t n,
+                        size_t *done);
+
 /* Tasks that wait to be taken. */
 size_t mpr_pool_queued(const mproc_pool *pool);
 

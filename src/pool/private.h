@@ -110,13 +110,16 @@ struct mproc_result {
     alignas(16) char inline_reply[MPR_TASK_REPLY];
 };
 
+enum { MPR_SENDINGS = 32 };
+
 /*
  * `free_tasks`: records to be used again, to which those `given_back` come once
  * there are no others. `accepted`: tasks, and items of chunks, there ever were.
  * `collected`: those of them that are gone; the others are pending. `done`,
  * `failed` and `lost`: how those of them ended that have. `heard`: of the
- * pool's `told`, what the collector has taken, the first one first. `open`,
- * `round`: for pool/batch.c. Under mpr_pool_lock, but for what only grows.
+ * pool's `told`, what the collector has taken, the first one first. `sending`:
+ * chunks that it is about to send, QUEUED. `open`, `round`: for pool/batch.c.
+ * Under mpr_pool_lock, but for what only grows, and what is the collector's.
  */
 struct mpr_pool_private {
     mproc_pool *pool;
@@ -158,6 +161,8 @@ struct mpr_pool_private {
     _Atomic size_t done, failed, lost;
     struct mpr_task *_Atomic given_back;
     struct mpr_task *_Atomic heard;
+    struct mpr_entry sending[MPR_SENDINGS];
+    size_t sendings;
 };
 
 /* Tasks and items of which the collector is not done. */
@@ -402,17 +407,32 @@ mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
 /* To the caller's arrays, where it has not been written there. */
 void mpr_chunk_copy_out(const struct mpr_chunk *chunk, const mproc_batch *to);
 
-/*
- * A chunk has ended; its record is given back or kept. But when its batch has
- * more to send, which is true then, both it and its part are left to
- * mpr_batch_go_on.
- */
-bool mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
+/* A chunk has ended; its record is given back, kept, or sent again. */
+void mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
                        const struct mpr_entry *entry, int status);
 
-/* Drop what has ended, and send more of its batch. */
-void mpr_batch_go_on(mproc_pool *pool, struct mpr_thread *self,
-                     const struct mpr_entry *entry);
+/*
+ * Locked. The next items of the batch are to go with what an ended chunk had:
+ * mpr_batch_send_again. False: not so. `more`: mpr_batch_feed finds more to do.
+ */
+bool mpr_batch_again(mproc_pool *pool, struct mpr_batch_state *batch,
+                     const struct mpr_entry *entry, bool *more);
+
+/* Collector: it is sent by the next mpr_batch_send_all. */
+void mpr_batch_send_again(mproc_pool *pool, struct mpr_thread *self,
+                          struct mpr_task *task);
+void mpr_batch_send_all(mproc_pool *pool, struct mpr_thread *self);
+
+/* Locked. How many items of it are to be sent next; 0: none now. */
+size_t mpr_batch_next_count(const mproc_pool *pool,
+                            const struct mpr_batch_state *batch);
+
+/*
+ * Locked. The part is under way, and its task QUEUED: who cancels the batch
+ * finds it, or it is cancelled here.
+ */
+void mpr_batch_queue(mproc_pool *pool, struct mpr_batch_state *batch,
+                     struct mpr_part *part);
 
 /* Send what there is room for, of one batch or of all that are open. */
 void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,

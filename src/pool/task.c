@@ -9,6 +9,25 @@ static size_t tasks_in_slab(void)
     return (SLAB_SIZE - sizeof(struct mpr_slab)) / sizeof(struct mpr_task);
 }
 
+/* *done of n, all of the same priority. */
+static int post_many(struct mpr_log *log, struct mpr_thread *self,
+                     const struct mpr_entry *entries, size_t n, size_t *done)
+{
+    int err = 0;
+    for (*done = 0; err == 0 && *done < n;) {
+        struct mpr_log_put put = {.log = log,
+                                  .self = self,
+                                  .data = entries + *done,
+                                  .size = sizeof *entries,
+                                  .until = MPROC_FOREVER};
+        size_t some = 0;
+        err = mpr_log_put_many(&put, n - *done, &some);
+        mpr_log_put_done(&put);
+        *done += some;
+    }
+    return err;
+}
+
 static int post(struct mpr_log *log, struct mpr_thread *self,
                 const struct mpr_entry *entry, int64_t priority)
 {
@@ -29,10 +48,10 @@ size_t mpr_pool_queued(const mproc_pool *pool)
            mpr_log_count(&pool->behind);
 }
 
-static void wake_worker(mproc_pool *pool)
+static void wake_workers(mproc_pool *pool, int n)
 {
     if (atomic_load(&pool->lookout) == 0 || mpr_pool_queued(pool) > 1) {
-        mpr_bell_ring(&pool->to_workers, 1);
+        mpr_bell_ring(&pool->to_workers, n);
     }
 }
 
@@ -56,7 +75,17 @@ int mpr_pool_queue(mproc_pool *pool, struct mpr_thread *self,
                                           : &pool->behind;
     int err = post(log, self, entry, priority);
     if (err == 0) {
-        wake_worker(pool);
+        wake_workers(pool, 1);
+    }
+    return err;
+}
+
+int mpr_pool_queue_many(mproc_pool *pool, struct mpr_thread *self,
+                        const struct mpr_entry *entries, size_t n, size_t *done)
+{
+    int err = post_many(&pool->todo, self, entries, n, done);
+    if (*done > 0) {
+        wake_workers(pool, (int)*done);
     }
     return err;
 }

@@ -13,6 +13,9 @@ enum {
     WATCHED_IN_CROWD = 30,
     SPIN_US = 30,
     SHORT_SLEEP_US = 100,
+    YIELD_MIN = 2, /* looks from one yield to the next */
+    YIELD_MAX = 32,
+    ALONE_NS = 1000, /* a yield takes longer if another runs meanwhile */
 };
 
 #define SHALLOW_NS (SHALLOW_MS * INT64_C(1000000))
@@ -30,13 +33,36 @@ void mpr_sleep_begin(struct mpr_sleep *sleep, mproc_deadline until)
     };
 }
 
-/* How often this thread has looked while it span. */
-static _Thread_local unsigned looks;
+/*
+ * This thread's looks while it span since it last let another run, and after
+ * how many it does so again.
+ */
+static _Thread_local struct {
+    unsigned looks, most;
+} spun = {0, YIELD_MIN};
 
 /*
  * Where there are more who can run than CPUs, one that only looks keeps what it
- * looks for from being done: now and then it lets another run.
+ * looks for from being done: now and then it lets another run. Where none did,
+ * as a yield that returns at once tells, that would only delay the next look.
  */
+static void look_again(void)
+{
+    if (++spun.looks < spun.most) {
+        for (int i = 0; i < 8; i++) {
+            mpr_pause();
+        }
+        return;
+    }
+    int64_t began = mpr_os_now();
+    mpr_os_yield();
+    bool alone = mpr_os_now() - began < ALONE_NS;
+    spun.looks = 0;
+    spun.most = !alone                  ? YIELD_MIN
+                : spun.most < YIELD_MAX ? 2 * spun.most
+                                        : YIELD_MAX;
+}
+
 bool mpr_sleep_spin(struct mpr_sleep *sleep)
 {
     if (sleep->expired || last_sleep_ns > SHORT_SLEEP_US * 1000) {
@@ -46,13 +72,7 @@ bool mpr_sleep_spin(struct mpr_sleep *sleep)
     if (sleep->spin_end_ns == 0) {
         sleep->spin_end_ns = mpr_family->cpus > 1 ? now + SPIN_US * 1000 : now;
     }
-    if (++looks % 3 == 0) {
-        mpr_os_yield();
-    } else {
-        for (int i = 0; i < 8; i++) {
-            mpr_pause();
-        }
-    }
+    look_again();
     return now < sleep->spin_end_ns && now < sleep->until.at_ns;
 }
 

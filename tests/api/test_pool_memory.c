@@ -274,30 +274,35 @@ static void await_tasks(mproc_pool *p, size_t done)
     assert_int_equal(info.queued + info.running, 0);
 }
 
+/* There is room for so many tasks, but for their places in the queue. */
+static void make_records(mproc_pool *p, mproc_event *gate, int tasks)
+{
+    assert_int_equal(send_until_full(p, gate, tasks), tasks);
+    assert_ok(mproc_event_set(gate));
+    await_tasks(p, (size_t)tasks);
+    assert_ok(mproc_event_clear(gate));
+}
+
 /* There are records for the tasks, from before, but no room to queue them. */
 static void what_cannot_be_queued_is_refused(void **state)
 {
     (void)state;
     enum { TASKS = 3000, SMALL = 64 };
     mproc_pool *p = pool_of(1);
-    mproc_event *gate[2];
+    mproc_event *gate;
     char in = 0;
     mproc_batch b = {
         .fn = squares, .in = &in, .in_size = 1, .count = 1, .chunk = 1};
     mproc_iter *it;
     mproc_result *r = NULL;
-    for (int i = 0; i < 2; i++) {
-        assert_ok(mproc_event_new(&gate[i]));
-    }
-    assert_int_equal(send_until_full(p, gate[0], TASKS), TASKS);
-    assert_ok(mproc_event_set(gate[0]));
-    await_tasks(p, TASKS);
+    assert_ok(mproc_event_new(&gate));
+    make_records(p, gate, TASKS);
     void *reserve[SMALL];
     for (int i = 0; i < SMALL; i++) {
         reserve[i] = mproc_alloc(64 * (size_t)(i % 16 + 1));
         assert_non_null(reserve[i]);
     }
-    int count = take_all(), sent = send_until_full(p, gate[1], TASKS);
+    int count = take_all(), sent = send_until_full(p, gate, TASKS);
     assert_in_range(sent, 1, TASKS - 1);
     for (int i = 0; i < SMALL; i++) {
         mproc_free(reserve[i]); /* nothing large comes of these */
@@ -310,16 +315,79 @@ static void what_cannot_be_queued_is_refused(void **state)
     for (int i = 0; i < count; i++) {
         mproc_free(hoard[i]);
     }
-    assert_ok(mproc_event_set(gate[1]));
+    assert_ok(mproc_event_set(gate));
     await_tasks(p, (size_t)(TASKS + sent));
     expect_works(p);
     end_of(p);
-    for (int i = 0; i < 2; i++) {
-        mproc_event_free(gate[i]);
-    }
+    mproc_event_free(gate);
 }
 
 /* Chosen chunks do not grow beyond what a small heap can hold. */
+struct gated {
+    mproc_event *gate;
+    int n;
+};
+
+static int squares_behind(const void *arg, size_t size, mproc_reply *reply)
+{
+    const struct gated *in = arg;
+    (void)size;
+    if (mproc_event_wait(in->gate, MPROC_FOREVER) != 0) {
+        return 1;
+    }
+    int square = in->n * in->n;
+    return mproc_reply_set(reply, &square, sizeof square);
+}
+
+/*
+ * Its first items fill the queue up. Those that come for them are sent once
+ * some of it has been given back; if it never is, the rest ends.
+ */
+static void a_map_loses_nothing_where_the_queue_is_full(void **state)
+{
+    (void)state;
+    enum { TASKS = 3000, COUNT = 20000 };
+    static struct gated in[COUNT];
+    static int out[COUNT], status[COUNT];
+    mproc_pool *p = pool_of(1);
+    mproc_event *gate;
+    mproc_result *r = NULL;
+    mproc_batch b = {.fn = squares_behind,
+                     .in = in,
+                     .in_size = sizeof in[0],
+                     .count = COUNT,
+                     .out = out,
+                     .out_size = sizeof out[0],
+                     .status = status,
+                     .chunk = 1};
+    assert_ok(mproc_event_new(&gate));
+    for (int i = 0; i < COUNT; i++) {
+        in[i] = (struct gated){gate, i};
+    }
+    make_records(p, gate, TASKS);
+    assert_ok(mproc_pool_map_async(p, &b, &r));
+    int count = take_all(), sent = send_until_full(p, gate, TASKS);
+    assert_in_range(sent, 0, TASKS - 1);
+    assert_ok(mproc_event_set(gate));
+    int err = mproc_result_get(r, NULL, 0, NULL, TEST_BOUND), good = 0;
+    for (int i = 0; i < COUNT; i++) {
+        bool is_good = status[i] == MPROC_OK;
+        assert_int_equal(status[i], is_good ? MPROC_OK : MPROC_ENOMEM);
+        assert_int_equal(out[i], is_good ? i * i : 0);
+        good += is_good;
+    }
+    assert_int_equal(err, good == COUNT ? MPROC_OK : MPROC_ENOMEM);
+    mproc_result_free(r);
+    await_tasks(p, (size_t)(TASKS + good + sent));
+    for (int i = 0; i < count; i++) {
+        mproc_free(hoard[i]);
+    }
+    assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
+    assert_int_equal(out[COUNT - 1], (COUNT - 1) * (COUNT - 1));
+    end_of(p);
+    mproc_event_free(gate);
+}
+
 static void chosen_chunks_stay_small(void **state)
 {
     (void)state;
@@ -395,6 +463,7 @@ int main(void)
         CLEAN(the_outcome_before_gives_its_memory_to_the_next),
         CLEAN(what_never_fits_is_refused),
         CLEAN(what_cannot_be_queued_is_refused),
+        CLEAN(a_map_loses_nothing_where_the_queue_is_full),
         CLEAN(chosen_chunks_stay_small),
         CLEAN(a_thread_over_its_time_is_abandoned_later),
     };
