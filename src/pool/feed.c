@@ -125,20 +125,28 @@ void mpr_batch_queue(mproc_pool *pool, struct mpr_batch_state *batch,
     }
 }
 
+bool mpr_batch_unqueue(const struct mpr_entry *entry)
+{
+    struct mpr_task *task = entry->task;
+    if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
+        return false;
+    }
+    struct mpr_batch_state *batch = task->result->batch;
+    mpr_batch_unlink(batch, task->chunk->part);
+    batch->sent -= task->chunk->count;
+    return true;
+}
+
 /*
  * It could not be sent, and may have been the last of a closed batch. False: it
  * ends all the same, cancelled or without a worker.
  */
 static bool take_part_back(struct mpr_thread *self, struct mproc_result *result,
-                           struct mpr_part *part, const struct mpr_entry *entry)
+                           const struct mpr_entry *entry)
 {
     struct mpr_batch_state *batch = result->batch;
     mpr_pool_lock();
-    bool back = mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE);
-    if (back) {
-        mpr_batch_unlink(batch, part);
-        batch->sent -= part->items;
-    }
+    bool back = mpr_batch_unqueue(entry);
     bool over = back && !batch->open && batch->parts == 0;
     mpr_pool_unlock();
     if (back) {
@@ -169,7 +177,7 @@ static int put_under_way(struct mpr_thread *self, struct mproc_result *result,
         return stop;
     }
     int err = mpr_pool_queue(pool, self, &entry);
-    return err < 0 && take_part_back(self, result, part, &entry) ? err : 0;
+    return err < 0 && take_part_back(self, result, &entry) ? err : 0;
 }
 
 /* The record is the task's from here on, and gone with it on failure. */

@@ -39,7 +39,7 @@ static int start(struct mpr_keeper *k, struct mpr_worker *worker)
     atomic_store(&worker->ready_since, 0);
     atomic_store(&worker->idle_since, 0);
     atomic_store(&worker->idle_ns, 0);
-    atomic_store(&worker->id, k->pool->threads ? 0 : mpr_self_id() | 1);
+    atomic_store(&worker->id, mpr_self_id() | 1);
     atomic_store(&worker->bond, MPR_BOND_HOLDS);
     atomic_store(&worker->state, MPR_WORKER_STARTING);
     int err = k->pool->threads ? mpr_threads_start(k->pool, worker)

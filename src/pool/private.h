@@ -434,6 +434,12 @@ size_t mpr_batch_next_count(const mproc_pool *pool,
 void mpr_batch_queue(mproc_pool *pool, struct mpr_batch_state *batch,
                      struct mpr_part *part);
 
+/*
+ * Locked. It could not be sent: neither is so any more. False: it ends all the
+ * same, cancelled or without a worker.
+ */
+bool mpr_batch_unqueue(const struct mpr_entry *entry);
+
 /* Send what there is room for, of one batch or of all that are open. */
 void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
                     struct mproc_result *result);
