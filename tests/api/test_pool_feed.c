@@ -337,19 +337,15 @@ static int works_once(void *arg)
     return atomic_fetch_add(calls, 1) == 0 ? 0 : -1;
 }
 
+static mproc_event *to_leave; /* from before there are workers */
+
 static int leaves(const void *arg, size_t size, mproc_reply *reply)
 {
-    waits_for(arg, size, reply);
+    (void)arg;
+    (void)size;
+    (void)reply;
+    mproc_event_wait(to_leave, MPROC_FOREVER);
     _exit(1);
-}
-
-static int next_gate(void *user, const void **item, size_t *size)
-{
-    struct numbers *n = user;
-    n->given++;
-    *item = &n->gate;
-    *size = sizeof n->gate;
-    return n->given > n->count ? MPROC_EOF : 0;
 }
 
 /* What was under way ends, what was not yet taken is not. */
@@ -358,20 +354,21 @@ static void a_broken_pool_ends_its_iterators(void **state)
     (void)state;
     for (int joins_first = 0; joins_first < 2; joins_first++) {
         _Atomic int *calls = mproc_calloc(1, sizeof *calls);
+        to_leave = event();
         mproc_pool *p = pool_with((mproc_pool_opts){.workers = 1,
                                                     .initializer = works_once,
                                                     .initializer_arg = &calls});
-        struct numbers numbers = {.gate = event(), .count = 20};
+        struct numbers numbers = {.count = 20};
         mproc_call call = {.fn = squares, MPROC_ARG(numbers)};
         mproc_batch b = {.fn = leaves,
-                         .next = next_gate,
+                         .next = next_number,
                          .user = &numbers,
                          .chunk = 1,
                          .window = 3};
         const mproc_outcome *o;
         int err, count = 0;
         mproc_iter *it = iterate(p, true, b);
-        assert_ok(mproc_event_set(numbers.gate)); /* all three are sent */
+        assert_ok(mproc_event_set(to_leave)); /* the window is full */
         while (mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND) !=
                MPROC_EBROKEN) {
         }
@@ -390,8 +387,8 @@ static void a_broken_pool_ends_its_iterators(void **state)
         if (!joins_first) {
             end_of(p);
         }
-        mproc_event_free(numbers.gate);
         mproc_free((void *)calls);
+        mproc_event_free(to_leave);
     }
 }
 
