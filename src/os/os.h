@@ -484,9 +484,9 @@ void mpr_os_signal_default(int sig);
 void mpr_os_signal_ignore(int sig);
 
 /*
- * From now on the end of a child, or its stop, adds to the word and interrupts a
- * sleep of this single-threaded process, so a sleep on the word's value before
- * misses no child.
+ * From now on the end of a child, or its stop, adds to the word and interrupts
+ * a sleep of this single-threaded process, so a sleep on the word's value
+ * before misses no child.
  */
 enum { MPR_OS_CHILD_CHANGE_ADDS = 4 };
 void mpr_os_on_child_change(_Atomic uint32_t *bell);

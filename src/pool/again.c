@@ -73,8 +73,9 @@ void mpr_batch_send_again(mproc_pool *pool, struct mpr_thread *self,
 /* ---- together --------------------------------------------------------- */
 
 /*
- * They are to be sent anew, or end, by who feeds all. Nobody else sends of their
- * batches, so they are the last of them; and who cancels a batch cancels all.
+ * They are to be sent anew, or end, by who feeds all. Nobody else sends of
+ * their batches, so they are the last of them; and who cancels a batch cancels
+ * all.
  */
 static void take_back(mproc_pool *pool, struct mpr_thread *self,
                       const struct mpr_entry *entries, size_t n)
