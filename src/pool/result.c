@@ -305,13 +305,23 @@ int mproc_result_cancel(mproc_result *r)
 
 /* ---- freeing ---------------------------------------------------------- */
 
+/* Once it has ended nobody sleeps for it; before, its pool lives. */
+static void wake_all(struct mproc_result *r)
+{
+    mpr_pool_lock();
+    if (!has_ended(r)) {
+        mpr_bell_ring(bell(r), INT_MAX);
+    }
+    mpr_pool_unlock();
+}
+
 void mproc_result_free(mproc_result *r)
 {
     struct mpr_thread *self;
     if (check(r, &self) < 0 || atomic_exchange(&r->freed, 1)) {
         return;
     }
-    mpr_bell_ring(&r->bell, INT_MAX);
+    wake_all(r);
     if (r->batch != NULL && !has_ended(r)) {
         mpr_batch_abandon(r);
     }
