@@ -119,6 +119,7 @@ static void settle_doubt(mproc_pool *pool, struct mpr_thread *self,
     }
     if (ours && has_ended(entry)) {
         mpr_collector_collect(pool, self, entry->task);
+        mpr_batch_send_all(pool, self);
     }
 }
 

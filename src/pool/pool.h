@@ -284,6 +284,8 @@ enum mpr_worker_state {
  * abandoned frees the row.
  * `ready_since`, `idle_since` (0: it does something) and `idle_ns` are times of
  * the worker, who reads a clock only when it has nothing to do.
+ * `thread` is the last one in this row, the keeper's to join or detach while it
+ * is `joinable`.
  */
 struct mpr_worker {
     alignas(MPR_LINE) _Atomic uint32_t state;
@@ -299,6 +301,8 @@ struct mpr_worker {
     alignas(MPR_LINE) _Atomic int64_t ready_since;
     _Atomic int64_t idle_since;
     _Atomic int64_t idle_ns;
+    struct mpr_os_thread thread;
+    bool joinable;
 };
 
 enum { MPR_OVERTIME = -1 };
@@ -375,8 +379,8 @@ struct mpr_pool_private;
  * `lookout` is 1 + the row of a worker that has nothing to do and looks for
  * tasks without sleeping, 0: none does. It sees the first one that comes, so
  * nobody is woken for that; once it does something else it has put 0 there and
- * then looks whether there are more. Of a dead one its keeper puts 0 there. One
- * that is stopped just then leaves that task to who comes next, or awaits it.
+ * then looks whether there are more. Of one that is dead or stopped the nursery
+ * puts 0 there and then wakes another.
  * `adopting` is the task into which, under `replies`, a block moves from the
  * hand of the thread named there: a block that the task names is the task's.
  * `to_nursery`, `to_maker`, `to_workers`, `to_collector` and `room` are bells:
@@ -588,6 +592,9 @@ int64_t mpr_keeper_time_out(struct mpr_worker *worker, int64_t now);
 /* Start a worker in a row that is made ready. */
 int mpr_nursery_fork(struct mpr_keeper *k, struct mpr_worker *worker);
 int mpr_threads_start(mproc_pool *pool, struct mpr_worker *worker);
+
+/* All have left the pool: wait until they have ended. */
+void mpr_threads_join(mproc_pool *pool);
 
 /*
  * Let a thread whose task is over its time run on by itself. False: no memory

@@ -30,13 +30,15 @@ struct mpr_staged {
  * `open`: items are still to come, and the pool has it in its list; it has
  * ended when it is neither open nor has parts in flight. `feeding`: the thread
  * that made it sends the first ones; later ones are the collector's to send.
- * `stop`: why the rest is not to be sent. `untold`: that rest is told, with
+ * `stop`: why the rest is not to be sent, if there is one; MPROC_ECANCELED also
+ * when something that was sent was cancelled. `untold`: that rest is told, with
  * `sent`, by who runs callbacks of a manual pool. `forgotten`: its callback has
  * freed it, and nothing of the caller's is to be touched any more.
  * `bad`: the first bad item so far, else count. `item_ns`, `largest`: how long
  * an item ran lately, and the largest chunk of which that is known.
- * `is`, `count`, `tells_items`, `spare` do not change. `sent` belongs
- * to who sends, `bad` to who collects; the rest is under mpr_pool_lock.
+ * `is`, `count`, `tells_items`, `spare` do not change. `sent` is changed by who
+ * sends, under mpr_pool_lock until `stop` says that there is nothing more to
+ * send; `bad` belongs to who collects; the rest is under that lock.
  */
 struct mpr_batch_state {
     mproc_batch is;
@@ -431,6 +433,12 @@ size_t mpr_batch_next_count(const mproc_pool *pool,
  */
 void mpr_batch_queue(mproc_pool *pool, struct mpr_batch_state *batch,
                      struct mpr_part *part);
+
+/*
+ * Locked. It could not be sent: neither is so any more. False: it ends all the
+ * same, cancelled or without a worker.
+ */
+bool mpr_batch_unqueue(const struct mpr_entry *entry);
 
 /* Send what there is room for, of one batch or of all that are open. */
 void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "shm/object.h"
 #include "shm/sleep.h"
 
 /* A maker that exits without freeing its pool joins no thread of it. */
@@ -23,7 +24,24 @@ const char *__tsan_default_options(void)
 struct before {
     mproc_heap_info heap;
     int fds;
+    int objects;
 };
+
+static inline void count_object(struct mpr_object *object, void *count)
+{
+    (void)object;
+    ++*(int *)count;
+}
+
+/* Of all types: also what its maker has lost. */
+static inline int live_objects(void)
+{
+    int count = 0;
+    for (int type = 0; type < MPR_OBJECT_TYPES; type++) {
+        mpr_object_each((enum mpr_object_type)type, count_object, &count);
+    }
+    return count;
+}
 
 static inline int note_what_is(void **state)
 {
@@ -31,6 +49,7 @@ static inline int note_what_is(void **state)
     mpr_test_deep_sleep = true; /* a timed look would hide a lost wake-up */
     assert_ok(mproc_heap_stats(&before.heap));
     before.fds = test_open_fds();
+    before.objects = live_objects();
     *state = &before;
     return 0;
 }
@@ -71,6 +90,7 @@ static inline int nothing_is_left(void **state)
     }
     assert_int_equal(now.blocks, before->heap.blocks);
     assert_int_equal(now.in_use, before->heap.in_use);
+    assert_int_equal(live_objects(), before->objects);
     return 0;
 }
 

@@ -248,6 +248,13 @@ static void kill_who_comes(const struct meeting *m, int count)
     }
 }
 
+static void expect_respawned(mproc_pool *p, size_t count)
+{
+    mproc_pool_info info;
+    assert_ok(mproc_pool_stats(p, &info));
+    assert_int_equal(info.respawned, count);
+}
+
 static void expect_broken(mproc_pool *p)
 {
     int n = 2;
@@ -297,8 +304,10 @@ static int loses_its_workers(void *arg)
     expect_squares(p, 20);
     usleep(250000); /* it tries again and again, in vain */
     expect_workers(p, 2);
+    expect_respawned(p, 0);
     assert_true(limit_processes(nursery, 4096));
     expect_workers(p, WORKERS);
+    expect_respawned(p, 2);
     assert_true(limit_processes(nursery, 1));
     for (int i = 0; i < TASKS; i++) {
         r[i] = sent(p, call);

@@ -9,15 +9,9 @@
 
 #include "test.h"
 
-#include "pool/private.h"
 #include "shm/sleep.h"
 
-static int add_one(const void *arg, size_t size, mproc_reply *reply)
-{
-    int n = *(const int *)arg + 1;
-    (void)size;
-    return mproc_reply_set(reply, &n, sizeof n);
-}
+#include "scene.h"
 
 static int waits_for(const void *arg, size_t size, mproc_reply *reply)
 {
@@ -27,31 +21,6 @@ static int waits_for(const void *arg, size_t size, mproc_reply *reply)
 }
 
 /* ---- a worker that has not told yet ----------------------------------- */
-
-/* A pool without processes: the test is them all, one after the other. */
-struct scene {
-    mproc_pool *p;
-    struct mpr_thread *self;
-};
-
-static struct mpr_worker *row(const struct scene *s, uint32_t i)
-{
-    return mpr_worker_at(atomic_load(&s->p->table), i);
-}
-
-static void begin(struct scene *s)
-{
-    mproc_pool_opts opts = {.workers = 2, .max_tasks_per_child = 1};
-    assert_ok(mpr_self(&s->self));
-    assert_ok(mpr_pool_begin(&s->p, s->self, &opts));
-    assert_ok(mpr_pool_new_table(s->p, s->self));
-}
-
-static void collect(const struct scene *s)
-{
-    while (mpr_collector_take_in(s->p, s->self)) {
-    }
-}
 
 /*
  * The first worker leaves after one item, the second goes on with the other
@@ -64,7 +33,7 @@ static void what_another_ended_is_not_in_doubt(void **state)
     struct scene s;
     mproc_result *r;
     int in[2] = {1, 2}, out[2] = {0, 0};
-    begin(&s);
+    begin(&s, 0);
     assert_ok(mproc_pool_map_async(s.p,
                                    &(mproc_batch){.fn = add_one,
                                                   .in = in,
@@ -99,7 +68,7 @@ static void what_the_dead_ended_is_told(void **state)
     mproc_result *r;
     static const int one = 1;
     int reply = 0;
-    begin(&s);
+    begin(&s, 0);
     mproc_call call = {.fn = add_one, .arg = &one, .arg_size = sizeof one};
     assert_ok(mproc_pool_apply_async(s.p, &call, &r, MPROC_NOWAIT));
     mpr_worker_work(s.p, s.self, row(&s, 1));
