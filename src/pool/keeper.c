@@ -233,12 +233,26 @@ static bool has_ended(const struct mpr_keeper *k,
            MPROC_EAGAIN;
 }
 
-/* The nursery has no children but the workers. False: not all of them. */
+/*
+ * The nursery has no children but the workers. One that is stopped may be the
+ * one that looks out, or was woken for a task: another is to see that.
+ */
+static bool child_has_ended(const struct mpr_keeper *k)
+{
+    enum mpr_os_change change;
+    while ((change = mpr_os_child_change()) == MPR_OS_STOPPED) {
+        atomic_store(&k->pool->lookout, 0);
+        mpr_bell_ring(&k->pool->to_workers, 1);
+    }
+    return change == MPR_OS_ENDED;
+}
+
+/* False: not all of them. */
 static bool bury_the_dead(struct mpr_keeper *k)
 {
     struct mpr_worker *worker;
     bool all = true;
-    if (!k->pool->threads && !k->unburied && !mpr_os_child_has_ended()) {
+    if (!k->pool->threads && !child_has_ended(k) && !k->unburied) {
         return true;
     }
     for (uint32_t i = 0; (worker = mpr_worker_at(k->table, i)) != NULL; i++) {

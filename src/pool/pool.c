@@ -467,23 +467,35 @@ void mpr_pool_close_if_done(mproc_pool *pool, struct mpr_thread *self)
     }
 }
 
+/* Locked. */
+static void set_phase(mproc_pool *p, struct mpr_thread *self, uint32_t to)
+{
+    if (atomic_load(&p->phase) < to) {
+        atomic_store(&p->phase, to);
+    }
+    mpr_pool_close_if_done(p, self);
+    mpr_pool_call_keeper(p);
+    mpr_bell_ring(&p->to_collector, INT_MAX);
+    mpr_bell_ring(&p->room, INT_MAX);
+}
+
+/* A pool that a callback has freed may end at any time, but not meanwhile. */
 static int end_phase(mproc_pool *p, uint32_t to)
 {
     struct mpr_thread *self;
+    uint64_t tag = mpr_object_tag(p, MPR_POOL);
     int err = mpr_pool_check(p, &self);
     if (err < 0) {
         return err;
     }
     mpr_pool_lock();
-    if (atomic_load(&p->phase) < to) {
-        atomic_store(&p->phase, to);
+    if (mpr_object_unchanged(p, tag)) {
+        set_phase(p, self, to);
+    } else {
+        err = MPROC_EINVAL;
     }
-    mpr_pool_close_if_done(p, self);
     mpr_pool_unlock();
-    mpr_pool_call_keeper(p);
-    mpr_bell_ring(&p->to_collector, INT_MAX);
-    mpr_bell_ring(&p->room, INT_MAX);
-    return 0;
+    return err;
 }
 
 int mproc_pool_close(mproc_pool *p)
@@ -523,7 +535,7 @@ int mproc_pool_join(mproc_pool *p, mproc_deadline until)
     if (atomic_load(&p->phase) == MPR_POOL_OPEN) {
         return MPROC_EINVAL;
     }
-    if (mpr_iter_blocks_join(p, self)) {
+    if (mpr_iteration_blocks_join(p, self)) {
         return MPROC_EDEADLK;
     }
     struct mpr_pool_wait wait = {.pool = p,
@@ -545,6 +557,9 @@ void mpr_pool_is_over(mproc_pool *pool, struct mpr_thread *self)
     struct mpr_pool_private *mine = pool->mine;
     bool free_it = mine->has_collector && mine->free_at_end;
     struct mpr_os_thread collector = mine->collector;
+    if (pool->threads) {
+        mpr_threads_join(pool);
+    }
     atomic_store(&pool->ended, 1);
     mpr_pool_tell_maker(pool);
     if (mpr_pool_is_manual(pool)) {

@@ -253,6 +253,13 @@ static inline bool order_is_read(int argc, char **argv)
     return order >= 0;
 }
 
+/* Those of `lines` hold where the first to come is the first to go. */
+#define run_in_order(lines, all)                                  \
+    ((order == MPROC_LIFO                                         \
+          ? 0                                                     \
+          : cmocka_run_group_tests(lines, remember_heap, NULL)) + \
+     cmocka_run_group_tests(all, remember_heap, NULL))
+
 /* ---- a program of its own with a small heap --------------------------- */
 
 /* The limit must be set before the first use. main asks is_small_heap(). */

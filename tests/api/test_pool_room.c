@@ -7,6 +7,7 @@
  * one: root would be given more.
  */
 #include "pool_kin.h"
+#include "pool_meeting.h"
 
 #include <malloc.h>
 #include <stdlib.h>
@@ -240,27 +241,10 @@ static void a_pool_that_cannot_grow_is_as_before(void **state)
     as_some_user(grows_too_much);
 }
 
-struct meeting {
-    mproc_queue *here, *gate;
-};
-
-/* Says its pid before it waits. */
-static int comes_and_waits(const void *arg, size_t size, mproc_reply *reply)
-{
-    const struct meeting *m = arg;
-    pid_t pid = getpid();
-    (void)size;
-    (void)reply;
-    mproc_queue_put(m->here, &pid, sizeof pid, MPROC_FOREVER);
-    return mproc_queue_get(m->gate, NULL, 0, NULL, MPROC_FOREVER);
-}
-
 static void kill_who_comes(const struct meeting *m, int count)
 {
     for (int i = 0; i < count; i++) {
-        pid_t pid;
-        assert_ok(mproc_queue_get(m->here, &pid, sizeof pid, NULL, TEST_BOUND));
-        kill(pid, SIGKILL);
+        kill(met(m), SIGKILL);
     }
 }
 
