@@ -3,13 +3,13 @@
 #ifndef MPROC_POOL_SUPPORT_H
 #define MPROC_POOL_SUPPORT_H
 
+#include "live_objects.h"
 #include "test.h"
 
 #include <errno.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "shm/object.h"
 #include "shm/sleep.h"
 
 /* A maker that exits without freeing its pool joins no thread of it. */
@@ -26,22 +26,6 @@ struct before {
     int fds;
     int objects;
 };
-
-static inline void count_object(struct mpr_object *object, void *count)
-{
-    (void)object;
-    ++*(int *)count;
-}
-
-/* Of all types: also what its maker has lost. */
-static inline int live_objects(void)
-{
-    int count = 0;
-    for (int type = 0; type < MPR_OBJECT_TYPES; type++) {
-        mpr_object_each((enum mpr_object_type)type, count_object, &count);
-    }
-    return count;
-}
 
 static inline int note_what_is(void **state)
 {
