@@ -120,9 +120,17 @@ struct dispatchers {
     int calls, err;
 };
 
+static void lets_another_dispatch(const mproc_outcome *o, void *user);
+
+/* One more is to be called then, but not by who dispatches already. */
 static void *dispatches_too(void *user)
 {
     struct dispatchers *d = user;
+    mproc_result *r = sent(d->p, (mproc_call){.fn = does_nothing,
+                                              .callback = lets_another_dispatch,
+                                              .user = d});
+    assert_ok(mproc_result_wait(r, TEST_BOUND));
+    mproc_result_free(r);
     d->err = mproc_pool_dispatch(d->p, MPROC_NOWAIT);
     return NULL;
 }
@@ -153,7 +161,28 @@ static void one_thread_at_a_time_runs_them(void **state)
     assert_int_equal(mproc_pool_dispatch(d.p, TEST_BOUND), 2);
     assert_err(d.err, MPROC_ETIMEDOUT);
     assert_int_equal(d.calls, 2);
+    assert_int_equal(mproc_pool_dispatch(d.p, TEST_BOUND), 1);
     end_of(d.p);
+}
+
+static void frees_pool(const mproc_outcome *o, void *user)
+{
+    (void)o;
+    mproc_pool_free(user);
+}
+
+static void those_behind_the_last_one_do_not_count(void **state)
+{
+    (void)state;
+    mproc_pool *p =
+        pool_with((mproc_pool_opts){.workers = 1, .manual_dispatch = true});
+    mproc_call call = {.fn = does_nothing, .callback = frees_pool, .user = p};
+    mproc_result *r[] = {sent(p, call), sent(p, call), sent(p, call)};
+    for (int i = 0; i < 3; i++) {
+        assert_ok(mproc_result_wait(r[i], TEST_BOUND));
+        mproc_result_free(r[i]);
+    }
+    assert_int_equal(mproc_pool_dispatch(p, TEST_BOUND), 1);
 }
 
 static void a_result_is_ready_before_its_callback(void **state)
@@ -387,6 +416,7 @@ int main(void)
         CLEAN(one_of_the_callbacks_runs),
         CLEAN(callbacks_run_one_at_a_time_in_the_maker),
         CLEAN(one_thread_at_a_time_runs_them),
+        CLEAN(those_behind_the_last_one_do_not_count),
         CLEAN(a_result_is_ready_before_its_callback),
         CLEAN(a_callback_finds_the_result_where_it_was_wanted),
         CLEAN(a_result_freed_early_ends_no_task),
