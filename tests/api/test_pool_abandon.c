@@ -280,8 +280,6 @@ static void many_may_be_abandoned_one_by_one(void **state)
     end_of(p);
 }
 
-/* ---- a storm ---------------------------------------------------------- */
-
 static int dallies(const void *arg, size_t size, mproc_reply *reply)
 {
     int n = *(const int *)arg;
@@ -289,6 +287,36 @@ static int dallies(const void *arg, size_t size, mproc_reply *reply)
     usleep((useconds_t)(n * 37 % 600));
     return mproc_reply_set(reply, &n, sizeof n);
 }
+
+static int mappings(void)
+{
+    int lines = 0, c;
+    FILE *f = fopen("/proc/self/maps", "r");
+    assert_non_null(f);
+    while ((c = getc(f)) != EOF) {
+        lines += c == '\n';
+    }
+    fclose(f);
+    return lines;
+}
+
+static void replaced_threads_leave_no_stacks(void **state)
+{
+    (void)state;
+    enum { TIMES = 100 };
+    mproc_pool *p = pool_with((mproc_pool_opts){
+        .workers = 1, .max_tasks_per_child = 1, .start = MPROC_START_THREAD});
+    int n = 0;
+    mproc_call call = {.fn = dallies, MPROC_ARG(n)};
+    int before = mappings();
+    for (int i = 0; i < TIMES; i++) {
+        assert_ok(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND));
+    }
+    assert_true(mappings() - before < TIMES);
+    end_of(p);
+}
+
+/* ---- a storm ---------------------------------------------------------- */
 
 /* Most return just when they are to be abandoned. */
 static void items_that_return_just_then_end_once(void **state)
@@ -358,6 +386,7 @@ int main(void)
         CLEAN(the_rest_of_a_chunk_goes_on),
         CLEAN(its_callback_is_called_once),
         CLEAN(many_may_be_abandoned_one_by_one),
+        CLEAN(replaced_threads_leave_no_stacks),
         CLEAN(items_that_return_just_then_end_once),
         CLEAN(the_fork_of_a_thread_may_end_by_itself),
     };
