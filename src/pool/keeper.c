@@ -162,13 +162,11 @@ static struct census census(const struct mpr_keeper *k)
     struct census c = {0};
     struct mpr_worker *worker;
     for (uint32_t i = 0; (worker = mpr_worker_at(k->table, i)) != NULL; i++) {
-        uint32_t state = atomic_load(&worker->state);
         bool alive = mpr_worker_pid(worker) != 0;
         bool stays = alive && !atomic_load(&worker->leave);
         c.alive += alive;
         c.staying += stays;
-        c.ready +=
-            stays && (state == MPR_WORKER_READY || state == MPR_WORKER_RETIRED);
+        c.ready += stays && atomic_load(&worker->state) == MPR_WORKER_READY;
         c.taken += atomic_load(&worker->pid) != 0;
     }
     return c;

@@ -33,8 +33,7 @@ enum mpr_worker_state {
     MPR_WORKER_NONE, /* never yet */
     MPR_WORKER_STARTING,
     MPR_WORKER_READY,
-    MPR_WORKER_UNFIT,  /* it leaves before its first task: `unfit` */
-    MPR_WORKER_RETIRED /* it leaves by itself, without a task */
+    MPR_WORKER_UNFIT /* it leaves before its first task: `unfit` */
 };
 
 /*

@@ -74,7 +74,6 @@ static void work(void *user)
     }
     mpr_worker_begin(pool, worker);
     mpr_worker_work(pool, self, worker);
-    atomic_store(&worker->state, MPR_WORKER_RETIRED);
 }
 
 static void *live(void *user)

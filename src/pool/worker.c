@@ -482,6 +482,5 @@ void mpr_worker_run(mproc_pool *pool, struct mpr_worker *worker, mpr_id nursery)
     }
     mpr_worker_begin(pool, worker);
     mpr_worker_work(pool, self, worker);
-    set_state(pool, worker, MPR_WORKER_RETIRED);
     mpr_child_leave(0);
 }
