@@ -102,7 +102,6 @@ pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask)
     int err = mpr_child_fork(MPR_CHILD_OUTLIVES, &child);
     mpr_fork_without_heritage(false);
     if (err < 0) {
-        atomic_store(&pool->nursery, 0);
         return err;
     }
     if (child.pid == 0) {
