@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 
 static int dies(const void *arg, size_t size, mproc_reply *reply)
 {

@@ -258,21 +258,6 @@ static int leave_a_thread_behind(void *arg)
     pthread_exit(NULL);
 }
 
-static void await_zombie_leader(pid_t pid)
-{
-    char path[64], text[256];
-    snprintf(path, sizeof path, "/proc/%d/task/%d/stat", (int)pid, (int)pid);
-    mproc_deadline bound = TEST_BOUND;
-    for (char letter = 0; letter != 'Z'; sched_yield()) {
-        FILE *file = fopen(path, "r");
-        assert_non_null(file);
-        assert_non_null(fgets(text, sizeof text, file));
-        fclose(file);
-        letter = strrchr(text, ')')[2];
-        assert_true(mpr_os_now() < bound.at_ns);
-    }
-}
-
 /*
  * The kernel tells one sleeper that the first thread has ended, and nobody when
  * the process ends. Who was told goes; the last sleeper must know by itself.
@@ -291,7 +276,7 @@ WHITE_TEST(a_death_without_a_mark_wakes_whoever_sleeps)
     }
     pid_t holder = test_fork(leave_a_thread_behind, stage);
     white_await(&stage->word[HOLDER_TID], 1);
-    await_zombie_leader(holder);
+    test_await_state(holder, 'Z');
     for (uint32_t i = 0; i + 1 < SLEEPERS; i++) {
         white_await_asleep(sleeper[i], sleeper[i]);
         white_reach(&bells[i], 1);
