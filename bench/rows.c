@@ -67,7 +67,7 @@ const struct row rows[] = {
      .peers = {{.name = "Python map, chunk 1", .n = 20000,
                 .measure = bench_py_map_by_one,
                 .target = 80, .needs = PYTHON}}},
-    {.name = "pool apply, awake", .n = 50000,
+    {.name = "pool apply, awake", .n = 200000,
      .measure = bench_apply,
      .peers = {{.name = "limit", .limit = 1000, .target = 1},
                {.name = "prefork on pipes", .measure = bench_prefork_call,

@@ -765,8 +765,8 @@ MPROC_API bool mproc_result_successful(const mproc_result *r);
  * MPROC_ECANCELED, once all has ended. Python: Future.cancel(), which leaves
  * alone what runs.
  *
- * 0             cancelled, now or before
- * MPROC_EINVAL  it has ended
+ * 0             cancelled, now or before: of a batch, at least one item
+ * MPROC_EINVAL  it has ended; nothing of it is cancelled by this call
  * MPROC_EPERM   the caller did not make the result
  */
 MPROC_API int mproc_result_cancel(mproc_result *r);

@@ -357,8 +357,12 @@ int mpr_os_child_signal(pid_t pid, int pidfd, int sig);
  */
 bool mpr_os_has_ended(pid_t pid, int pidfd, int64_t since_boot_ns);
 
-/* Is there a child of this process to be reaped, or none left? */
-bool mpr_os_child_has_ended(void);
+/*
+ * What has become of this process's children: one is stopped, which is told
+ * once; one is to be reaped, or none is left.
+ */
+enum mpr_os_change { MPR_OS_NO_CHANGE, MPR_OS_STOPPED, MPR_OS_ENDED };
+enum mpr_os_change mpr_os_child_change(void);
 
 /* Any child of this process, as mpr_os_child_reap. ECHILD: it has none. */
 int mpr_os_child_reap_any(pid_t *pid, int *code);
@@ -480,12 +484,12 @@ void mpr_os_signal_default(int sig);
 void mpr_os_signal_ignore(int sig);
 
 /*
- * From now on the end of a child adds to the word and interrupts a sleep of
- * this single-threaded process, so a sleep on the word's value before misses no
- * child.
+ * From now on the end of a child, or its stop, adds to the word and interrupts
+ * a sleep of this single-threaded process, so a sleep on the word's value
+ * before misses no child.
  */
-enum { MPR_OS_CHILD_END_ADDS = 4 };
-void mpr_os_on_child_end(_Atomic uint32_t *bell);
+enum { MPR_OS_CHILD_CHANGE_ADDS = 4 };
+void mpr_os_on_child_change(_Atomic uint32_t *bell);
 
 /*
  * A descriptor that is readable when children may have ended, until

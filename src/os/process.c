@@ -148,11 +148,10 @@ static int code_of(const siginfo_t *info)
     return info->si_code == CLD_EXITED ? info->si_status : -info->si_status;
 }
 
-static int wait_id(int type, int id, siginfo_t *info, int also)
+static int wait_id(int type, int id, siginfo_t *info, int what)
 {
     info->si_pid = 0;
-    long result =
-        syscall(SYS_waitid, type, id, info, WEXITED | WNOHANG | also, NULL);
+    long result = syscall(SYS_waitid, type, id, info, WNOHANG | what, NULL);
     return result == 0 ? 0 : errno;
 }
 
@@ -161,10 +160,10 @@ int mpr_os_child_reap(pid_t pid, int pidfd, int *code)
     siginfo_t info;
     int err = EINVAL;
     if (pidfd >= 0) {
-        err = wait_id(WAIT_FOR_PIDFD, pidfd, &info, 0);
+        err = wait_id(WAIT_FOR_PIDFD, pidfd, &info, WEXITED);
     }
     if (err == EINVAL || err == EBADF) { /* Linux 5.3, or closed by a user */
-        err = wait_id(P_PID, pid, &info, 0);
+        err = wait_id(P_PID, pid, &info, WEXITED);
     }
     if (err != 0) {
         return MPROC_ECHILD;
@@ -176,16 +175,26 @@ int mpr_os_child_reap(pid_t pid, int pidfd, int *code)
     return 0;
 }
 
-bool mpr_os_child_has_ended(void)
+enum mpr_os_change mpr_os_child_change(void)
 {
     siginfo_t info;
-    return wait_id(P_ALL, 0, &info, WNOWAIT) != 0 || info.si_pid != 0;
+    if (wait_id(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOWAIT) != 0) {
+        return MPR_OS_ENDED;
+    }
+    if (info.si_pid == 0) {
+        return MPR_OS_NO_CHANGE;
+    }
+    if (info.si_code != CLD_STOPPED && info.si_code != CLD_TRAPPED) {
+        return MPR_OS_ENDED;
+    }
+    wait_id(P_PID, info.si_pid, &info, WSTOPPED);
+    return MPR_OS_STOPPED;
 }
 
 int mpr_os_child_reap_any(pid_t *pid, int *code)
 {
     siginfo_t info;
-    if (wait_id(P_ALL, 0, &info, 0) != 0) {
+    if (wait_id(P_ALL, 0, &info, WEXITED) != 0) {
         return MPROC_ECHILD;
     }
     if (info.si_pid == 0) {

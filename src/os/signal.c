@@ -35,38 +35,38 @@ const char *mpr_os_signal_name(int sig)
     return "another signal";
 }
 
-static void set_handler(int sig, void (*handler)(int))
+static void set_handler(int sig, void (*handler)(int), int flags)
 {
-    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_NOCLDSTOP};
+    struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
     sigemptyset(&action.sa_mask);
     sigaction(sig, &action, NULL);
 }
 
 void mpr_os_signal_default(int sig)
 {
-    set_handler(sig, SIG_DFL);
+    set_handler(sig, SIG_DFL, SA_NOCLDSTOP);
 }
 
 void mpr_os_signal_ignore(int sig)
 {
-    set_handler(sig, SIG_IGN);
+    set_handler(sig, SIG_IGN, SA_NOCLDSTOP);
 }
 
 static _Atomic uint32_t *child_bell;
 
-static void child_ended(int sig)
+static void child_changed(int sig)
 {
     (void)sig;
-    atomic_fetch_add(child_bell, MPR_OS_CHILD_END_ADDS);
+    atomic_fetch_add(child_bell, MPR_OS_CHILD_CHANGE_ADDS);
 }
 
 /* Without SA_RESTART: a sleep that has begun ends, one about to begin sees
  * another value. */
-void mpr_os_on_child_end(_Atomic uint32_t *bell)
+void mpr_os_on_child_change(_Atomic uint32_t *bell)
 {
     sigset_t child;
     child_bell = bell;
-    set_handler(SIGCHLD, child_ended);
+    set_handler(SIGCHLD, child_changed, 0);
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
     pthread_sigmask(SIG_UNBLOCK, &child, NULL);

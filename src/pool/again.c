@@ -48,7 +48,6 @@ bool mpr_batch_again(mproc_pool *pool, struct mpr_batch_state *batch,
         entry->task->limit_ns = mpr_pool_limit(batch->is.timeout_s);
         mpr_pool_accept(pool, count);
         mpr_batch_queue(pool, batch, part);
-        batch->sent += count;
     }
     *more = count == 0 || wants_more(pool, batch);
     return count > 0;
@@ -74,29 +73,16 @@ void mpr_batch_send_again(mproc_pool *pool, struct mpr_thread *self,
 /* ---- together --------------------------------------------------------- */
 
 /*
- * Locked. Nobody else sends of its batch, so the items are the last that were;
- * and who cancels it cancels them all. False: so it was.
+ * They are to be sent anew, or end, by who feeds all. Nobody else sends of
+ * their batches, so they are the last of them; who cancels one cancels all.
  */
-static bool unsend(const struct mpr_entry *entry)
-{
-    struct mpr_task *task = entry->task;
-    if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
-        return false;
-    }
-    struct mpr_batch_state *batch = task->result->batch;
-    mpr_batch_unlink(batch, task->chunk->part);
-    batch->sent -= task->chunk->count;
-    return true;
-}
-
-/* They are to be sent anew, or end, by who feeds all. */
 static void take_back(mproc_pool *pool, struct mpr_thread *self,
                       const struct mpr_entry *entries, size_t n)
 {
     bool unsent[MPR_SENDINGS];
     mpr_pool_lock();
     for (size_t i = 0; i < n; i++) {
-        unsent[i] = unsend(&entries[i]);
+        unsent[i] = mpr_batch_unqueue(&entries[i]);
     }
     mpr_pool_unlock();
     for (size_t i = 0; i < n; i++) {

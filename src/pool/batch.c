@@ -116,7 +116,7 @@ void mpr_batch_collect(mproc_pool *pool, struct mpr_thread *self,
     mpr_batch_unlink(batch, part);
     bool kept = batch->iter != NULL && !batch->forgotten;
     if (kept) {
-        mpr_iter_keep(result, part);
+        mpr_iteration_keep(result, part);
     }
     bool more = batch->open && batch->iter == NULL;
     bool over = !batch->open && batch->parts == 0;

@@ -196,7 +196,7 @@ static int attempt_end(void *user)
     return pending ? MPROC_ETIMEDOUT : 0;
 }
 
-/* Nobody was woken for it, and who looks out has not seen it: it is stopped. */
+/* Nobody was woken for it, and who looks out does not get to run just now. */
 static void ask_another(void *user)
 {
     const struct submission *s = user;

@@ -176,8 +176,19 @@ void mpr_chunk_again(struct mpr_chunk *chunk,
 
 /* ---- what came back --------------------------------------------------- */
 
+/* Had all of it ended: who cancelled it was told that something would not. */
+static void cancel_last(struct mpr_chunk *chunk)
+{
+    size_t last = chunk->count - 1;
+    chunk->status[last] = MPROC_ECANCELED;
+    chunk->bad = chunk->bad < last ? chunk->bad : last;
+}
+
 size_t mpr_chunk_end(struct mpr_chunk *chunk, int status)
 {
+    if (status == MPROC_ECANCELED) {
+        cancel_last(chunk);
+    }
     size_t first = chunk->bad;
     for (size_t i = atomic_load(&chunk->at); i < chunk->count; i++) {
         if (chunk->status[i] == MPR_ITEM_PENDING) {
@@ -216,7 +227,8 @@ mproc_outcome mpr_chunk_outcome(struct mpr_chunk *chunk, const char *replies,
                              .index = chunk->first + i,
                              .data = mpr_no_reply};
     if (item != NULL) {
-        outcome.code = item->code;
+        bool cancelled = outcome.status == MPROC_ECANCELED;
+        outcome.code = cancelled ? 0 : item->code;
         outcome.worker = item->worker;
     }
     outcome.error = text_of(item, outcome.status, replies, text);

@@ -103,6 +103,7 @@ void mpr_batch_unlink(struct mpr_batch_state *batch, struct mpr_part *part)
 
 static void link_part(struct mpr_batch_state *batch, struct mpr_part *part)
 {
+    part->first = batch->sent;
     part->newer = NULL;
     part->older = batch->newest;
     if (part->older != NULL) {
@@ -111,30 +112,50 @@ static void link_part(struct mpr_batch_state *batch, struct mpr_part *part)
     batch->newest = part;
     batch->parts++;
     batch->ahead += part->items;
-    part->first = batch->sent;
 }
 
 void mpr_batch_queue(mproc_pool *pool, struct mpr_batch_state *batch,
                      struct mpr_part *part)
 {
     link_part(batch, part);
+    batch->sent += part->items;
     mpr_task_set_queued(&part->entry);
     if (batch->stop != 0) {
         mpr_pool_cancel(pool, &part->entry);
     }
 }
 
-/* It was not sent after all, and may have been the last of a closed batch. */
-static void take_part_back(struct mpr_thread *self, struct mproc_result *result,
-                           struct mpr_part *part)
+bool mpr_batch_unqueue(const struct mpr_entry *entry)
 {
+    struct mpr_task *task = entry->task;
+    if (!mpr_task_move(entry, 0, MPR_TASK_QUEUED, MPR_TASK_FREE)) {
+        return false;
+    }
+    struct mpr_batch_state *batch = task->result->batch;
+    mpr_batch_unlink(batch, task->chunk->part);
+    batch->sent -= task->chunk->count;
+    return true;
+}
+
+/*
+ * It could not be sent, and may have been the last of a closed batch. False: it
+ * ends all the same, cancelled or without a worker.
+ */
+static bool take_part_back(struct mpr_thread *self, struct mproc_result *result,
+                           const struct mpr_entry *entry)
+{
+    struct mpr_batch_state *batch = result->batch;
     mpr_pool_lock();
-    mpr_batch_unlink(result->batch, part);
-    bool over = !result->batch->open && result->batch->parts == 0;
+    bool back = mpr_batch_unqueue(entry);
+    bool over = back && !batch->open && batch->parts == 0;
     mpr_pool_unlock();
+    if (back) {
+        mpr_pool_refuse_task((mproc_pool *)result->pool, self, entry);
+    }
     if (over) {
         mpr_batch_end(self, result);
     }
+    return back;
 }
 
 /* Of an open batch: one that was closed meanwhile may have ended. */
@@ -144,7 +165,6 @@ static int put_under_way(struct mpr_thread *self, struct mproc_result *result,
     mproc_pool *pool = (mproc_pool *)result->pool;
     struct mpr_batch_state *batch = result->batch;
     struct mpr_entry entry = part->entry; /* it may end, and be freed */
-    size_t count = part->items;
     mpr_pool_lock();
     int stop = batch->stop != 0 ? batch->stop : MPROC_ECANCELED;
     bool open = batch->open;
@@ -156,13 +176,8 @@ static int put_under_way(struct mpr_thread *self, struct mproc_result *result,
         mpr_pool_refuse_task(pool, self, &entry);
         return stop;
     }
-    int err = mpr_pool_send(pool, self, &entry);
-    if (err < 0) {
-        take_part_back(self, result, part);
-    } else {
-        batch->sent += count;
-    }
-    return err;
+    int err = mpr_pool_queue(pool, self, &entry);
+    return err < 0 && take_part_back(self, result, &entry) ? err : 0;
 }
 
 /* The record is the task's from here on, and gone with it on failure. */
@@ -288,17 +303,14 @@ void mpr_batch_close(struct mpr_thread *self, struct mproc_result *result)
 }
 
 /*
- * Callbacks are not for who feeds a pool that is manual: false, unless the rest
- * of the batch has none.
+ * Callbacks are not for who feeds a pool that is manual: false, unless the
+ * batch has none.
  */
-static bool may_end_rest(mproc_pool *pool, struct mpr_batch_state *batch,
-                         int stop)
+static bool may_end_rest(mproc_pool *pool, struct mpr_batch_state *batch)
 {
     mpr_pool_lock();
-    bool calls = mpr_pool_is_manual(pool) && batch->is.on_item != NULL &&
-                 batch->sent < batch->count;
+    bool calls = mpr_pool_is_manual(pool) && batch->is.on_item != NULL;
     if (calls) {
-        batch->stop = stop;
         batch->untold = true;
         pool->mine->untold++;
     }
@@ -318,7 +330,7 @@ void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
     bool others = batch->feeding || batch->untold;
     mpr_pool_unlock();
     if (batch->iter != NULL) {
-        mpr_iter_look(pool, self, result);
+        mpr_iteration_look(pool, self, result);
         return;
     }
     if (others) {
@@ -330,8 +342,12 @@ void mpr_batch_feed(mproc_pool *pool, struct mpr_thread *self,
         err == MPROC_EFULL || (err == MPROC_ENOMEM && batch->parts > 0);
     int stop = mpr_batch_stop(pool, batch);
     stop = stop != 0 ? stop : waits ? 0 : err;
+    bool ends = stop != 0 && batch->sent < batch->count;
+    if (ends) {
+        batch->stop = stop; /* who cancels it now comes too late for these */
+    }
     mpr_pool_unlock();
-    if (stop != 0 && may_end_rest(pool, batch, stop)) {
+    if (ends && may_end_rest(pool, batch)) {
         end_rest(pool, result, stop);
     }
     if (batch->sent == batch->count) {

@@ -39,7 +39,7 @@ static int start(struct mpr_keeper *k, struct mpr_worker *worker)
     atomic_store(&worker->ready_since, 0);
     atomic_store(&worker->idle_since, 0);
     atomic_store(&worker->idle_ns, 0);
-    atomic_store(&worker->id, k->pool->threads ? 0 : mpr_self_id() | 1);
+    atomic_store(&worker->id, mpr_self_id() | 1);
     atomic_store(&worker->bond, MPR_BOND_HOLDS);
     atomic_store(&worker->state, MPR_WORKER_STARTING);
     int err = k->pool->threads ? mpr_threads_start(k->pool, worker)
@@ -233,12 +233,26 @@ static bool has_ended(const struct mpr_keeper *k,
            MPROC_EAGAIN;
 }
 
-/* The nursery has no children but the workers. False: not all of them. */
+/*
+ * The nursery has no children but the workers. One that is stopped may be the
+ * one that looks out, or was woken for a task: another is to see that.
+ */
+static bool child_has_ended(const struct mpr_keeper *k)
+{
+    enum mpr_os_change change;
+    while ((change = mpr_os_child_change()) == MPR_OS_STOPPED) {
+        atomic_store(&k->pool->lookout, 0);
+        mpr_bell_ring(&k->pool->to_workers, 1);
+    }
+    return change == MPR_OS_ENDED;
+}
+
+/* False: not all of them. */
 static bool bury_the_dead(struct mpr_keeper *k)
 {
     struct mpr_worker *worker;
     bool all = true;
-    if (!k->pool->threads && !k->unburied && !mpr_os_child_has_ended()) {
+    if (!k->pool->threads && !child_has_ended(k) && !k->unburied) {
         return true;
     }
     for (uint32_t i = 0; (worker = mpr_worker_at(k->table, i)) != NULL; i++) {

@@ -92,7 +92,7 @@ static void run(mproc_pool *pool, mpr_id birth, const sigset_t *mask)
     leave(pool);
 }
 
-/* The end of a child is heard whatever the mask was. */
+/* What becomes of a child is heard whatever the mask was. */
 pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask)
 {
     struct mpr_child child;
@@ -111,7 +111,7 @@ pid_t mpr_nursery_start(mproc_pool *pool, const sigset_t *mask)
         mpr_os_continue_with_parent();
         child.mask = *mask;
         mpr_child_ready(&child);
-        mpr_os_on_child_end(&pool->to_nursery);
+        mpr_os_on_child_change(&pool->to_nursery);
         run(pool, birth, mask);
         mpr_os_end(0);
     }

@@ -250,18 +250,22 @@ int mproc_result_get(mproc_result *r, void *buf, size_t capacity, size_t *size,
 
 /*
  * Locked. The newest first, or the worker of a cancelled chunk would begin the
- * next one.
+ * next one. That something is cancelled the batch knows by its `stop`, also
+ * where nothing was left to be sent.
  */
 static bool cancel_batch(struct mproc_result *result)
 {
     mproc_pool *pool = (mproc_pool *)result->pool;
     struct mpr_batch_state *batch = result->batch;
-    bool any = batch->open && batch->stop == 0;
+    bool rest = batch->open && batch->stop == 0 && batch->sent < batch->count;
+    bool any = rest || batch->stop == MPROC_ECANCELED;
     for (struct mpr_part *part = batch->newest; part; part = part->older) {
         any |= mpr_pool_cancel(pool, &part->entry);
     }
-    if (batch->open && batch->stop == 0) {
+    if (any && batch->stop == 0) {
         batch->stop = MPROC_ECANCELED;
+    }
+    if (rest) {
         atomic_store(&pool->mine->attend, true);
         mpr_bell_ring(&pool->to_collector, INT_MAX);
     }
@@ -275,9 +279,11 @@ bool mpr_result_cancel(struct mproc_result *result)
 {
     bool any = false;
     mpr_pool_lock();
-    if (result->batch != NULL) {
+    if (has_ended(result)) {
+        any = false;
+    } else if (result->batch != NULL) {
         any = cancel_batch(result);
-    } else if (!has_ended(result) && result->entry.task != NULL) {
+    } else if (result->entry.task != NULL) {
         any = mpr_pool_cancel((mproc_pool *)result->pool, &result->entry);
     }
     mpr_pool_unlock();
@@ -299,13 +305,23 @@ int mproc_result_cancel(mproc_result *r)
 
 /* ---- freeing ---------------------------------------------------------- */
 
+/* Once it has ended nobody sleeps for it; before, its pool lives. */
+static void wake_all(struct mproc_result *r)
+{
+    mpr_pool_lock();
+    if (!has_ended(r)) {
+        mpr_bell_ring(bell(r), INT_MAX);
+    }
+    mpr_pool_unlock();
+}
+
 void mproc_result_free(mproc_result *r)
 {
     struct mpr_thread *self;
     if (check(r, &self) < 0 || atomic_exchange(&r->freed, 1)) {
         return;
     }
-    mpr_bell_ring(&r->bell, INT_MAX);
+    wake_all(r);
     if (r->batch != NULL && !has_ended(r)) {
         mpr_batch_abandon(r);
     }

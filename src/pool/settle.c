@@ -137,17 +137,6 @@ static enum mpr_task_state state_after(mproc_pool *pool,
 }
 
 /*
- * A worker that died in mpr_worker_adopt may have in hand what its task has. It
- * must not any more when the task ends: what is freed with the task would be
- * freed with the hand once more.
- */
-static void settle_hands(mproc_pool *pool, struct mpr_thread *self)
-{
-    mpr_guard_lock(&pool->replies, self, self);
-    mpr_guard_unlock(&pool->replies, self);
-}
-
-/*
  * Has it ended, and perhaps nobody tells of it? Another may have ended it, that
  * took it up after the dead, or before it could: that one tells, or else is
  * settled itself.
@@ -168,7 +157,6 @@ int mpr_worker_settle(mproc_pool *pool, struct mpr_thread *self,
     if (entry.task == NULL) {
         return 0;
     }
-    settle_hands(pool, self);
     uint64_t word = atomic_load(&entry.task->word);
     if (word >> 32 != (uint32_t)entry.serial) {
         return 0;

@@ -86,24 +86,45 @@ static void *live(void *user)
     return NULL;
 }
 
+/* What it does after it has left may take long, and wait for the pool. */
+static void detach(struct mpr_worker *worker)
+{
+    if (worker->joinable) {
+        mpr_os_thread_detach(&worker->thread);
+        worker->joinable = false;
+    }
+}
+
+/* Or their stacks would be in the way of who forks many processes then. */
+void mpr_threads_join(mproc_pool *pool)
+{
+    struct mpr_table *table = atomic_load(&pool->table);
+    struct mpr_worker *worker;
+    for (uint32_t i = 0; (worker = mpr_worker_at(table, i)) != NULL; i++) {
+        if (worker->joinable) {
+            mpr_os_thread_join(&worker->thread);
+            worker->joinable = false;
+        }
+    }
+}
+
 /* Its row is taken before it says who it is. */
 int mpr_threads_start(mproc_pool *pool, struct mpr_worker *worker)
 {
-    struct mpr_os_thread thread;
     struct life *life = malloc(sizeof *life);
     if (life == NULL) {
         return MPROC_ENOMEM;
     }
     *life = (struct life){pool, worker};
     atomic_store(&worker->pid, pool->maker_pid);
-    int err = mpr_os_thread_start(&thread, live, life);
+    detach(worker); /* who was here before */
+    int err = mpr_os_thread_start(&worker->thread, live, life);
+    worker->joinable = err == 0;
     if (err < 0) {
         atomic_store(&worker->pid, 0);
         free(life);
-        return err;
     }
-    mpr_os_thread_detach(&thread);
-    return 0;
+    return err;
 }
 
 /* ---- abandoning ------------------------------------------------------- */
@@ -225,6 +246,7 @@ bool mpr_threads_abandon(struct mpr_keeper *k, struct mpr_worker *worker)
         mpr_pool_give_back(pool, k->self, &entry);
         return false;
     }
+    detach(worker);
     struct mpr_worker ghost = {.index = worker->index,
                                .current = entry,
                                .pid = pid,

@@ -241,13 +241,16 @@ static enum ran run_items(mproc_reply *reply, struct mpr_chunk *chunk)
     struct mpr_task *task = reply->entry.task;
     size_t i = atomic_load(&chunk->at);
     chunk->lost = 0;
-    for (; i < chunk->count && still_ours(reply); i++) {
+    for (; i < chunk->count; i++) {
         int status;
         if (is_worn_out(reply)) {
             return RAN_IN_PART;
         }
         if (!run_item(reply, chunk, i, &status)) {
             return RAN_OVERTIME;
+        }
+        if (!still_ours(reply)) {
+            break; /* cancelled: what it replies is dropped */
         }
         if (mpr_unlikely(status != MPROC_OK) || chunk->items != NULL) {
             tell_item(reply, chunk, i, status);

@@ -14,7 +14,7 @@ enum {
     WATCHED_IN_CROWD = 30,
     SPIN_US = 30,
     SHORT_SLEEP_US = 100,
-    YIELD_MIN = 2, /* looks from one yield to the next */
+    YIELD_MIN = 1, /* looks from one yield to the next */
     YIELD_MAX = 32,
     ALONE_NS = 1000, /* a yield takes longer if another runs meanwhile */
 };

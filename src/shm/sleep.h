@@ -121,7 +121,7 @@ extern unsigned mpr_test_watched_max;
  */
 enum { MPR_BELL_MANY = 1, MPR_BELL_WAITERS = 2, MPR_BELL_RING = 4 };
 
-static_assert(MPR_OS_CHILD_END_ADDS % MPR_BELL_RING == 0, "it rings a bell");
+static_assert(MPR_OS_CHILD_CHANGE_ADDS % MPR_BELL_RING == 0, "it rings a bell");
 
 static inline uint32_t mpr_bell_watch(_Atomic uint32_t *bell)
 {

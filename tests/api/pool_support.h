@@ -3,6 +3,7 @@
 #ifndef MPROC_POOL_SUPPORT_H
 #define MPROC_POOL_SUPPORT_H
 
+#include "live_objects.h"
 #include "test.h"
 
 #include <errno.h>
@@ -23,6 +24,7 @@ const char *__tsan_default_options(void)
 struct before {
     mproc_heap_info heap;
     int fds;
+    int objects;
 };
 
 static inline int note_what_is(void **state)
@@ -31,6 +33,7 @@ static inline int note_what_is(void **state)
     mpr_test_deep_sleep = true; /* a timed look would hide a lost wake-up */
     assert_ok(mproc_heap_stats(&before.heap));
     before.fds = test_open_fds();
+    before.objects = live_objects();
     *state = &before;
     return 0;
 }
@@ -71,6 +74,7 @@ static inline int nothing_is_left(void **state)
     }
     assert_int_equal(now.blocks, before->heap.blocks);
     assert_int_equal(now.in_use, before->heap.in_use);
+    assert_int_equal(live_objects(), before->objects);
     return 0;
 }
 

@@ -21,6 +21,13 @@ static inline int tells_pid(const void *arg, size_t size, mproc_reply *reply)
     return mproc_reply_set(reply, &pid, sizeof pid);
 }
 
+static inline int says_why(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)size;
+    mproc_reply_fail(reply, 1, "not this");
+    return mproc_reply_fail(reply, -12, "%s of %d", "bun", *(const int *)arg);
+}
+
 /* Says its pid and waits for ever. */
 static inline int stays(const void *arg, size_t size, mproc_reply *reply)
 {

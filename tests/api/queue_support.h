@@ -3,6 +3,7 @@
 #ifndef MPROC_TEST_QUEUE_SUPPORT_H
 #define MPROC_TEST_QUEUE_SUPPORT_H
 
+#include "live_objects.h"
 #include "test.h"
 
 #include <fcntl.h>
@@ -196,6 +197,7 @@ static inline void run_a_crowd(mproc_queue *q, int each, int (*produce)(void *),
 /* ---- memory ----------------------------------------------------------- */
 
 static mproc_heap_info at_start;
+static int objects_at_start;
 
 /* Once, before the first test. */
 static inline int remember_heap(void **state)
@@ -206,6 +208,7 @@ static inline int remember_heap(void **state)
     }
     mproc_queue_free(new_queue(NULL));
     at_start = heap_now();
+    objects_at_start = live_objects();
     return 0;
 }
 
@@ -232,6 +235,7 @@ static inline void nothing_is_left_of_it_all(void **state)
     mproc_heap_info now = heap_now();
     assert_int_equal(now.blocks, at_start.blocks);
     assert_int_equal(now.in_use, at_start.in_use);
+    assert_int_equal(live_objects(), objects_at_start);
 }
 
 /* ---- main ------------------------------------------------------------- */
@@ -252,6 +256,13 @@ static inline bool order_is_read(int argc, char **argv)
     order = argc > 1 ? read_order(argv[1]) : MPROC_FIFO;
     return order >= 0;
 }
+
+/* Those of `lines` hold where the first to come is the first to go. */
+#define run_in_order(lines, all)                                  \
+    ((order == MPROC_LIFO                                         \
+          ? 0                                                     \
+          : cmocka_run_group_tests(lines, remember_heap, NULL)) + \
+     cmocka_run_group_tests(all, remember_heap, NULL))
 
 /* ---- a program of its own with a small heap --------------------------- */
 

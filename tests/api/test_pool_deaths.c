@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "pool_meeting.h"
 #include "pool_tasks.h"
 
 /* ---- tasks ------------------------------------------------------------ */
@@ -40,39 +41,6 @@ static int exits(const void *arg, size_t size, mproc_reply *reply)
     (void)size;
     (void)reply;
     exit(*(const int *)arg);
-}
-
-struct meeting {
-    mproc_queue *here, *gate;
-};
-
-/* Says its pid before it waits. */
-static int comes_and_waits(const void *arg, size_t size, mproc_reply *reply)
-{
-    const struct meeting *m = arg;
-    pid_t pid = getpid();
-    (void)size;
-    (void)reply;
-    mproc_queue_put(m->here, &pid, sizeof pid, MPROC_FOREVER);
-    return mproc_queue_get(m->gate, NULL, 0, NULL, MPROC_FOREVER);
-}
-
-static pid_t met(const struct meeting *m)
-{
-    pid_t pid;
-    assert_ok(mproc_queue_get(m->here, &pid, sizeof pid, NULL, TEST_BOUND));
-    return pid;
-}
-
-static struct meeting meeting(void)
-{
-    return (struct meeting){queue(), queue()};
-}
-
-static void free_meeting(struct meeting *m)
-{
-    mproc_queue_free(m->here);
-    mproc_queue_free(m->gate);
 }
 
 static void expect_squares(mproc_pool *p, int count)

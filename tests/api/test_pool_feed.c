@@ -337,11 +337,14 @@ static int works_once(void *arg)
     return atomic_fetch_add(calls, 1) == 0 ? 0 : -1;
 }
 
+static mproc_event *to_leave; /* from before there are workers */
+
 static int leaves(const void *arg, size_t size, mproc_reply *reply)
 {
     (void)arg;
     (void)size;
     (void)reply;
+    mproc_event_wait(to_leave, MPROC_FOREVER);
     _exit(1);
 }
 
@@ -351,6 +354,7 @@ static void a_broken_pool_ends_its_iterators(void **state)
     (void)state;
     for (int joins_first = 0; joins_first < 2; joins_first++) {
         _Atomic int *calls = mproc_calloc(1, sizeof *calls);
+        to_leave = event();
         mproc_pool *p = pool_with((mproc_pool_opts){.workers = 1,
                                                     .initializer = works_once,
                                                     .initializer_arg = &calls});
@@ -364,6 +368,7 @@ static void a_broken_pool_ends_its_iterators(void **state)
         const mproc_outcome *o;
         int err, count = 0;
         mproc_iter *it = iterate(p, true, b);
+        assert_ok(mproc_event_set(to_leave)); /* the window is full */
         while (mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND) !=
                MPROC_EBROKEN) {
         }
@@ -383,6 +388,7 @@ static void a_broken_pool_ends_its_iterators(void **state)
             end_of(p);
         }
         mproc_free((void *)calls);
+        mproc_event_free(to_leave);
     }
 }
 

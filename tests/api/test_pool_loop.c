@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Batches and iterations of pools whose callbacks are dispatched. */
+/* Batches, iterations and results of pools whose callbacks are dispatched. */
 #include "pool_loop.h"
 #include "pool_tasks.h"
 
@@ -268,6 +268,68 @@ static void a_freed_batch_is_touched_by_no_thread(void **state)
     free(large.out);
 }
 
+static void *opens_gate_soon(void *gate)
+{
+    usleep(50000); /* most likely somebody sleeps by then */
+    open_gate(gate, 1);
+    return NULL;
+}
+
+/* Nobody dies, so that is all who waits can hear. */
+static void waiting_for_many_hears_of_an_end(void **state)
+{
+    (void)state;
+    mproc_pool *p = manual_pool(1);
+    mproc_queue *gate = queue();
+    for (int i = 0; i < 5; i++) {
+        size_t ready;
+        pthread_t thread;
+        mproc_result *r =
+            sent(p, (mproc_call){.fn = waits_for, MPROC_ARG(gate)});
+        mproc_waitable what = mproc_waitable_result(r);
+        assert_int_equal(pthread_create(&thread, NULL, opens_gate_soon, gate),
+                         0);
+        assert_ok(mproc_wait(&what, 1, &ready, TEST_BOUND));
+        pthread_join(thread, NULL);
+        assert_true(mproc_result_successful(r));
+        mproc_result_free(r);
+    }
+    end_of(p);
+    mproc_queue_free(gate);
+}
+
+static void *waits_for_many(void *user)
+{
+    mproc_waitable what = mproc_waitable_result(*(mproc_result **)user);
+    static int err;
+    err = mproc_wait(&what, 1, NULL, TEST_BOUND);
+    return &err;
+}
+
+static void waiting_for_many_hears_that_one_is_freed(void **state)
+{
+    (void)state;
+    for (int manual = 0; manual < 2; manual++) {
+        mproc_pool *p = pool_with(
+            (mproc_pool_opts){.workers = 1, .manual_dispatch = manual});
+        mproc_queue *gate = queue();
+        mproc_result *r =
+            sent(p, (mproc_call){.fn = waits_for, MPROC_ARG(gate)});
+        pthread_t thread;
+        void *err;
+        mproc_deadline until = TEST_BOUND;
+        assert_int_equal(pthread_create(&thread, NULL, waits_for_many, &r), 0);
+        usleep(50000); /* most likely it sleeps by then */
+        mproc_result_free(r);
+        assert_int_equal(pthread_join(thread, &err), 0);
+        assert_err(*(int *)err, MPROC_EINVAL);
+        assert_true(mproc_in_s(0).at_ns < until.at_ns); /* it was told */
+        open_gate(gate, 1);
+        end_of(p);
+        mproc_queue_free(gate);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +339,8 @@ int main(void)
         CLEAN(a_batch_without_callbacks_ends_without_dispatch),
         CLEAN(iterations_need_no_dispatch),
         CLEAN(a_freed_batch_is_touched_by_no_thread),
+        CLEAN(waiting_for_many_hears_of_an_end),
+        CLEAN(waiting_for_many_hears_that_one_is_freed),
     };
     return cmocka_run_group_tests_name("pool_loop", tests, NULL, NULL);
 }

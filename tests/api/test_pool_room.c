@@ -7,6 +7,7 @@
  * one: root would be given more.
  */
 #include "pool_kin.h"
+#include "pool_meeting.h"
 
 #include <malloc.h>
 #include <stdlib.h>
@@ -240,28 +241,18 @@ static void a_pool_that_cannot_grow_is_as_before(void **state)
     as_some_user(grows_too_much);
 }
 
-struct meeting {
-    mproc_queue *here, *gate;
-};
-
-/* Says its pid before it waits. */
-static int comes_and_waits(const void *arg, size_t size, mproc_reply *reply)
-{
-    const struct meeting *m = arg;
-    pid_t pid = getpid();
-    (void)size;
-    (void)reply;
-    mproc_queue_put(m->here, &pid, sizeof pid, MPROC_FOREVER);
-    return mproc_queue_get(m->gate, NULL, 0, NULL, MPROC_FOREVER);
-}
-
 static void kill_who_comes(const struct meeting *m, int count)
 {
     for (int i = 0; i < count; i++) {
-        pid_t pid;
-        assert_ok(mproc_queue_get(m->here, &pid, sizeof pid, NULL, TEST_BOUND));
-        kill(pid, SIGKILL);
+        kill(met(m), SIGKILL);
     }
+}
+
+static void expect_respawned(mproc_pool *p, size_t count)
+{
+    mproc_pool_info info;
+    assert_ok(mproc_pool_stats(p, &info));
+    assert_int_equal(info.respawned, count);
 }
 
 static void expect_broken(mproc_pool *p)
@@ -313,8 +304,10 @@ static int loses_its_workers(void *arg)
     expect_squares(p, 20);
     usleep(250000); /* it tries again and again, in vain */
     expect_workers(p, 2);
+    expect_respawned(p, 0);
     assert_true(limit_processes(nursery, 4096));
     expect_workers(p, WORKERS);
+    expect_respawned(p, 2);
     assert_true(limit_processes(nursery, 1));
     for (int i = 0; i < TASKS; i++) {
         r[i] = sent(p, call);

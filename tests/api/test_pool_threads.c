@@ -506,6 +506,46 @@ static void cancels_and_limits_at_random(void **state)
     usleep(20000);
 }
 
+/* ---- their end -------------------------------------------------------- */
+
+static pthread_key_t ends_slowly;
+static _Atomic int have_ended;
+
+static void end_slowly(void *unused)
+{
+    (void)unused;
+    usleep(30000);
+    have_ended++;
+}
+
+static int end_slowly_later(void *unused)
+{
+    (void)unused;
+    return pthread_setspecific(ends_slowly, &have_ended);
+}
+
+static void a_pool_has_ended_when_its_threads_have(void **state)
+{
+    (void)state;
+    enum { WORKERS = 4 };
+    assert_int_equal(pthread_key_create(&ends_slowly, end_slowly), 0);
+    for (int i = 0; i < 4; i++) {
+        mproc_pool *p =
+            threads_with((mproc_pool_opts){.workers = WORKERS,
+                                           .initializer = end_slowly_later,
+                                           .manual_dispatch = i / 2});
+        have_ended = 0;
+        if (i % 2 == 0) {
+            assert_ok(mproc_pool_close(p));
+            assert_ok(mproc_pool_join(p, TEST_BOUND));
+            assert_int_equal(have_ended, WORKERS);
+        }
+        mproc_pool_free(p);
+        assert_int_equal(have_ended, WORKERS);
+    }
+    assert_int_equal(pthread_key_delete(ends_slowly), 0);
+}
+
 /* ---- main ------------------------------------------------------------- */
 
 static void refusals(void **state)
@@ -537,6 +577,7 @@ int main(void)
         CLEAN(a_callback_may_free_its_pool),
         CLEAN(an_event_loop_hears_of_limits),
         CLEAN(cancels_and_limits_at_random),
+        CLEAN(a_pool_has_ended_when_its_threads_have),
         CLEAN(refusals),
     };
     return cmocka_run_group_tests_name("pool_threads", tests, NULL, NULL);

@@ -180,6 +180,29 @@ static void starts_may_fail_now_and_then(void **state)
     }
 }
 
+static int counts(void *arg)
+{
+    (void)arg;
+    atomic_fetch_add(calls, 1);
+    return 0;
+}
+
+/* What the one before in its place was told is not for it. */
+static void nobody_is_told_to_leave_before_it_begins(void **state)
+{
+    (void)state;
+    calls = mproc_calloc(1, sizeof *calls);
+    mproc_pool *p =
+        pool_with((mproc_pool_opts){.workers = 3, .initializer = counts});
+    assert_ok(mproc_pool_resize(p, 1));
+    await_workers(p, 1, 0);
+    assert_ok(mproc_pool_resize(p, 3));
+    await_workers(p, 3, 0);
+    end_of(p);
+    assert_int_equal(atomic_load(calls), 5);
+    mproc_free((void *)calls);
+}
+
 /* ---- in what state ---------------------------------------------------- */
 
 /* Killed while it has nothing to do, as it had for a while. */
@@ -455,6 +478,7 @@ int main(void)
         CLEAN(a_thread_that_is_abandoned_is_replaced_once),
         CLEAN(threads_may_resize_at_a_time),
         CLEAN(starts_may_fail_now_and_then),
+        CLEAN(nobody_is_told_to_leave_before_it_begins),
         CLEAN(a_new_worker_has_done_nothing_yet),
         CLEAN(a_new_worker_was_not_idle_before),
         CLEAN(a_worker_that_begins_is_not_busy),

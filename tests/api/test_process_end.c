@@ -1,72 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* How whole programs end that have started processes, by each method. */
-#include "program.h"
+#include "process_end.h"
 
+#include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
+#include <unistd.h>
 
 /* ---- in the programs -------------------------------------------------- */
-
-/* What a child gets. */
-struct note {
-    mproc_event *ready;
-    char text[24];
-};
-
-static mproc_process *started_by(int method, mproc_main_fn *fn,
-                                 const struct note *note, int daemon)
-{
-    mproc_process *p;
-    mproc_process_opts opts = {
-        .daemon = daemon, .start = method, .arg_size = sizeof *note};
-    if (mproc_process_new(&p, fn, (void *)note, &opts) != 0 ||
-        mproc_process_start(p) != 0) {
-        _exit(98);
-    }
-    return p;
-}
-
-static mproc_process *started(mproc_main_fn *fn, const char *text, int daemon)
-{
-    struct note note = {NULL, ""};
-    snprintf(note.text, sizeof note.text, "%s", text);
-    return started_by(how, fn, &note, daemon);
-}
-
-/* Start a daemon that sets the event once it is ready; wait for that. */
-static mproc_process *started_ready(mproc_main_fn *fn)
-{
-    struct note note = {NULL, ""};
-    if (mproc_event_new(&note.ready) != 0) {
-        _exit(97);
-    }
-    mproc_process *p = started_by(how, fn, &note, 1);
-    if (mproc_event_wait(note.ready, TEST_BOUND) != 0) {
-        _exit(96);
-    }
-    mproc_event_free(note.ready);
-    return p;
-}
-
-static int sleeps(void *arg)
-{
-    (void)arg;
-    while (pause() != 0) {
-    }
-    return 0;
-}
-
-static int says_when_told(void *arg)
-{
-    await_order();
-    say(((const struct note *)arg)->text);
-    return 0;
-}
 
 static int sleeps_not(void *arg)
 {
@@ -81,14 +29,6 @@ static int leaves_a_child_running(void)
     bool alive = mproc_process_is_alive(p);
     say("main ");
     return alive ? 4 : 5;
-}
-
-static mproc_process *started_thread(mproc_main_fn *fn, const char *text,
-                                     int daemon)
-{
-    struct note note = {NULL, ""};
-    snprintf(note.text, sizeof note.text, "%s", text);
-    return started_by(MPROC_START_THREAD, fn, &note, daemon);
 }
 
 static int leaves_threads_running(void)
@@ -324,171 +264,7 @@ static int starts_a_child_in_a_handler(void)
     return 4;
 }
 
-static int has_no_standard_input(void)
-{
-    close(STDIN_FILENO);
-    mproc_process *p = started_thread(sleeps, "", 1);
-    return mproc_process_fd(p) > STDERR_FILENO ? 4 : 5;
-}
-
-/* ---- what is buffered, and handlers ----------------------------------- */
-
-static void says_goodbye(void)
-{
-    printf("goodbye ");
-}
-
-static int prints(void *arg)
-{
-    printf("%s", ((const struct note *)arg)->text);
-    return 0;
-}
-
-static int prints_and_exits(void *arg)
-{
-    printf("%s", ((const struct note *)arg)->text);
-    exit(6);
-}
-
-static int code_of(mproc_process *p)
-{
-    int code = -1;
-    return mproc_process_join(p, TEST_BOUND) == 0 &&
-                   mproc_process_exitcode(p, &code) == 0
-               ? code
-               : -1;
-}
-
-static int prints_before_it_starts(void)
-{
-    atexit(says_goodbye);
-    printf("before ");
-    int a = code_of(started(prints, "child ", 0));
-    atexit(says_goodbye);
-    printf("between ");
-    int b = code_of(started(prints_and_exits, "exiting ", 0));
-    return a == 0 && b == 6 ? 4 : 5;
-}
-
-static void *reads_orders(void *arg)
-{
-    getc(arg); /* with the stream locked: flushing all would wait for it */
-    return NULL;
-}
-
-static int prints_while_a_thread_reads(void)
-{
-    pthread_t thread;
-    FILE *orders = fdopen(dup(STDIN_FILENO), "r");
-    if (pthread_create(&thread, NULL, reads_orders, orders) != 0) {
-        return 97;
-    }
-    while (ftrylockfile(orders) == 0) { /* until it reads */
-        funlockfile(orders);
-        sched_yield();
-    }
-    int result = prints_before_it_starts();
-    fflush(stdout);
-    say("done ");
-    pthread_join(thread, NULL);
-    return result;
-}
-
-static int prints_to_a_file(void *arg)
-{
-    (void)arg;
-    FILE *file = fdopen(dup(STDOUT_FILENO), "w");
-    return fprintf(file, "of the child ") > 0 ? 0 : 1; /* and leaves it open */
-}
-
-static int prints_to_files(void)
-{
-    FILE *file = fdopen(dup(STDOUT_FILENO), "w");
-    fprintf(file, "file ");
-    int code = code_of(started(prints_to_a_file, "", 0));
-    fclose(file);
-    return code == 0 ? 4 : 5;
-}
-
-static void *starts_one(void *arg)
-{
-    *(int *)arg = code_of(started(prints, "child ", 0));
-    return NULL;
-}
-
-/* What nobody could flush before the fork is the parent's all the same. */
-static int prints_while_it_starts(void)
-{
-    pthread_t thread;
-    int code = -1;
-    flockfile(stdout);
-    printf("parent ");
-    if (pthread_create(&thread, NULL, starts_one, &code) != 0) {
-        return 97;
-    }
-    pthread_join(thread, NULL);
-    funlockfile(stdout);
-    return code == 0 ? 4 : 5;
-}
-
-/* ---- limits ----------------------------------------------------------- */
-
-static int enters_and_waits(void *arg)
-{
-    mproc_event_set(((const struct note *)arg)->ready); /* it has its slot */
-    await_order();
-    return 0;
-}
-
-static int never_calls(void *arg)
-{
-    (void)arg;
-    pause();
-    return 0;
-}
-
-/* The child may yet come to call the library. */
-static int may_have_three_processes(void)
-{
-    struct note note = {NULL, ""};
-    mproc_config config = {.processes_max = 3};
-    mproc_pool_opts opts = {.workers = 1};
-    mproc_pool *pool = NULL;
-    if (mproc_configure(&config) != 0) {
-        return 97;
-    }
-    mproc_process *child = started_by(MPROC_START_FORK, never_calls, &note, 1);
-    if (mproc_pool_new(&pool, &opts) != MPROC_EAGAIN || pool != NULL) {
-        return 98;
-    }
-    mproc_process_kill(child);
-    mproc_process_join(child, TEST_BOUND);
-    if (mproc_pool_new(&pool, &opts) != 0) {
-        return 99;
-    }
-    mproc_pool_free(pool);
-    return 4;
-}
-
-static int may_have_two_processes(void)
-{
-    mproc_process *p;
-    struct note note = {NULL, ""};
-    mproc_config config = {.processes_max = 2};
-    mproc_process_opts opts = {.start = how, .arg_size = sizeof note};
-    if (mproc_configure(&config) != 0 || mproc_event_new(&note.ready) != 0) {
-        return 97;
-    }
-    mproc_process *first = started_by(how, enters_and_waits, &note, 0);
-    if (mproc_event_wait(note.ready, TEST_BOUND) != 0 ||
-        mproc_process_new(&p, prints, &note, &opts) != 0) {
-        return 98;
-    }
-    say(mproc_error_name(mproc_process_start(p)));
-    await_order();
-    mproc_process_join(first, TEST_BOUND);
-    return mproc_process_start(p) == 0 && code_of(p) == 0 ? 4 : 5;
-}
+/* ---- without pidfds --------------------------------------------------- */
 
 /* pidfd_open answers ENOSYS from here on, as on an older system. */
 static bool forbid_pidfds(void)
@@ -526,17 +302,6 @@ static int is_killed_without_pidfds(void)
     return forbid_pidfds() ? is_killed_after_its_thread_ended() : 77;
 }
 
-static int asks_who_it_is_first(void)
-{
-    mproc_process *me = mproc_process_current();
-    say(mproc_process_name(me));
-    return mproc_process_pid(me) == getpid() && mproc_process_is_alive(me) &&
-                   mproc_process_parent_pid() == 0 &&
-                   mproc_active_children(NULL, 0) == 0
-               ? 4
-               : 5;
-}
-
 static const struct program programs[] = {
     PROGRAM(leaves_a_child_running),
     PROGRAM(leaves_threads_running),
@@ -551,16 +316,8 @@ static const struct program programs[] = {
     PROGRAM(is_killed_with_daemons_that_close_all),
     PROGRAM(has_a_daemon_that_ends_its_thread),
     PROGRAM(starts_a_child_in_a_handler),
-    PROGRAM(has_no_standard_input),
-    PROGRAM(prints_before_it_starts),
-    PROGRAM(prints_while_a_thread_reads),
-    PROGRAM(prints_to_files),
-    PROGRAM(prints_while_it_starts),
-    PROGRAM(may_have_three_processes),
-    PROGRAM(may_have_two_processes),
     PROGRAM(has_no_pidfds),
     PROGRAM(is_killed_without_pidfds),
-    PROGRAM(asks_who_it_is_first),
 };
 
 /* ---- in the tests ----------------------------------------------------- */
@@ -683,63 +440,6 @@ static void a_program_ends_after_children_of_its_exit_handlers(void **state)
     assert_int_equal(code, 4);
 }
 
-static void no_descriptor_takes_the_place_of_a_standard_one(void **state)
-{
-    (void)state;
-    struct run run = run_program("has_no_standard_input");
-    expect_end(&run, "", 4);
-}
-
-static void nothing_buffered_is_printed_twice(void **state)
-{
-    (void)state;
-    struct run run = run_program("prints_before_it_starts");
-    expect_end(&run, "before child between exiting goodbye goodbye ", 4);
-}
-
-static void flushing_does_not_wait_for_a_thread_that_reads(void **state)
-{
-    (void)state;
-    struct run run = run_program("prints_while_a_thread_reads");
-    expect_said(&run, "before child between exiting done ");
-    expect_end(&run, "before child between exiting done goodbye goodbye ", 4);
-}
-
-static void files_are_flushed_before_the_start_and_by_the_child(void **state)
-{
-    (void)state;
-#ifdef __SANITIZE_THREAD__
-    skip(); /* it has a thread of its own */
-#endif
-    struct run run = run_program("prints_to_files");
-    expect_end(&run, "file of the child ", 4);
-}
-
-static void a_child_forgets_what_its_parent_is_printing(void **state)
-{
-    (void)state;
-    struct run run = run_program("prints_while_it_starts");
-    expect_end(&run, "child parent ", 4);
-}
-
-static void a_start_beyond_processes_max_is_refused(void **state)
-{
-    (void)state;
-    struct run run = run_program("may_have_two_processes");
-    while (strstr(run.text, "MPROC_EAGAIN") == NULL && read_some(&run)) {
-    }
-    assert_non_null(strstr(run.text, "MPROC_EAGAIN"));
-    end_of_all(&run);
-    assert_int_equal(test_wait_exit(run.pid), 4);
-}
-
-static void a_pool_beyond_processes_max_is_refused(void **state)
-{
-    (void)state;
-    struct run run = run_program("may_have_three_processes");
-    expect_end(&run, "", 4);
-}
-
 static void all_works_without_pidfds(void **state)
 {
     (void)state;
@@ -752,13 +452,6 @@ static void daemons_end_with_their_parent_without_pidfds(void **state)
     (void)state;
     struct run run = run_program("is_killed_without_pidfds");
     expect_end(&run, "ready ", -SIGKILL);
-}
-
-static void who_one_is_may_be_asked_first_of_all(void **state)
-{
-    (void)state;
-    struct run run = run_program("asks_who_it_is_first");
-    expect_end(&run, "MainProcess", 4);
 }
 
 int main(int argc, char **argv)
@@ -778,28 +471,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(daemons_may_close_all_descriptors),
         cmocka_unit_test(a_daemon_may_end_its_thread),
         cmocka_unit_test(a_program_ends_after_children_of_its_exit_handlers),
-        cmocka_unit_test(no_descriptor_takes_the_place_of_a_standard_one),
-        cmocka_unit_test(nothing_buffered_is_printed_twice),
-        cmocka_unit_test(flushing_does_not_wait_for_a_thread_that_reads),
-        cmocka_unit_test(files_are_flushed_before_the_start_and_by_the_child),
-        cmocka_unit_test(a_child_forgets_what_its_parent_is_printing),
-        cmocka_unit_test(a_start_beyond_processes_max_is_refused),
-        cmocka_unit_test(a_pool_beyond_processes_max_is_refused),
         cmocka_unit_test(all_works_without_pidfds),
         cmocka_unit_test(daemons_end_with_their_parent_without_pidfds),
-        cmocka_unit_test(who_one_is_may_be_asked_first_of_all),
     };
-    static const struct {
-        int how;
-        const char *name;
-    } groups[] = {{MPROC_START_FORK, "process_end by fork"},
-                  {MPROC_START_FORKSERVER, "process_end by forkserver"},
-                  {MPROC_START_SPAWN, "process_end by spawn"}};
-    int failed = 0;
-    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
-        how = groups[i].how;
-        failed +=
-            cmocka_run_group_tests_name(groups[i].name, tests, NULL, NULL);
-    }
-    return failed;
+    return run_for_each_process("process_end", tests);
 }

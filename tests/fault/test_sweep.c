@@ -4,7 +4,7 @@
  * bug that was put into the bad ones.
  *
  * cc -std=c11 -D_GNU_SOURCE -O2 -pthread -static -o test_sweep test_sweep.c
- *    sweep.c trace.c
+ *    sweep.c trace.c trace_symbol.c
  */
 #include "sweep.h"
 

@@ -17,6 +17,17 @@
 #include "pool/private.h"
 #include "shm/sleep.h"
 
+/*
+ * To ThreadSanitizer a forked process holds what its parent has locked, even
+ * when that is dead: its search for deadlocks would end a worker that takes the
+ * slot of its killed nursery.
+ */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "detect_deadlocks=0";
+}
+
 enum { MEMORY = 64 << 20, ROUNDS = 5 };
 
 static mproc_event *begun;

@@ -9,15 +9,9 @@
 
 #include "test.h"
 
-#include "pool/private.h"
 #include "shm/sleep.h"
 
-static int add_one(const void *arg, size_t size, mproc_reply *reply)
-{
-    int n = *(const int *)arg + 1;
-    (void)size;
-    return mproc_reply_set(reply, &n, sizeof n);
-}
+#include "scene.h"
 
 static int waits_for(const void *arg, size_t size, mproc_reply *reply)
 {
@@ -27,31 +21,6 @@ static int waits_for(const void *arg, size_t size, mproc_reply *reply)
 }
 
 /* ---- a worker that has not told yet ----------------------------------- */
-
-/* A pool without processes: the test is them all, one after the other. */
-struct scene {
-    mproc_pool *p;
-    struct mpr_thread *self;
-};
-
-static struct mpr_worker *row(const struct scene *s, uint32_t i)
-{
-    return mpr_worker_at(atomic_load(&s->p->table), i);
-}
-
-static void begin(struct scene *s)
-{
-    mproc_pool_opts opts = {.workers = 2, .max_tasks_per_child = 1};
-    assert_ok(mpr_self(&s->self));
-    assert_ok(mpr_pool_begin(&s->p, s->self, &opts));
-    assert_ok(mpr_pool_new_table(s->p, s->self));
-}
-
-static void collect(const struct scene *s)
-{
-    while (mpr_collector_take_in(s->p, s->self)) {
-    }
-}
 
 /*
  * The first worker leaves after one item, the second goes on with the other
@@ -64,7 +33,7 @@ static void what_another_ended_is_not_in_doubt(void **state)
     struct scene s;
     mproc_result *r;
     int in[2] = {1, 2}, out[2] = {0, 0};
-    begin(&s);
+    begin(&s, 0);
     assert_ok(mproc_pool_map_async(s.p,
                                    &(mproc_batch){.fn = add_one,
                                                   .in = in,
@@ -99,7 +68,7 @@ static void what_the_dead_ended_is_told(void **state)
     mproc_result *r;
     static const int one = 1;
     int reply = 0;
-    begin(&s);
+    begin(&s, 0);
     mproc_call call = {.fn = add_one, .arg = &one, .arg_size = sizeof one};
     assert_ok(mproc_pool_apply_async(s.p, &call, &r, MPROC_NOWAIT));
     mpr_worker_work(s.p, s.self, row(&s, 1));
@@ -222,12 +191,72 @@ static void a_sleep_in_a_callback_keeps_nobody_asleep(void **state)
     mproc_queue_free(gate[1]);
 }
 
+/* ---- two who sleep, a third who is stopped while it looks out ---------- */
+
+struct sleeping_worker {
+    const struct scene *s;
+    uint32_t row;
+    struct mpr_thread *_Atomic self;
+};
+
+static void *works(void *user)
+{
+    struct sleeping_worker *w = user;
+    struct mpr_thread *self;
+    assert_ok(mpr_self(&self));
+    w->self = self;
+    mpr_worker_work(w->s->p, self, row(w->s, w->row));
+    return NULL;
+}
+
+static _Atomic int come;
+
+static int waits_for_another(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg, (void)size, (void)reply;
+    atomic_fetch_add(&come, 1);
+    for (int i = 0; i < 10000 && atomic_load(&come) < 2; i++) {
+        usleep(1000);
+    }
+    return 0;
+}
+
+/* One of the two is woken since there are two tasks, and wakes the other. */
+static void who_is_woken_wakes_another_if_there_is_more(void **state)
+{
+    (void)state;
+    struct scene s;
+    begin(&s, 0);
+    struct sleeping_worker w[2] = {{&s, 0, NULL}, {&s, 1, NULL}};
+    pthread_t thread[2];
+    atomic_store(&s.p->lookout, 3);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(pthread_create(&thread[i], NULL, works, &w[i]));
+        await_sleep(&w[i].self, &s.p->to_workers);
+    }
+    mproc_call call = {.fn = waits_for_another};
+    for (int i = 0; i < 2; i++) {
+        assert_ok(mproc_pool_apply_async(s.p, &call, NULL, MPROC_NOWAIT));
+    }
+    for (int i = 0; i < 5000 && atomic_load(&come) < 2; i++) {
+        usleep(1000);
+    }
+    assert_int_equal(atomic_load(&come), 2);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(thread[i], NULL);
+    }
+    collect(&s);
+    assert_int_equal(mpr_pool_pending(s.p->mine), 0);
+    mpr_pool_end(s.p, s.self);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_another_ended_is_not_in_doubt),
         cmocka_unit_test(what_the_dead_ended_is_told),
         cmocka_unit_test(a_sleep_in_a_callback_keeps_nobody_asleep),
+        cmocka_unit_test(who_is_woken_wakes_another_if_there_is_more),
     };
     mpr_test_deep_sleep = true; /* a timed look would hide a lost wake-up */
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,14 +14,6 @@ struct round {
     atomic_int next;
 };
 
-static int before_each(void **state)
-{
-    (void)state;
-    atomic_store(&ready, 0);
-    atomic_store(&told, 0);
-    return 0;
-}
-
 /* What one wrote before the barrier the others read behind it. */
 static void *write_and_read(void *arg)
 {
@@ -267,16 +259,15 @@ static void those_who_wait_at_a_reset_leave(void **state)
 int main(void)
 {
     threads_have_slots();
-#define TEST(name) cmocka_unit_test_setup(name, before_each)
     const struct CMUnitTest tests[] = {
-        TEST(what_was_written_before_is_seen_behind),
-        TEST(an_action_sees_all_and_is_seen_by_all),
-        TEST(a_generation_is_passed_by_all_or_by_none),
-        TEST(a_dead_waiter_is_noticed_by_who_sleeps),
-        TEST(the_last_one_finds_the_dead),
-        TEST(a_dead_actor_is_noticed_by_who_sleeps),
-        TEST(those_who_wait_for_a_freed_barrier_leave),
-        TEST(those_who_wait_at_a_reset_leave),
+        THREADS_TEST(what_was_written_before_is_seen_behind),
+        THREADS_TEST(an_action_sees_all_and_is_seen_by_all),
+        THREADS_TEST(a_generation_is_passed_by_all_or_by_none),
+        THREADS_TEST(a_dead_waiter_is_noticed_by_who_sleeps),
+        THREADS_TEST(the_last_one_finds_the_dead),
+        THREADS_TEST(a_dead_actor_is_noticed_by_who_sleeps),
+        THREADS_TEST(those_who_wait_for_a_freed_barrier_leave),
+        THREADS_TEST(those_who_wait_at_a_reset_leave),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,6 +26,18 @@ enum { THREADS = 4, ROUNDS = 10000 };
 typedef void *thread_fn(void *arg);
 
 static atomic_int ready, told;
+static long counter; /* under the lock of the test */
+
+static inline int before_each(void **state)
+{
+    (void)state;
+    counter = 0;
+    atomic_store(&ready, 0);
+    atomic_store(&told, 0);
+    return 0;
+}
+
+#define THREADS_TEST(name) cmocka_unit_test_setup(name, before_each)
 
 static inline pthread_t start(thread_fn *fn, void *arg)
 {
@@ -137,6 +149,11 @@ static inline pthread_t start_call(struct caller *caller,
     await(atomic_load(&caller->tid) != 0 &&
           is_asleep(atomic_load(&caller->tid)));
     return thread;
+}
+
+static inline int wait_for_event(void *e, mproc_deadline until)
+{
+    return mproc_event_wait(e, until);
 }
 
 /* Starts THREADS callers, lets them go, and compares what they are told. */
