@@ -38,13 +38,6 @@ static void await_workers(mproc_pool *p, size_t count, size_t respawned)
     assert_int_equal(info.respawned, respawned);
 }
 
-static pid_t heard(mproc_queue *here)
-{
-    pid_t pid;
-    assert_ok(mproc_queue_get(here, &pid, sizeof pid, NULL, TEST_BOUND));
-    return pid;
-}
-
 /* ---- how often -------------------------------------------------------- */
 
 /* Neither those that a resize adds, nor those that it lets go. */
