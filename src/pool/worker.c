@@ -76,7 +76,6 @@ static bool call(mproc_reply *reply, const void *arg, size_t size, int *status)
 {
     reply->memory = NULL;
     reply->size = 0;
-    reply->capacity = 0;
     reply->failed = false;
     if (mpr_unlikely(reply->text != NULL)) {
         free(reply->text);
@@ -138,7 +137,7 @@ static enum ran run_single(mproc_reply *reply)
         return RAN_OVERTIME;
     }
     task->status = status;
-    task->code = status == MPROC_ETASK ? reply->code : 0;
+    task->code = reply->code;
     task->reply_size = reply->size;
     if (reply->text != NULL) {
         give_text(reply);
@@ -224,7 +223,7 @@ static void tell_item(mproc_reply *reply, struct mpr_chunk *chunk, size_t i,
         return;
     }
     item->worker = own_pid(reply);
-    item->code = status == MPROC_ETASK ? reply->code : 0;
+    item->code = reply->code;
     item->text = 0;
     if (status == MPROC_OK) {
         tell_reply(reply, item);

@@ -239,6 +239,34 @@ static void replies_grow_from_nothing(void **state)
     end_of(p);
 }
 
+/* Each has its own NUL, whatever lies behind it. */
+static void replies_lie_apart(void **state)
+{
+    enum { CALLS = 64, MOST = 2048 };
+    static char whole[MOST];
+    (void)state;
+    mproc_pool *p = pool_of(1);
+    memset(whole, '7', sizeof whole);
+    for (size_t size = ITEM; size <= MOST; size += ITEM) {
+        mproc_result *r[CALLS];
+        for (int i = 0; i < CALLS; i++) {
+            r[i] = sent(p, (mproc_call){.fn = says_many, MPROC_ARG(size)});
+        }
+        for (int i = 0; i < CALLS; i++) {
+            assert_ok(mproc_result_wait(r[i], TEST_BOUND));
+        }
+        for (int i = 0; i < CALLS; i++) {
+            const mproc_outcome *o = mproc_result_outcome(r[i]);
+            assert_ok(o->status);
+            assert_int_equal(o->size, size);
+            assert_int_equal(strlen(o->data), size);
+            assert_memory_equal(o->data, whole, size);
+            mproc_result_free(r[i]);
+        }
+    }
+    end_of(p);
+}
+
 /* ---- refusals --------------------------------------------------------- */
 
 static void what_is_refused_leaves_nothing(void **state)
@@ -261,6 +289,7 @@ int main(void)
         CLEAN(arguments_lie_apart),
         CLEAN(who_says_nothing_has_no_reply),
         CLEAN(replies_grow_from_nothing),
+        CLEAN(replies_lie_apart),
         CLEAN(what_is_refused_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -335,6 +335,37 @@ static void a_task_that_counts_is_not_cancelled(void **state)
 
 /* ---- others ----------------------------------------------------------- */
 
+struct end_of_pipe {
+    mproc_queue *gate;
+    mproc_connection *end;
+};
+
+static int sends_when_it_may(void *arg)
+{
+    const struct end_of_pipe *e = arg;
+    assert_ok(mproc_queue_get(e->gate, NULL, 0, NULL, TEST_BOUND));
+    assert_ok(mproc_connection_send(e->end, NULL, 0, TEST_BOUND));
+    return 0;
+}
+
+/* Only what a pool is made of holds no pipes of its maker. */
+static void who_is_forked_later_holds_pipes(void **state)
+{
+    (void)state;
+    mproc_connection *a;
+    struct end_of_pipe e = {.gate = queue()};
+    mproc_pool *p = pool_of(1);
+    assert_ok(mproc_pipe_new(&a, &e.end, NULL));
+    pid_t pid = test_fork(sends_when_it_may, &e);
+    assert_ok(mproc_connection_close(e.end));
+    open_gate(e.gate, 1);
+    assert_ok(mproc_connection_recv(a, NULL, 0, NULL, TEST_BOUND));
+    assert_int_equal(test_wait_exit(pid), 0);
+    assert_ok(mproc_connection_close(a));
+    end_of(p);
+    mproc_queue_free(e.gate);
+}
+
 struct theirs {
     mproc_pool *p;
     mproc_result *r;
@@ -482,6 +513,7 @@ int main(void)
         CLEAN(a_pool_in_a_worker_ends_with_it),
         CLEAN(a_later_queue_is_known_to_tasks),
         CLEAN(a_task_that_counts_is_not_cancelled),
+        CLEAN(who_is_forked_later_holds_pipes),
         CLEAN(others_may_do_nothing),
         CLEAN(a_daemonic_process_may_make_a_pool),
         CLEAN(threads_of_the_maker_share_a_pool),
