@@ -217,7 +217,6 @@ bool mpr_keeper_bury(struct mpr_keeper *k, struct mpr_worker *worker, int code)
     mpr_pool_end_lookout(k->pool, worker->index);
     mpr_bell_ring(&k->pool->to_workers, 1); /* which it may have owed */
     k->owed += !atomic_load(&worker->leave);
-    atomic_store(&worker->state, MPR_WORKER_NONE);
     atomic_store(&worker->pid, 0);
     mpr_slots_reap(k->self);
     return true;

@@ -30,7 +30,7 @@
 /* ---- workers ---------------------------------------------------------- */
 
 enum mpr_worker_state {
-    MPR_WORKER_NONE,
+    MPR_WORKER_NONE, /* never yet */
     MPR_WORKER_STARTING,
     MPR_WORKER_READY,
     MPR_WORKER_UNFIT,  /* it leaves before its first task: `unfit` */
@@ -38,8 +38,9 @@ enum mpr_worker_state {
 };
 
 /*
- * `pid` and the way to NONE and STARTING are the nursery's, the rest the
- * worker's, which stores its pid as well: its nursery may die before it does.
+ * `pid` and the way to STARTING are the nursery's, the rest the worker's, which
+ * stores its pid as well: its nursery may die before it does. `state` is that
+ * of the last one in this row, and means nothing where `pid` is 0.
  * `current` is what it took last, written before the log lets it go and never
  * cleared: its serial tells whether it matters still. `id` is that of its
  * nursery with the lowest bit set (mpr_is_birth) until the worker has put its

@@ -27,7 +27,6 @@ static void come_back(mproc_pool *pool, struct mpr_worker *worker)
     }
     uintptr_t outer = mpr_op_begin(self, pool);
     mpr_pool_give_back(pool, self, &worker->current);
-    atomic_store(&worker->state, MPR_WORKER_NONE);
     atomic_store(&worker->pid, 0);
     mpr_pool_let_go(pool, self);
     mpr_op_end(self, outer);

@@ -3,6 +3,7 @@
 #include "pool_meeting.h"
 #include "pool_tasks.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -112,6 +113,47 @@ static void callbacks_run_one_at_a_time_in_the_maker(void **state)
     assert_int_equal(seen.good, TASKS);
     assert_int_equal(seen.overlapping, 0);
     assert_int_equal(elsewhere, 0);
+}
+
+struct dispatchers {
+    mproc_pool *p;
+    int calls, err;
+};
+
+static void *dispatches_too(void *user)
+{
+    struct dispatchers *d = user;
+    d->err = mproc_pool_dispatch(d->p, MPROC_NOWAIT);
+    return NULL;
+}
+
+static void lets_another_dispatch(const mproc_outcome *o, void *user)
+{
+    struct dispatchers *d = user;
+    pthread_t thread;
+    (void)o;
+    if (d->calls++ == 0) {
+        assert_int_equal(pthread_create(&thread, NULL, dispatches_too, d), 0);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+    }
+}
+
+static void one_thread_at_a_time_runs_them(void **state)
+{
+    (void)state;
+    struct dispatchers d = {.p = pool_with((mproc_pool_opts){
+                                .workers = 1, .manual_dispatch = true})};
+    mproc_call call = {
+        .fn = does_nothing, .callback = lets_another_dispatch, .user = &d};
+    mproc_result *r[] = {sent(d.p, call), sent(d.p, call)};
+    for (int i = 0; i < 2; i++) {
+        assert_ok(mproc_result_wait(r[i], TEST_BOUND));
+        mproc_result_free(r[i]);
+    }
+    assert_int_equal(mproc_pool_dispatch(d.p, TEST_BOUND), 2);
+    assert_err(d.err, MPROC_ETIMEDOUT);
+    assert_int_equal(d.calls, 2);
+    end_of(d.p);
 }
 
 static void a_result_is_ready_before_its_callback(void **state)
@@ -344,6 +386,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CLEAN(one_of_the_callbacks_runs),
         CLEAN(callbacks_run_one_at_a_time_in_the_maker),
+        CLEAN(one_thread_at_a_time_runs_them),
         CLEAN(a_result_is_ready_before_its_callback),
         CLEAN(a_callback_finds_the_result_where_it_was_wanted),
         CLEAN(a_result_freed_early_ends_no_task),

@@ -308,6 +308,36 @@ static void nor_does_who_has_become_another_user(void **state)
     expect_soon(scene);
 }
 
+static int iterates_for_ever(void *arg)
+{
+    struct scene *scene = arg;
+    mproc_iter *it;
+    const mproc_outcome *o;
+    mproc_batch b = {.fn = squares,
+                     .in = (int[]){1, 2},
+                     .in_size = sizeof(int),
+                     .count = 2,
+                     .chunk = 1};
+    assert_ok(mproc_pool_imap(pool_of(1), &b, &it));
+    assert_ok(mproc_iter_next(it, &o, TEST_BOUND));
+    tell(scene);
+    while (pause() != 0) {
+    }
+    return 0;
+}
+
+static void nor_does_an_iteration(void **state)
+{
+    (void)state;
+    pid_t pid;
+    struct scene scene = {.here = queue()};
+    pid_t maker = test_fork(iterates_for_ever, &scene);
+    assert_ok(mproc_queue_get(scene.here, &pid, sizeof pid, NULL, TEST_BOUND));
+    assert_int_equal(kill(maker, SIGKILL), 0);
+    await_nobody();
+    mproc_queue_free(scene.here);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -315,6 +345,7 @@ int main(void)
         CLEAN(nor_does_who_is_stopped),
         CLEAN(nor_do_pools_within_pools),
         CLEAN(nor_do_initializers),
+        CLEAN(nor_does_an_iteration),
         CLEAN(nor_does_who_has_become_another_user),
     };
     return cmocka_run_group_tests_name("pool_maker", tests, adopt_orphans,

@@ -4,7 +4,7 @@
 
 #include "shm/sleep.h"
 
-enum { ITEMS = 3 };
+enum { ITEMS = 3, LIMIT_S = 1000 };
 
 static const int in[ITEMS] = {1, 2, 3};
 static int status[ITEMS];
@@ -19,6 +19,7 @@ static mproc_result *map(const struct scene *s)
                      .count = ITEMS,
                      .status = status,
                      .window = 1,
+                     .timeout_s = LIMIT_S,
                      .chunk = 1};
     assert_ok(mproc_pool_map_async(s->p, &b, &r));
     return r;
@@ -44,6 +45,25 @@ static void what_follows_an_untold_one_is_sent(void **state)
         mpr_worker_work(s.p, s.self, row(&s, 1));
         assert_non_null(atomic_exchange(&s.p->told, NULL));
         assert_ok(mpr_worker_settle(s.p, s.self, row(&s, 1), -9));
+        collect(&s);
+    }
+    assert_true(mproc_result_successful(r));
+    end(&s, r);
+}
+
+/* Though its record was linked to others meanwhile. */
+static void what_follows_has_the_limit_of_its_batch(void **state)
+{
+    (void)state;
+    struct scene s;
+    struct mpr_entry entry;
+    begin(&s, 0);
+    mproc_result *r = map(&s);
+    for (int i = 0; i < ITEMS; i++) {
+        assert_ok(mpr_pool_next(s.p, s.self, &entry));
+        assert_int_equal(entry.task->limit_ns, INT64_C(1000000000) * LIMIT_S);
+        assert_ok(mpr_pool_queue(s.p, s.self, &entry));
+        mpr_worker_work(s.p, s.self, row(&s, 1));
         collect(&s);
     }
     assert_true(mproc_result_successful(r));
@@ -89,6 +109,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_follows_an_untold_one_is_sent),
+        cmocka_unit_test(what_follows_has_the_limit_of_its_batch),
         cmocka_unit_test(a_cancel_before_it_is_sent_is_told),
     };
     mpr_test_deep_sleep = true; /* a timed look would hide a lost wake-up */
