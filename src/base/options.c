@@ -8,8 +8,8 @@
 int mpr_options_read(void *own, size_t own_size, const void *theirs,
                      size_t theirs_size)
 {
-    memset(own, 0, own_size);
     if (theirs == NULL) {
+        memset(own, 0, own_size);
         return 0;
     }
     const unsigned char *bytes = theirs;
@@ -18,7 +18,7 @@ int mpr_options_read(void *own, size_t own_size, const void *theirs,
             return MPROC_ENOTSUP;
         }
     }
-    memcpy(own, theirs, theirs_size < own_size ? theirs_size : own_size);
+    mpr_info_write(own, own_size, theirs, theirs_size);
     return 0;
 }
 

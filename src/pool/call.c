@@ -72,21 +72,26 @@ static int attempt_take(void *user)
     return mpr_pool_take_task(s->pool, s->tag, s->self, &s->entry);
 }
 
-static int submit_call(struct submission *s, struct mproc_result *result)
+static int await_room(struct submission *s)
 {
-    const mproc_call *call = &s->call;
-    mproc_pool *pool = s->pool;
-    struct mpr_pool_wait wait = {.pool = pool,
+    struct mpr_pool_wait wait = {.pool = s->pool,
                                  .tag = s->tag,
                                  .self = s->self,
                                  .attempt = attempt_take,
                                  .user = s,
                                  .busy = MPROC_EFULL,
                                  .calls = true,
-                                 .manual = mpr_pool_is_manual(pool)};
+                                 .manual = mpr_pool_is_manual(s->pool)};
+    return mpr_pool_wait(&wait, &s->pool->room, s->until);
+}
+
+static int submit_call(struct submission *s, struct mproc_result *result)
+{
+    const mproc_call *call = &s->call;
+    mproc_pool *pool = s->pool;
     int err = attempt_take(s);
     if (err == MPROC_EFULL) {
-        err = mpr_pool_wait(&wait, &pool->room, s->until);
+        err = await_room(s);
     }
     if (err < 0) {
         return err;

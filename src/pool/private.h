@@ -117,6 +117,12 @@ int mpr_pool_begin(mproc_pool **out, struct mpr_thread *self,
 void mpr_pool_end(mproc_pool *pool, struct mpr_thread *self);
 
 /*
+ * Ends everything that runs for the pool; not in its callback. Callbacks that
+ * were not dispatched are not run any more.
+ */
+void mpr_pool_stop(mproc_pool *pool, struct mpr_thread *self);
+
+/*
  * An abandoned thread has come back, or an iterator has handed out a part that
  * it kept: the last to let go ends the pool, if that has been freed.
  */

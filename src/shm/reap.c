@@ -345,6 +345,7 @@ struct mpr_census mpr_slots_reap(struct mpr_thread *self)
             break;
         case ALIVE:
             census.living++;
+            census.strays |= atomic_load(&slot->strays) != 0;
             break;
         }
     }

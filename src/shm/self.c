@@ -123,6 +123,14 @@ static bool claim_record(struct mpr_thread *thread, mpr_id id)
     return atomic_compare_exchange_strong(&thread->owner, &nobody, id);
 }
 
+/* Whoever sleeps without a clock is to sleep with one. */
+static void tell_of_strays(mpr_id id)
+{
+    if (atomic_exchange(&mpr_id_slot(id)->strays, 1) == 0) {
+        mpr_births_tell();
+    }
+}
+
 /* The slot's own, or the next behind it. */
 static struct mpr_thread *find_record(mpr_id id)
 {
@@ -131,8 +139,8 @@ static struct mpr_thread *find_record(mpr_id id)
     for (uint32_t i = 0; i < records; i++) {
         struct mpr_thread *thread =
             &mpr_family->threads[1 + (own - 1 + i) % records];
-        if (i == 1) {
-            atomic_store(&mpr_id_slot(id)->strays, 1);
+        if (i == 1 || life_of_mine != id) {
+            tell_of_strays(id);
         }
         if (claim_record(thread, id)) {
             return thread;

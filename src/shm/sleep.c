@@ -9,6 +9,7 @@ enum {
     DYING_MS = 1,     /* until a dying process is gone */
     UNMARKED_MS = 80, /* where no death is written by the kernel */
     CROWD_MS = 1000,  /* where there are more than a sleeper watches */
+    STRAYS_MS = 1000, /* where one may take a wake-up to its death */
     LOOK_MS = CROWD_MS / 2,
     WATCHED_IN_CROWD = 30,
     SPIN_US = 30,
@@ -160,7 +161,10 @@ static int slice_of(const struct watch *watch, const struct mpr_census *census,
     if (in_crowd(census->living)) {
         return CROWD_MS;
     }
-    return watch->all && !census->unmarked && !census->unborn ? 0 : UNMARKED_MS;
+    if (!watch->all || census->unmarked || census->unborn) {
+        return UNMARKED_MS;
+    }
+    return census->strays && !mpr_test_deep_sleep ? STRAYS_MS : 0;
 }
 
 /*

@@ -24,7 +24,10 @@
  * sleeps on what it saw: who was born before is watched, who is born later ends
  * the sleep. So whoever dies is watched by all who sleep deep; the
  * one that the kernel wakes may be killed too, and then is the next whose death
- * wakes another. No clock is needed.
+ * wakes another. No clock is needed, but where a process has strays, threads
+ * that have not locked its life: one of those may be woken, and killed when the
+ * death of its process has been written, so that nobody hears of the other's.
+ * There a deep sleep lasts for 1 s at most.
  *
  * In a crowd, which is more than a sleeper can watch, that would cost every
  * birth a wake-up of all. There a sleeper watches some of its neighbours and
@@ -96,7 +99,10 @@ int mpr_sleep_waiting(const struct mpr_waiting *waiting);
 int mpr_sleep_until(_Atomic uint32_t *bell, mproc_deadline until, int busy,
                     mpr_attempt_fn *attempt, void *user);
 
-/* Tests: begin with the second stage, since a timed slice hides lost wakes. */
+/*
+ * Tests: begin with the second stage, since a timed slice hides lost wakes, and
+ * let no strays time that.
+ */
 extern bool mpr_test_deep_sleep;
 
 /* Tests: a family with more others than this is a crowd. */

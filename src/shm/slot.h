@@ -51,7 +51,9 @@ enum mpr_slot_left { MPR_STAYS, MPR_LEFT, MPR_LEFT_TOLD };
  * others' interest the process holds beyond the counts in its thread records,
  * and the operations under way in threads that have none.
  * `strays` is set before the process claims a thread record that is not the
- * slot's own, the one of its number: until then nobody need look for others.
+ * slot's own, the one of its number, or is of a thread that has not locked
+ * `life`: until then nobody need look for others, and no sleeper for deaths
+ * that nobody hears of (sleep.h).
  * Locks: `life` (claim), slots_guard (reap). Publishes: `state`. Survives: a
  * claimer killed before LIVE leaves FREE; a reaper killed before FREE leaves
  * DEAD, which is reaped again from the start.
@@ -306,6 +308,7 @@ struct mpr_census {
                       being reaped by another */
     bool unmarked; /* one whose death the kernel will not write */
     bool unborn;   /* a child to be, which may never come */
+    bool strays;   /* one that lives has such threads */
 };
 
 /* Reap every dead slot. Not with a guard locked. */

@@ -7,38 +7,14 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-struct stat_line {
-    char state;
-    int ppid;
-};
-
-/* State X: there is no such process. */
-static inline struct stat_line stat_of(pid_t pid)
-{
-    struct stat_line line = {'X', 0};
-    char path[32], text[256] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *f = fopen(path, "r");
-    if (f != NULL) {
-        const char *end =
-            fgets(text, sizeof text, f) != NULL ? strrchr(text, ')') : NULL;
-        if (end != NULL) {
-            sscanf(end + 1, " %c %d", &line.state, &line.ppid);
-        }
-        fclose(f);
-    }
-    return line;
-}
-
 static inline bool runs(pid_t pid)
 {
-    return strchr("XZ", stat_of(pid).state) == NULL;
+    return strchr("XZ", test_stat_of(pid).state) == NULL;
 }
 
 static inline void expect_gone(pid_t pid)
@@ -55,8 +31,8 @@ static inline pid_t nursery_of(mproc_pool *p)
     pid_t worker[16];
     size_t count = mproc_pool_worker_pids(p, worker, 16);
     for (size_t i = 0; i < count && i < 16; i++) {
-        int parent = stat_of(worker[i]).ppid;
-        if (parent > 1 && stat_of(parent).ppid == getpid()) {
+        int parent = test_stat_of(worker[i]).parent;
+        if (parent > 1 && test_stat_of(parent).parent == getpid()) {
             return parent;
         }
     }
@@ -78,8 +54,8 @@ static inline void kill_who_is_left(void)
     enum { HIGHEST = 1 << 22 };
     pid_t pid = 2;
     while (waitpid(-1, NULL, WNOHANG) >= 0) {
-        if (stat_of(pid).ppid == getpid()) {
-            print_error("%d is left: %c\n", (int)pid, stat_of(pid).state);
+        if (test_stat_of(pid).parent == getpid()) {
+            print_error("%d is left: %c\n", (int)pid, test_stat_of(pid).state);
             kill(pid, SIGKILL);
         }
         pid = pid < HIGHEST ? pid + 1 : 2;

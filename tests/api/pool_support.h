@@ -109,6 +109,15 @@ static inline void end_of(mproc_pool *p)
     mproc_pool_free(p);
 }
 
+static inline void expect_workers(mproc_pool *p, size_t count)
+{
+    for (int i = 0; i < 3000 && mproc_pool_worker_pids(p, NULL, 0) != count;
+         i++) {
+        usleep(10000);
+    }
+    assert_int_equal(mproc_pool_worker_pids(p, NULL, 0), count);
+}
+
 static inline mproc_result *sent(mproc_pool *p, mproc_call call)
 {
     mproc_result *r;

@@ -21,6 +21,15 @@ static inline int tells_pid(const void *arg, size_t size, mproc_reply *reply)
     return mproc_reply_set(reply, &pid, sizeof pid);
 }
 
+/* A worker that is free. */
+static inline pid_t worker_of(mproc_pool *p)
+{
+    pid_t pid;
+    mproc_call call = {.fn = tells_pid};
+    assert_ok(mproc_pool_apply(p, &call, &pid, sizeof pid, TEST_BOUND));
+    return pid;
+}
+
 static inline int says_why(const void *arg, size_t size, mproc_reply *reply)
 {
     (void)size;
@@ -39,6 +48,14 @@ static inline int stays(const void *arg, size_t size, mproc_reply *reply)
     while (pause() != 0) {
     }
     return 0;
+}
+
+/* The pid of one that stays, once it does. */
+static inline pid_t heard(mproc_queue *here)
+{
+    pid_t pid;
+    assert_ok(mproc_queue_get(here, &pid, sizeof pid, NULL, TEST_BOUND));
+    return pid;
 }
 
 /* Runs until something is in the queue of its argument. */
@@ -70,6 +87,18 @@ static inline int takes_its_turn(const void *arg, size_t size,
     (void)reply;
     return mproc_queue_put(turn->order, &turn->number, sizeof(int),
                            MPROC_FOREVER);
+}
+
+/* Not well, but as `status` says, and without data. */
+static inline void expect_ends(mproc_result *r, int status)
+{
+    assert_ok(mproc_result_wait(r, TEST_BOUND));
+    const mproc_outcome *o = mproc_result_outcome(r);
+    assert_err(o->status, status);
+    assert_int_equal(o->size, 0);
+    assert_int_equal(o->code, 0);
+    assert_false(mproc_result_successful(r));
+    assert_err(mproc_result_get(r, NULL, 0, NULL, MPROC_NOWAIT), status);
 }
 
 static inline void free_it(const mproc_outcome *o, void *user)

@@ -6,7 +6,6 @@
 #include "live_objects.h"
 #include "test.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -33,34 +32,11 @@ static inline double seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* The letter of /proc/PID/stat: S asleep, T stopped, Z ended. */
-static inline char state_of(pid_t pid)
-{
-    char path[64], text[256] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    assert_true(read(fd, text, sizeof text - 1) > 0);
-    close(fd);
-    char *end = strrchr(text, ')');
-    assert_non_null(end);
-    return end[2];
-}
-
-static inline void await_state(pid_t pid, char state)
-{
-    double until = seconds() + 30;
-    while (state_of(pid) != state) {
-        assert_true(seconds() < until);
-        usleep(500);
-    }
-}
-
 /* Asleep in a call of the library, which it makes at once. */
 static inline pid_t fork_asleep(int (*fn)(void *), void *arg)
 {
     pid_t pid = test_fork(fn, arg);
-    await_state(pid, 'S');
+    test_await_state(pid, 'S');
     return pid;
 }
 

@@ -8,9 +8,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -39,37 +37,13 @@ static inline void await_count(atomic_int *count, int n)
     }
 }
 
-static inline char state_letter(pid_t pid)
-{
-    char path[64], line[512] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    size_t n = fread(line, 1, sizeof line - 1, f);
-    fclose(f);
-    line[n] = '\0';
-    const char *close = strrchr(line, ')');
-    assert_non_null(close);
-    return close[2];
-}
-
-/* Until /proc says so: 'S' asleep, 'T' stopped. */
-static inline void await_state(pid_t pid, char letter)
-{
-    mproc_deadline until = TEST_BOUND;
-    while (state_letter(pid) != letter) {
-        assert_true(mproc_in_ms(0).at_ns < until.at_ns);
-        look_again_soon();
-    }
-}
-
 /*
  * Until a child that has counted itself in `ready`, last thing before the call
  * in question, sleeps in that call.
  */
 static inline void await_asleep(pid_t pid)
 {
-    await_state(pid, 'S');
+    test_await_state(pid, 'S');
 }
 
 /*
@@ -99,7 +73,7 @@ static inline void await_results(const pid_t *pids, int n, int result)
 static inline void stop(pid_t pid)
 {
     assert_int_equal(kill(pid, SIGSTOP), 0);
-    await_state(pid, 'T');
+    test_await_state(pid, 'T');
 }
 
 static inline void kill_and_reap(pid_t pid)

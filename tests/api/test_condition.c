@@ -482,12 +482,7 @@ static void a_waiter_for_a_freed_one_takes_not_the_next(void **state)
     mproc_condition *freed = s->cond;
     pid_t pid = start_waiter(0);
     await_asleep(pid);
-    assert_int_equal(kill(pid, SIGSTOP), 0);
-    mproc_deadline until = TEST_BOUND;
-    while (state_letter(pid) != 'T') {
-        assert_true(mproc_in_ms(0).at_ns < until.at_ns);
-        look_again_soon();
-    }
+    stop(pid);
     mproc_condition_free(freed);
     assert_ok(mproc_condition_new(&s->cond, NULL));
     assert_ptr_equal(s->cond, freed);

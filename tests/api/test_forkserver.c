@@ -2,30 +2,13 @@
 /* The forkserver: what becomes of others when it is killed or stopped. */
 #include "test.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
-
-static pid_t parent_of(const char *pid)
-{
-    char path[64];
-    int parent = 0;
-    snprintf(path, sizeof path, "/proc/%.20s/stat", pid);
-    FILE *file = fopen(path, "r");
-    if (file != NULL) {
-        if (fscanf(file, "%*d (%*[^)]) %*c %d", &parent) != 1) {
-            parent = 0;
-        }
-        fclose(file);
-    }
-    return parent;
-}
 
 /* The one child that this process has for the system; 0: none. */
 static pid_t server_pid(void)
@@ -33,10 +16,8 @@ static pid_t server_pid(void)
     pid_t found = 0;
     DIR *all = opendir("/proc");
     for (struct dirent *e; found == 0 && (e = readdir(all)) != NULL;) {
-        if (isdigit((unsigned char)e->d_name[0]) &&
-            parent_of(e->d_name) == getpid()) {
-            found = atoi(e->d_name);
-        }
+        pid_t pid = atoi(e->d_name); /* 0: no process */
+        found = pid > 0 && test_stat_of(pid).parent == getpid() ? pid : 0;
     }
     closedir(all);
     return found;

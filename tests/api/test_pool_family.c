@@ -94,6 +94,57 @@ static void workers_are_replaced_after_their_tasks(void **state)
     end_of(p);
 }
 
+enum { MUCH = 32 << 20 };
+
+/* Leaks some, and says who it was. */
+static int leaks(const void *arg, size_t size, mproc_reply *reply)
+{
+    bool leak = *(const int *)arg == 1;
+    (void)size;
+    char *memory = leak ? malloc(MUCH) : NULL;
+    if (memory != NULL) {
+        memset(memory, 1, MUCH);
+        memory[MUCH - 1] = *(volatile char *)memory;
+    }
+    return tells_pid(arg, size, reply);
+}
+
+static void a_worker_with_much_memory_is_replaced(void **state)
+{
+    (void)state;
+    /* what it holds from the start is its maker's, under a sanitizer much */
+    size_t limit = (size_t)1 << 40;
+    const int in[6] = {0, 1, 0, 0, 1, 0};
+    mproc_pool *p =
+        pool_with((mproc_pool_opts){.workers = 1, .max_rss_per_child = limit});
+    pid_t first = worker_of(p);
+    assert_int_equal(worker_of(p), first);
+    end_of(p);
+    p = pool_with((mproc_pool_opts){.workers = 1, .max_rss_per_child = MUCH});
+    pid_t last = 0, pid;
+    for (int i = 0; i < 6; i++) {
+        mproc_call call = {.fn = leaks, MPROC_ARG(in[i])};
+        assert_ok(mproc_pool_apply(p, &call, &pid, sizeof pid, TEST_BOUND));
+        assert_true(i == 0 || in[i - 1] == 0 || pid != last);
+        last = pid;
+    }
+    pid_t out[6];
+    for (size_t chunk = 1; chunk <= 6; chunk += 5) {
+        mproc_batch b = {.fn = leaks,
+                         .in = in,
+                         .in_size = sizeof(int),
+                         .count = 6,
+                         .out = out,
+                         .out_size = sizeof(pid_t),
+                         .chunk = chunk};
+        assert_ok(mproc_pool_map(p, &b, TEST_BOUND));
+        for (int i = 1; i < 6; i++) {
+            assert_true(in[i - 1] == 0 || out[i] != out[i - 1]);
+        }
+    }
+    end_of(p);
+}
+
 static int prints(const void *arg, size_t size, mproc_reply *reply)
 {
     (void)size;
@@ -454,6 +505,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CLEAN(the_initializer_runs_once_a_worker),
         CLEAN(workers_are_replaced_after_their_tasks),
+        CLEAN(a_worker_with_much_memory_is_replaced),
         CLEAN(what_tasks_print_comes_out_once),
         CLEAN(a_worker_is_a_child_of_the_maker),
         CLEAN(workers_have_their_makers_mask),

@@ -178,10 +178,7 @@ static void stop(pid_t pid, bool by_us)
     if (by_us) {
         kill(pid, SIGSTOP);
     }
-    for (int i = 0; i < 30000 && stat_of(pid).state != 'T'; i++) {
-        usleep(1000);
-    }
-    assert_int_equal(stat_of(pid).state, 'T');
+    test_await_state(pid, 'T');
 }
 
 static double end_a_maker(struct scene *scene)
@@ -195,7 +192,7 @@ static double end_a_maker(struct scene *scene)
         }
     }
     if (scene->stop & STOPS_NURSERY) {
-        stop(stat_of(told).ppid, true);
+        stop(test_stat_of(told).parent, true);
     }
     if (scene->stop & STOPS_MAKER) {
         stop(maker, true);

@@ -102,15 +102,6 @@ static void expect_squares(mproc_pool *p, int count)
     }
 }
 
-static void expect_workers(mproc_pool *p, size_t count)
-{
-    for (int i = 0; i < 3000 && mproc_pool_worker_pids(p, NULL, 0) != count;
-         i++) {
-        usleep(10000);
-    }
-    assert_int_equal(mproc_pool_worker_pids(p, NULL, 0), count);
-}
-
 static void nor_can_a_pool_be_resized_to_them(void **state)
 {
     (void)state;

@@ -116,15 +116,6 @@ static void so_does_one_that_fails_once(void **state)
 
 /* ---- later ------------------------------------------------------------ */
 
-static void expect_workers(mproc_pool *p, size_t count)
-{
-    for (int i = 0; i < 3000 && mproc_pool_worker_pids(p, NULL, 0) != count;
-         i++) {
-        usleep(10000);
-    }
-    assert_int_equal(mproc_pool_worker_pids(p, NULL, 0), count);
-}
-
 static void await_calls(struct trouble *t, int calls)
 {
     for (int i = 0; i < 3000 && t->calls < calls; i++) {

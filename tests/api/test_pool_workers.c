@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 
 static int dies(const void *arg, size_t size, mproc_reply *reply)
 {
@@ -36,13 +37,6 @@ static void await_workers(mproc_pool *p, size_t count, size_t respawned)
     }
     assert_int_equal(info.workers, count);
     assert_int_equal(info.respawned, respawned);
-}
-
-static pid_t heard(mproc_queue *here)
-{
-    pid_t pid;
-    assert_ok(mproc_queue_get(here, &pid, sizeof pid, NULL, TEST_BOUND));
-    return pid;
 }
 
 /* ---- how often -------------------------------------------------------- */

@@ -284,7 +284,7 @@ static void who_waited_for_a_freed_queue_does_not_use_the_next(void **state)
                      fork_asleep(blocked_join, unfinished)};
     for (int i = 0; i < 3; i++) {
         kill(child[i], SIGSTOP);
-        await_state(child[i], 'T');
+        test_await_state(child[i], 'T');
     }
     mproc_queue_free(unfinished);
     mproc_queue_free(empty);

@@ -36,14 +36,16 @@ static bool name_in_table(const uint8_t *file, const Elf64_Shdr *table,
 
 void trace_symbol(const void *address, char *text, size_t size)
 {
-    struct stat st;
+    struct stat st = {.st_size = 0};
     int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     snprintf(text, size, "%p", address);
-    if (fd < 0 || fstat(fd, &st) != 0) {
+    if (fd < 0) {
         return;
     }
-    const uint8_t *file =
-        mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    const uint8_t *file = MAP_FAILED;
+    if (fstat(fd, &st) == 0) {
+        file = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    }
     close(fd);
     if (file == MAP_FAILED) {
         return;

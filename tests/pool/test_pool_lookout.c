@@ -5,8 +5,6 @@
  * whether or not its maker waits for it.
  */
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "test.h"
@@ -24,21 +22,6 @@ static int nothing(const void *arg, size_t size, mproc_reply *reply)
 
 static const mproc_call call = {.fn = nothing};
 
-static void await_stop(pid_t pid)
-{
-    char path[32], line[256], state = 0;
-    mproc_deadline until = TEST_BOUND;
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    while (state != 'T') {
-        FILE *f = fopen(path, "r");
-        assert_non_null(f);
-        assert_non_null(fgets(line, sizeof line, f));
-        fclose(f);
-        assert_int_equal(sscanf(strrchr(line, ')'), ") %c", &state), 1);
-        assert_true(mproc_in_s(0).at_ns < until.at_ns);
-    }
-}
-
 /* Stop who looks out, if anybody does soon. 0: nobody was stopped as it did. */
 static pid_t stop_lookout(mproc_pool *p)
 {
@@ -51,7 +34,7 @@ static pid_t stop_lookout(mproc_pool *p)
     }
     pid_t pid = mpr_worker_pid(mpr_worker_at(atomic_load(&p->table), row - 1));
     assert_int_equal(kill(pid, SIGSTOP), 0);
-    await_stop(pid);
+    test_await_state(pid, 'T');
     if (atomic_load(&p->lookout) == row) {
         return pid;
     }
@@ -65,7 +48,7 @@ static pid_t send_to_who_is_stopped(mproc_pool *p, mproc_result **out)
     pid_t nursery = p->mine->nursery_pid;
     assert_ok(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND));
     assert_int_equal(kill(nursery, SIGSTOP), 0);
-    await_stop(nursery);
+    test_await_state(nursery, 'T');
     assert_ok(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND));
     pid_t stopped = stop_lookout(p);
     if (stopped != 0) {

@@ -106,6 +106,71 @@ WHITE_TEST(a_newcomer_that_dies_holding_wakes_a_sleeper)
     return 0;
 }
 
+enum { LIVES = WAKES + 1, LISTENS };
+
+static int die_when_told(void *arg)
+{
+    struct white_stage *stage = arg;
+    mpr_op_begin(white_self(), mpr_family);
+    atomic_store(&stage->value[0], mpr_self_id());
+    white_reach(&stage->word[LIVES], 1);
+    white_await(&stage->word[GO], 1);
+    white_die();
+}
+
+/* As a sleeper that does nothing any more when it is woken. */
+static void *listen_in_vain(void *arg)
+{
+    struct white_stage *stage = arg;
+    struct mpr_os_word life;
+    bool dead = false;
+    white_self();
+    assert_int_equal(mpr_slot_watch(stage->value[0], &life, &dead), 1);
+    white_reach(&stage->word[LISTENS], (uint32_t)mpr_os_tid());
+    mpr_os_wait(life.word, life.seen, TEST_BOUND);
+    return NULL;
+}
+
+/* Deep in its sleep, as if that had lasted for some time. */
+static int hear_of_the_death(void *arg)
+{
+    struct white_stage *stage = arg;
+    white_self();
+    _Atomic uint32_t bell = 0;
+    struct mpr_sleep sleep;
+    mpr_sleep_begin(&sleep, TEST_BOUND);
+    white_reach(&stage->word[SLEEPS], 1);
+    while (!sleep.expired && !mpr_id_is_dead(stage->value[0])) {
+        sleep.deep = true;
+        mpr_sleep_on(&sleep, &bell, 0);
+    }
+    return sleep.expired;
+}
+
+/*
+ * The kernel wakes one who watches the dead: here a thread beside that which
+ * holds its process's life, as if it had been killed just then.
+ */
+WHITE_TEST(a_death_that_only_a_stray_was_woken_by_is_heard)
+{
+    struct white_stage *stage = white_stage_new();
+    pthread_t stray;
+    white_self();
+    pid_t dead = test_fork(die_when_told, stage);
+    white_await(&stage->word[LIVES], 1);
+    assert_int_equal(pthread_create(&stray, NULL, listen_in_vain, stage), 0);
+    white_await(&stage->word[LISTENS], 1);
+    white_await_asleep(getpid(), (pid_t)atomic_load(&stage->word[LISTENS]));
+    pid_t other = test_fork(hear_of_the_death, stage);
+    white_await(&stage->word[SLEEPS], 1);
+    white_await_asleep(other, other);
+    white_reach(&stage->word[GO], 1);
+    assert_int_equal(test_wait_exit(dead), -SIGKILL);
+    assert_int_equal(pthread_join(stray, NULL), 0);
+    assert_int_equal(test_wait_exit(other), 0);
+    return 0;
+}
+
 /* Nobody watches it: nobody was told of its birth. */
 WHITE_TEST(a_newcomer_to_a_crowd_that_dies_wakes_a_sleeper)
 {
@@ -258,21 +323,6 @@ static int leave_a_thread_behind(void *arg)
     pthread_exit(NULL);
 }
 
-static void await_zombie_leader(pid_t pid)
-{
-    char path[64], text[256];
-    snprintf(path, sizeof path, "/proc/%d/task/%d/stat", (int)pid, (int)pid);
-    mproc_deadline bound = TEST_BOUND;
-    for (char letter = 0; letter != 'Z'; sched_yield()) {
-        FILE *file = fopen(path, "r");
-        assert_non_null(file);
-        assert_non_null(fgets(text, sizeof text, file));
-        fclose(file);
-        letter = strrchr(text, ')')[2];
-        assert_true(mpr_os_now() < bound.at_ns);
-    }
-}
-
 /*
  * The kernel tells one sleeper that the first thread has ended, and nobody when
  * the process ends. Who was told goes; the last sleeper must know by itself.
@@ -291,7 +341,7 @@ WHITE_TEST(a_death_without_a_mark_wakes_whoever_sleeps)
     }
     pid_t holder = test_fork(leave_a_thread_behind, stage);
     white_await(&stage->word[HOLDER_TID], 1);
-    await_zombie_leader(holder);
+    test_await_state(holder, 'Z');
     for (uint32_t i = 0; i + 1 < SLEEPERS; i++) {
         white_await_asleep(sleeper[i], sleeper[i]);
         white_reach(&bells[i], 1);
@@ -381,6 +431,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_newcomer_that_dies_in_an_operation_wakes_a_sleeper),
         cmocka_unit_test(a_newcomer_that_dies_holding_wakes_a_sleeper),
+        cmocka_unit_test(a_death_that_only_a_stray_was_woken_by_is_heard),
         cmocka_unit_test(a_newcomer_to_a_crowd_that_dies_wakes_a_sleeper),
         cmocka_unit_test(
             a_newcomer_to_a_crowd_that_dies_holding_wakes_a_sleeper),

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +30,40 @@ int test_open_fds(void)
     }
     closedir(fds);
     return n;
+}
+
+struct test_stat test_stat_of(pid_t pid)
+{
+    struct test_stat stat = {'X', 0};
+    char path[32], line[512] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (f == NULL) {
+        return stat;
+    }
+    /* PID (NAME) STATE PARENT ..., and the name may hold anything */
+    size_t n = fread(line, 1, sizeof line - 1, f);
+    fclose(f);
+    line[n] = '\0';
+    const char *end = strrchr(line, ')');
+    if (end != NULL) {
+        sscanf(end + 1, " %c %d", &stat.state, &stat.parent);
+    }
+    return stat;
+}
+
+void test_await_state(pid_t pid, char state)
+{
+    mproc_deadline until = TEST_BOUND;
+    for (;;) {
+        char now = test_stat_of(pid).state;
+        if (now == state) {
+            return;
+        }
+        assert_int_not_equal(now, 'X');
+        assert_true(mproc_in_ms(0).at_ns < until.at_ns);
+        usleep(200);
+    }
 }
 
 pid_t test_fork(int (*fn)(void *arg), void *arg)

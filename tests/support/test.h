@@ -35,6 +35,17 @@ void test_expect(int err, int expected, const char *expr, const char *file,
 /* The descriptors that this process has open. */
 int test_open_fds(void);
 
+/* What the system tells of a process, or of a thread by its tid. */
+struct test_stat {
+    char state; /* S asleep, T stopped, Z ended; X: there is no such process */
+    pid_t parent;
+};
+
+struct test_stat test_stat_of(pid_t pid);
+
+/* Wait until `pid`, which must be there, is in that state. */
+void test_await_state(pid_t pid, char state);
+
 /*
  * Fork a child that runs `fn` and leaves by _exit with its result. A failed
  * assertion in it ends it by SIGABRT. Fails the test when there is no fork.

@@ -57,6 +57,27 @@ static void open_descriptors_are_counted(void **state)
     assert_int_equal(test_open_fds(), before);
 }
 
+static int wait_for_an_end(void *unused)
+{
+    (void)unused;
+    return pause();
+}
+
+static void the_state_of_a_process_is_told(void **state)
+{
+    (void)state;
+    pid_t pid = test_fork(wait_for_an_end, NULL);
+    test_await_state(pid, 'S');
+    assert_int_equal(test_stat_of(pid).parent, getpid());
+    kill(pid, SIGSTOP);
+    test_await_state(pid, 'T');
+    kill(pid, SIGKILL);
+    test_await_state(pid, 'Z');
+    assert_int_equal(test_wait_exit(pid), -SIGKILL);
+    assert_int_equal(test_stat_of(pid).state, 'X');
+    assert_int_equal(test_stat_of(getpid()).state, 'R');
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -64,6 +85,7 @@ int main(void)
         cmocka_unit_test(an_expectation_that_fails_in_a_child_is_noticed),
         cmocka_unit_test(a_signal_is_told_as_minus_its_number),
         cmocka_unit_test(open_descriptors_are_counted),
+        cmocka_unit_test(the_state_of_a_process_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,9 +14,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #include "shm/sleep.h"
@@ -123,18 +121,6 @@ static inline void *call_it(void *arg)
     return NULL;
 }
 
-static inline bool is_asleep(int tid)
-{
-    char path[64], line[512] = "";
-    snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    size_t n = fread(line, 1, sizeof line - 1, f);
-    fclose(f);
-    line[n] = '\0';
-    return strrchr(line, ')')[2] == 'S';
-}
-
 /* Until it sleeps in the call. */
 static inline pthread_t start_call(struct caller *caller,
                                    int (*call)(void *, mproc_deadline),
@@ -147,7 +133,7 @@ static inline pthread_t start_call(struct caller *caller,
     atomic_store(&caller->back, 0);
     pthread_t thread = start(call_it, caller);
     await(atomic_load(&caller->tid) != 0 &&
-          is_asleep(atomic_load(&caller->tid)));
+          test_stat_of(atomic_load(&caller->tid)).state == 'S');
     return thread;
 }
 

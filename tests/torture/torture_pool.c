@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <mproc.h>
+#include "test.h"
 
 enum { WORKERS = 4, PENDING = 2000, ITEMS = 64, NURSERY_EACH = 50 };
 
@@ -128,18 +128,7 @@ static bool map_some(unsigned long from)
 /* The parent of a worker, unless it is this process or nobody any more. */
 static pid_t parent_of(pid_t pid)
 {
-    char path[32], text[256] = "";
-    int parent = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *f = fopen(path, "r");
-    if (f != NULL) {
-        const char *end =
-            fgets(text, sizeof text, f) != NULL ? strrchr(text, ')') : NULL;
-        if (end != NULL) {
-            sscanf(end + 1, " %*c %d", &parent);
-        }
-        fclose(f);
-    }
+    pid_t parent = test_stat_of(pid).parent;
     return parent > 1 && parent != getpid() ? parent : 0;
 }
 
