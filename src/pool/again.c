@@ -26,12 +26,11 @@ static size_t count_again(const mproc_pool *pool,
     return count <= chunk->count ? count : 0;
 }
 
-/* Must somebody look whether more of it can be sent, or ended? */
+/* Can more of it be sent, or is it to be closed? */
 static bool wants_more(const mproc_pool *pool,
                        const struct mpr_batch_state *batch)
 {
-    return batch->sent == batch->count || batch->stop != 0 ||
-           mpr_batch_next_count(pool, batch) > 0;
+    return batch->sent == batch->count || mpr_batch_next_count(pool, batch) > 0;
 }
 
 bool mpr_batch_again(mproc_pool *pool, struct mpr_batch_state *batch,

@@ -51,6 +51,8 @@ enum { MPR_TASK_ARG = 24, MPR_TASK_REPLY = 24 };
  *   CANCELLING→CANCELED    the same
  *   these three→COLLECTED  collector, where callbacks wait to be dispatched
  *   these four→FREE        collector, or who awaits it; the serial goes up
+ *   ENDED→QUEUED           collector, with the next serial: a chunk that goes
+ *                          again, whose block is written before the log has it
  *   RUNNING, CANCELLING→ABANDONED  the keeper of threads
  *   ABANDONED→FREE         the thread
  * `status`, `code`, `worker`, `losses`, `reply` belong to the worker while it

@@ -5,6 +5,8 @@
 
 #include "pool_support.h"
 
+#include <signal.h>
+
 static inline int does_nothing(const void *arg, size_t size, mproc_reply *reply)
 {
     (void)arg;
@@ -56,6 +58,15 @@ static inline pid_t heard(mproc_queue *here)
     pid_t pid;
     assert_ok(mproc_queue_get(here, &pid, sizeof pid, NULL, TEST_BOUND));
     return pid;
+}
+
+static inline int kills_itself(const void *arg, size_t size, mproc_reply *reply)
+{
+    (void)arg;
+    (void)size;
+    (void)reply;
+    raise(SIGKILL);
+    return 0;
 }
 
 /* Runs until something is in the queue of its argument. */

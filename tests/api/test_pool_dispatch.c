@@ -12,15 +12,6 @@
 
 /* ---- tasks and callbacks ---------------------------------------------- */
 
-static int dies(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)arg;
-    (void)size;
-    (void)reply;
-    raise(SIGKILL);
-    return 0;
-}
-
 /* ---- dispatching ------------------------------------------------------ */
 
 static void callbacks_wait_to_be_dispatched(void **state)
@@ -456,7 +447,7 @@ static void deaths_wake_an_event_loop(void **state)
         int n = 5;
         pid_t worker;
         mproc_call call = seen_call(&n, &seen);
-        call.fn = dies;
+        call.fn = kills_itself;
         seen.bad = seen.good = 0;
         assert_ok(mproc_pool_apply_async(p, &call, NULL, MPROC_FOREVER));
         while (seen.bad == 0) {

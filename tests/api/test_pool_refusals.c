@@ -3,7 +3,7 @@
  * What a pool refuses in whatever phase it is: nothing runs, nothing is stored,
  * nobody is called. And functions that its workers do not have.
  */
-#include "pool_support.h"
+#include "pool_tasks.h"
 
 #include <dlfcn.h>
 #include <signal.h>
@@ -85,15 +85,7 @@ static void expect_refused(mproc_pool *p, int err)
     mproc_free((void *)seen.ran);
 }
 
-static int waits_for(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)size;
-    (void)reply;
-    return mproc_queue_get(*(mproc_queue *const *)arg, NULL, 0, NULL,
-                           MPROC_FOREVER);
-}
-
-static void expect_ends(mproc_pool_opts opts, int (*end)(mproc_pool *p))
+static void expect_ended(mproc_pool_opts opts, int (*end)(mproc_pool *p))
 {
     mproc_pool *p = pool_with(opts);
     mproc_queue *gate = queue();
@@ -122,8 +114,8 @@ static void who_has_ended_takes_nothing(void **state)
                                 .manual_dispatch = i == 1,
                                 .start = i == 2 ? MPROC_START_THREAD
                                                 : MPROC_START_FORK};
-        expect_ends(opts, mproc_pool_close);
-        expect_ends(opts, mproc_pool_terminate);
+        expect_ended(opts, mproc_pool_close);
+        expect_ended(opts, mproc_pool_terminate);
     }
 }
 

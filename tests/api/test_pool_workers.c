@@ -10,15 +10,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
-static int dies(const void *arg, size_t size, mproc_reply *reply)
-{
-    (void)arg;
-    (void)size;
-    (void)reply;
-    raise(SIGKILL);
-    return 0;
-}
-
 static mproc_pool_info stats_of(mproc_pool *p)
 {
     mproc_pool_info info;
@@ -46,7 +37,7 @@ static void only_workers_that_ended_are_replaced(void **state)
 {
     (void)state;
     mproc_pool *p = pool_of(3);
-    mproc_call call = {.fn = dies};
+    mproc_call call = {.fn = kills_itself};
     assert_err(mproc_pool_apply(p, &call, NULL, 0, TEST_BOUND),
                MPROC_EWORKERLOST);
     await_workers(p, 3, 1);
@@ -276,9 +267,9 @@ static void a_worker_that_begins_is_not_busy(void **state)
         pool_with((mproc_pool_opts){.workers = 1, .initializer = begins_late});
     mproc_worker_info info;
     usleep(100000);
-    assert_err(
-        mproc_pool_apply(p, &(mproc_call){.fn = dies}, NULL, 0, TEST_BOUND),
-        MPROC_EWORKERLOST);
+    assert_err(mproc_pool_apply(p, &(mproc_call){.fn = kills_itself}, NULL, 0,
+                                TEST_BOUND),
+               MPROC_EWORKERLOST);
     for (int i = 0; i < 3000 && *calls < 2; i++) {
         usleep(10000);
     }

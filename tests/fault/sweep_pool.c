@@ -593,6 +593,27 @@ static int make_and_map(void *ctx)
     return 0;
 }
 
+/* What follows has the record and the block of what has ended. */
+static int make_and_map_on(void *ctx)
+{
+    (void)ctx;
+    mproc_batch batch = {.fn = fails,
+                         .in = in,
+                         .in_size = sizeof *in,
+                         .count = 3,
+                         .chunk = 1,
+                         .window = 1};
+    if (!begin_with_worker(1) ||
+        mproc_pool_map_async(pool, &batch, &result) < 0) {
+        return 1;
+    }
+    for (size_t i = 0; i < batch.count; i++) {
+        work(VICTIM);
+        collect();
+    }
+    return !mproc_result_ready(result);
+}
+
 static int make_and_iterate(void *ctx)
 {
     (void)ctx;
@@ -664,6 +685,7 @@ static const char *check_nothing_left(void *ctx, const struct sweep_point *at)
 static const struct sweep_case cases[] = {
     MAKER("maker", make_and_use),
     MAKER("maker that maps", make_and_map),
+    MAKER("maker that maps on", make_and_map_on),
     MAKER("maker that iterates", make_and_iterate),
     CASE("small reply", set_up_small, cancel),
     CASE("100 KiB reply", set_up_large, cancel),
